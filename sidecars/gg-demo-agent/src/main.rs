@@ -1,0 +1,2 @@
+//! The demo agent.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The keeper: holds one child process and journals its stdio.

@@ -1,0 +1,8 @@
+//! gooselake: air traffic control for coding agents on one machine.
+
+pub mod error;
+pub mod http;
+pub mod keeper;
+pub mod model;
+pub mod provider;
+pub mod thread;

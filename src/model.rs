@@ -1,0 +1,130 @@
+//! Floor 0: the words of the contract as types.
+//!
+//! Owns: ids, times, the closed lists of states and kinds, and the parsing of what a client may put into a turn. No
+//! behaviour beyond parsing and state tables, no I/O but the clock. Each word here is the same in SQL, JSON and Rust.
+
+pub mod id;
+pub mod input;
+
+/// Declares a closed list of words, each once: the Rust name and the text that SQL and JSON carry.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
+
+        impl $name {
+            /// Every word, in the order of the declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+
+            /// The word for this text, or None for a text that is not one of ours.
+            pub fn parse(text: &str) -> Option<$name> {
+                match text { $($text => Some($name::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// What a session is doing, as clients see it.
+    SessionStatus {
+        /// The agent is being started for the first time.
+        Starting = "starting",
+        Ready = "ready",
+        TurnRunning = "turn_running",
+        WaitingForApproval = "waiting_for_approval",
+        Closed = "closed",
+        /// The native session can not be had any more.
+        Failed = "failed",
+    }
+}
+
+words! {
+    TurnStatus {
+        /// Accepted, waits for the turn before it.
+        Queued = "queued",
+        InProgress = "in_progress",
+        WaitingForApproval = "waiting_for_approval",
+        Completed = "completed",
+        Interrupted = "interrupted",
+        Failed = "failed",
+    }
+}
+
+impl TurnStatus {
+    /// Whether the turn is over.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, TurnStatus::Completed | TurnStatus::Interrupted | TurnStatus::Failed)
+    }
+}
+
+words! {
+    /// Who started a turn.
+    TurnSource { User = "user", Team = "team", Agent = "agent", }
+}
+
+words! {
+    ItemType {
+        UserMessage = "user_message",
+        AssistantMessage = "assistant_message",
+        Reasoning = "reasoning",
+        Command = "command",
+        FileChange = "file_change",
+        ToolCall = "tool_call",
+        WebSearch = "web_search",
+        Plan = "plan",
+        Image = "image",
+        Notice = "notice",
+        Other = "other",
+    }
+}
+
+words! {
+    ItemStatus {
+        InProgress = "in_progress",
+        Completed = "completed",
+        Failed = "failed",
+        Declined = "declined",
+        Interrupted = "interrupted",
+    }
+}
+
+words! {
+    ApprovalStatus {
+        Pending = "pending",
+        Accept = "accept",
+        Decline = "decline",
+        Expired = "expired",
+        Withdrawn = "withdrawn",
+    }
+}
+
+words! {
+    /// Who asks: the runtime before it sends the prompt, or the agent in the middle of a turn.
+    ApprovalOrigin { Gate = "gate", Tool = "tool", }
+}
+
+words! {
+    /// What choosing an option means, in the words of ACP v1 `PermissionOptionKind`.
+    OptionKind {
+        AllowOnce = "allow_once",
+        AllowAlways = "allow_always",
+        RejectOnce = "reject_once",
+        RejectAlways = "reject_always",
+    }
+}
+
+words! {
+    /// The log that an event belongs to; together with the scope id it is the space in which `seq` counts.
+    ScopeKind {
+        Session = "session",
+        Team = "team",
+        Process = "process",
+        Worktree = "worktree",
+        System = "system",
+    }
+}

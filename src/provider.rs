@@ -1,0 +1,309 @@
+//! Floor 3: the translators between an agent's protocol and ours.
+//!
+//! An [`Adapter`] is a value without I/O, threads, clocks or randomness: lines and commands go in, [`Effects`] come out.
+//! The session thread owns it, feeds it, commits what comes out together with the journal offset and
+//! [`Adapter::snapshot`], and only then sends the bytes. So an adapter is tested by replaying recorded traffic, and a
+//! server that was killed goes on from the last snapshot.
+//!
+//! Rules for every adapter: request ids come from a counter in the snapshot; a line of any content and length must not
+//! panic; what is not understood becomes [`AgentEvent::Unparsed`]; after [`AgentEvent::TurnEnded`] no item of that turn
+//! is left open (the adapter completes them itself).
+
+pub mod acp;
+
+use crate::model::input::Input;
+use crate::model::{ItemStatus, ItemType, OptionKind, TurnStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A pure translator. See the module's text for the rules.
+pub trait Adapter: Send {
+    /// Starts the conversation with a fresh agent process: handshake, then a new native session, or `open.resume`.
+    fn open(&mut self, open: &Open, out: &mut Effects);
+    fn command(&mut self, command: Command, out: &mut Effects);
+    /// One line of the agent's stdout, without its newline. Any bytes.
+    fn line(&mut self, line: &[u8], out: &mut Effects);
+    /// All that a restarted server needs to go on from here with the same agent process.
+    fn snapshot(&self) -> Value;
+    /// What the agent said it can do; the default until it has said so.
+    fn capabilities(&self) -> &Capabilities;
+}
+
+/// How to open the native session.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Open {
+    /// Absolute.
+    pub cwd: String,
+    pub model: Option<String>,
+    pub mode: Option<String>,
+    pub reasoning_level: Option<String>,
+    pub permission_mode: Option<String>,
+    pub system_prompt: Option<String>,
+    /// MCP servers in ACP's `McpServer` shape (`env` a list of name/value pairs).
+    pub mcp_servers: Vec<Value>,
+    /// The native session to resume; None for a new one.
+    pub resume: Option<String>,
+    /// Offer to serve `fs/*` for the agent.
+    pub client_fs: bool,
+    /// Offer to serve `terminal/*` for the agent.
+    pub client_terminal: bool,
+}
+
+/// What the session thread tells the agent.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Only when no turn runs and the session is open. The three settings hold from this turn on; None = as before.
+    StartTurn {
+        turn_id: String,
+        input: Vec<Input>,
+        model: Option<String>,
+        mode: Option<String>,
+        reasoning_level: Option<String>,
+        permission_mode: Option<String>,
+    },
+    /// Only where [`Capabilities::steer`] is true and a turn runs.
+    Steer { input: Vec<Input> },
+    /// Asks the agent to end the running turn. The turn ends by its own [`AgentEvent::TurnEnded`]; open approvals are
+    /// withdrawn by the adapter at once. Without a running turn it does nothing.
+    Interrupt,
+    /// Answers an approval that is open. `key` is that of [`AgentEvent::ApprovalAsked`].
+    Answer { key: String, answer: Answer },
+    /// The answer to a [`HostRequest`], by its key.
+    HostAnswer { key: String, answer: Result<Value, HostError> },
+    /// Work that the agent began by itself has been quiet for long enough to call it over: complete the open items and
+    /// emit [`AgentEvent::TurnEnded`].
+    EndAgentTurn,
+    /// Tells the agent that the session is over, where its protocol has a word for it.
+    Close,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The id of one of the offered options.
+    Option { option_id: String, message: Option<String> },
+    /// Nobody will answer.
+    Cancelled,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostError {
+    /// A JSON-RPC error code.
+    pub code: i64,
+    pub message: String,
+}
+
+/// What the agent can do. `Default` is an agent that can do nothing but take text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub image: bool,
+    pub resource_link: bool,
+    pub steer: bool,
+    /// The native session can be opened again in another process.
+    pub resume: bool,
+    /// `{name, title, version}` as the agent gave it.
+    pub agent_info: Value,
+    pub modes: Vec<Choice>,
+    pub models: Vec<Choice>,
+    pub reasoning_levels: Vec<Choice>,
+}
+
+/// One value that a setting can take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    pub id: String,
+    pub name: String,
+}
+
+/// What an adapter wants done, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Bytes for the agent's stdin, whole lines.
+    pub stdin: Vec<u8>,
+    pub events: Vec<AgentEvent>,
+}
+
+impl Effects {
+    pub fn is_empty(&self) -> bool {
+        self.stdin.is_empty() && self.events.is_empty()
+    }
+}
+
+/// What an agent did, in our words. Keys (`item`, approval, host request) are the adapter's own, unique among the open
+/// ones; the session thread maps them to ids.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AgentEvent {
+    /// The native session is open; turns may start.
+    Opened {
+        native_ref: String,
+        model: Option<String>,
+        mode: Option<String>,
+        reasoning_level: Option<String>,
+    },
+    /// The native session can not be opened. `gone` = the agent says that it does not know the session to resume.
+    OpenFailed {
+        error: AgentError,
+        gone: bool,
+    },
+    /// The agent works on something that nobody asked for. Items that follow belong to it, until [`Self::TurnEnded`].
+    AgentTurnStarted,
+    /// `body` has the fields of the item type in the contract (`text`; `command`, `cwd`; `changes`; `server`, `tool`,
+    /// `arguments`, …).
+    ItemStarted {
+        item: String,
+        item_type: ItemType,
+        body: Map<String, Value>,
+    },
+    /// Appends to the item's field `text` or `output`.
+    ItemDelta {
+        item: String,
+        field: DeltaField,
+        text: String,
+    },
+    /// Replaces these fields of the open item; `item_type` when the agent has only now said what it is.
+    ItemSet {
+        item: String,
+        item_type: Option<ItemType>,
+        body: Map<String, Value>,
+    },
+    /// Ends the item; `body` replaces fields, all others stay as they are. A null value removes the field.
+    ItemCompleted {
+        item: String,
+        status: ItemStatus,
+        body: Map<String, Value>,
+    },
+    ApprovalAsked {
+        key: String,
+        /// The item that it is about, if there is one.
+        item: Option<String>,
+        title: String,
+        /// `{type: command|file_change|mcp_tool|other, command, cwd, changes, tool, arguments}`
+        subject: Map<String, Value>,
+        options: Vec<ApprovalOption>,
+    },
+    /// The agent does not wait for this answer any more.
+    ApprovalWithdrawn {
+        key: String,
+        reason: String,
+    },
+    /// The agent's plan, whole: `[{content, priority, status}]`.
+    Plan {
+        entries: Vec<Value>,
+    },
+    Usage(Usage),
+    /// What the agent now runs with; None = not told.
+    SettingsChanged {
+        model: Option<String>,
+        mode: Option<String>,
+        reasoning_level: Option<String>,
+    },
+    TitleChanged {
+        title: String,
+    },
+    TurnEnded {
+        /// A terminal one.
+        status: TurnStatus,
+        stop_reason: Option<String>,
+        error: Option<AgentError>,
+    },
+    /// Something worth telling a person, not an answer of the model.
+    Notice {
+        text: String,
+        data: Value,
+    },
+    /// What we did not understand, kept as it came (cut to a bound).
+    Unparsed {
+        text: String,
+    },
+    /// The agent asks us to do something on the machine; answered by [`Command::HostAnswer`]. Until then it is in the
+    /// snapshot, and an adapter that is restored from it asks again.
+    Host {
+        key: String,
+        request: HostRequest,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaField {
+    Text,
+    Output,
+}
+
+impl DeltaField {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeltaField::Text => "text",
+            DeltaField::Output => "output",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalOption {
+    pub id: String,
+    pub label: String,
+    /// A word of [`OptionKind`].
+    pub kind: String,
+}
+
+impl ApprovalOption {
+    pub fn option_kind(&self) -> Option<OptionKind> {
+        OptionKind::parse(&self.kind)
+    }
+}
+
+/// An agent's failure, as it told it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentError {
+    pub message: String,
+    /// `authentication_required`, `model_error`, `protocol_error`, `agent_exited`, …
+    pub code: String,
+    /// What the agent sent with it; null when nothing.
+    #[serde(default)]
+    pub data: Value,
+}
+
+/// Tokens and money, normalised; None where the agent does not tell. Counts are of the running turn, unless the agent
+/// only tells totals of the session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    pub input_tokens: Option<i64>,
+    pub output_tokens: Option<i64>,
+    pub cached_input_tokens: Option<i64>,
+    pub reasoning_tokens: Option<i64>,
+    pub total_tokens: Option<i64>,
+    /// Tokens in the context window now.
+    pub context_used: Option<i64>,
+    /// Tokens that the context window holds.
+    pub context_window: Option<i64>,
+    /// US dollars, as the agent tells it.
+    pub cost_usd: Option<f64>,
+    /// As the agent sent it.
+    pub raw: Value,
+}
+
+/// What an agent may ask of the machine (ACP v1 `fs/*` and `terminal/*`). Paths are as the agent sent them; the session
+/// thread decides whether they are inside the session's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum HostRequest {
+    /// `line` counts from 1; `limit` is a number of lines. Answer: `{"content": text}`.
+    ReadTextFile { path: String, line: Option<u64>, limit: Option<u64> },
+    /// Answer: `{}`.
+    WriteTextFile { path: String, content: String },
+    /// Answer: `{"terminalId": id}`.
+    CreateTerminal {
+        command: String,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+        cwd: Option<String>,
+        output_byte_limit: Option<u64>,
+    },
+    /// Answer: `{"output", "truncated", "exitStatus"}`.
+    TerminalOutput { terminal_id: String },
+    /// Answered when the command has ended: `{"exitCode", "signal"}`.
+    WaitForTerminalExit { terminal_id: String },
+    /// Ends the command, keeps the output. Answer: `{}`.
+    KillTerminal { terminal_id: String },
+    /// Ends the command and forgets it. Answer: `{}`.
+    ReleaseTerminal { terminal_id: String },
+}

@@ -1,0 +1,46 @@
+//! The one place where threads start.
+//!
+//! Owns: nothing but the rule. Every thread has a name (seen in `top -H`, in panics and in logs), the default stack
+//! (JSON from outside nests), and an owner that holds a [`Thread`] and joins it. What a thread waits for, and what ends
+//! it, is said in the header of the file that starts it. This file deliberately knows no pool and no shutdown order.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+/// A started thread. Dropping it waits for the thread to end, so a struct that holds one keeps what ends the thread (a
+/// sender, a socket) in a field above it: fields drop in their order.
+#[derive(Debug)]
+pub struct Thread {
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Waits until the thread has ended. Returns false when it ended by a panic (already reported by the panic hook).
+    pub fn join(mut self) -> bool {
+        self.handle.take().is_none_or(|handle| handle.join().is_ok())
+    }
+
+    /// Whether the thread has ended, without waiting.
+    pub fn is_finished(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            // A thread may be the last owner of its own handle (a connection that removes itself from the table of
+            // connections); joining itself would wait for ever.
+            if handle.thread().id() != std::thread::current().id() {
+                drop(handle.join());
+            }
+        }
+    }
+}
+
+/// Starts a named thread. Errors: the system has no thread to give (`EAGAIN`).
+pub fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    let handle = Builder::new().name(name.into()).spawn(body)?;
+    Ok(Thread { handle: Some(handle) })
+}

@@ -1,0 +1,2 @@
+//! The mock model.
+fn main() {}
