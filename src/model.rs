@@ -3,6 +3,7 @@
 //! Owns: ids, times, the closed lists of states and kinds, and the parsing of what a client may put into a turn. No
 //! behaviour beyond parsing and state tables, no I/O but the clock. Each word here is the same in SQL, JSON and Rust.
 
+pub mod event;
 pub mod id;
 pub mod input;
 
@@ -26,8 +27,15 @@ macro_rules! words {
                 match text { $($text => Some($name::$variant),)+ _ => None }
             }
         }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.as_str())
+            }
+        }
     };
 }
+pub(crate) use words;
 
 words! {
     /// What a session is doing, as clients see it.

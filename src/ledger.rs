@@ -1,0 +1,178 @@
+//! Floor 1: the ledger, one SQLite file that holds every record and every event.
+//!
+//! Owns: the writer thread, the pool of readers, the tail, the schema, and every SQL statement of the program (each
+//! beside the struct it fills). Promises: a change of state and the events that tell of it are one transaction; nobody
+//! is answered before that transaction is committed; what is committed is published to the tail in the order of the
+//! log. It deliberately knows no agent, no HTTP, and no rule of when a change is due: only whether one is allowed by
+//! the state it finds.
+
+pub mod agent;
+pub mod approval;
+mod cache;
+pub mod event;
+pub mod idempotency;
+pub mod item;
+mod schema;
+pub mod session;
+pub mod tail;
+pub mod turn;
+mod writer;
+
+pub use tail::{Tail, Watch};
+pub use writer::{Tx, WriterCounters};
+
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use crate::thread::Thread;
+use crossbeam_channel::{Receiver, Sender};
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How far a commit must have reached before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// The operating system has it: a killed process loses nothing, a power loss may lose the last commits.
+    Normal,
+    /// The disk has it.
+    Full,
+}
+
+/// A handle on the ledger; cheap to clone. The writer thread ends when the last handle is gone.
+#[derive(Clone)]
+pub struct Ledger {
+    jobs: Sender<Box<dyn writer::Job>>,
+    readers: Readers,
+    tail: Arc<Tail>,
+    cache: Arc<cache::SessionCache>,
+    counters: Arc<WriterCounters>,
+    path: Arc<PathBuf>,
+}
+
+#[derive(Clone)]
+struct Readers {
+    give_back: Sender<Connection>,
+    take: Receiver<Connection>,
+}
+
+impl Ledger {
+    /// Opens or makes the database and starts the writer thread. The caller holds the lock of the data folder. Errors:
+    /// the file can not be opened, is not ours, or was written by a newer version.
+    pub fn open(path: &Path, synchronous: Synchronous) -> Result<(Ledger, Thread)> {
+        let connection = Connection::open(path).map_err(|error| {
+            Error::internal(format!("the database {} can not be opened", path.display()))
+                .source(error)
+        })?;
+        schema::prepare_writer(&connection, synchronous)?;
+        schema::migrate(&connection)?;
+        let tail = Arc::new(Tail::new(event::newest_row_id(&connection)?));
+        let cache = Arc::new(cache::SessionCache::default());
+        let counters = Arc::new(WriterCounters::default());
+        let (give_back, take) = crossbeam_channel::bounded(limits::READERS);
+        for _ in 0..limits::READERS {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let reader = Connection::open_with_flags(path, flags)?;
+            schema::prepare_reader(&reader)?;
+            give_back.send(reader).expect("this function holds the other end");
+        }
+        let (jobs, waiting) = crossbeam_channel::bounded(limits::WRITER_QUEUE);
+        let thread = writer::start(
+            connection,
+            waiting,
+            Arc::clone(&tail),
+            Arc::clone(&cache),
+            Arc::clone(&counters),
+        )?;
+        let readers = Readers { give_back, take };
+        let path = Arc::new(path.to_owned());
+        Ok((Ledger { jobs, readers, tail, cache, counters, path }, thread))
+    }
+
+    /// Runs `change` on the writer thread inside a savepoint, and returns when its transaction is committed and
+    /// published. An error of `change` undoes that change alone. Blocks while more than [`limits::WRITER_QUEUE`] jobs
+    /// wait. `change` must do no I/O of its own.
+    pub fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (job, answer) = writer::job(change);
+        let gone = || Error::new(Code::ShuttingDown, "the ledger is closed");
+        self.jobs.send(job).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+
+    /// Runs `query` on a read-only connection. Each statement sees its own snapshot; no transaction outlives one.
+    pub fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let connection = self.readers.take.recv().expect("this handle holds the other end");
+        let lent = Lent { connection: Some(connection), give_back: &self.readers.give_back };
+        query(lent.connection.as_ref().expect("it is taken out only in drop"))
+    }
+
+    /// The serialised record of a session, as the last commit left it.
+    pub fn session_json(&self, session_id: &str) -> Result<Arc<[u8]>> {
+        let generation = match self.cache.get(session_id) {
+            Ok(json) => return Ok(json),
+            Err(generation) => generation,
+        };
+        let record = self.read(|connection| session::get(connection, session_id))?;
+        let json: Arc<[u8]> = to_json(&record).into_bytes().into();
+        self.cache.put(session_id, Arc::clone(&json), generation);
+        Ok(json)
+    }
+
+    pub fn tail(&self) -> &Arc<Tail> {
+        &self.tail
+    }
+
+    pub fn counters(&self) -> &WriterCounters {
+        &self.counters
+    }
+
+    /// Jobs that wait for the writer now.
+    pub fn queue_depth(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A connection that goes back to the pool, also when the query panics.
+struct Lent<'a> {
+    connection: Option<Connection>,
+    give_back: &'a Sender<Connection>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // There is room: the pool made no more connections than the channel holds.
+            drop(self.give_back.try_send(connection));
+        }
+    }
+}
+
+/// JSON of a record of ours. Such a record holds no map with keys that are not text, so this cannot fail.
+pub fn to_json(record: &impl serde::Serialize) -> String {
+    serde_json::to_string(record).expect("records serialise")
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        let code = error.sqlite_error_code();
+        let told = match code {
+            Some(rusqlite::ErrorCode::DiskFull) => {
+                Error::new(Code::Capacity, "the disk that holds the database is full")
+                    .hint("free some space; what was asked for has changed nothing")
+            }
+            Some(rusqlite::ErrorCode::ReadOnly) => {
+                Error::new(Code::Capacity, "the database can not be written")
+                    .hint("make the data folder writable for the user that runs the server")
+            }
+            _ => Error::internal("the database failed"),
+        };
+        told.source(error)
+    }
+}

@@ -1,0 +1,400 @@
+//! Events: appending them, and reading them in pages.
+
+use super::Tx;
+use crate::error::Result;
+use crate::model::ScopeKind;
+use crate::model::event::{EventFilter, EventKind};
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// An event that is to be appended.
+pub struct NewEvent<'a> {
+    pub scope: ScopeKind,
+    pub scope_id: &'a str,
+    pub kind: EventKind,
+    /// For scopes other than a session's: the session that it concerns.
+    pub session_id: Option<&'a str>,
+    /// For scopes other than a team's: the team that it concerns.
+    pub team_id: Option<&'a str>,
+    pub turn_id: Option<&'a str>,
+    /// JSON text of an object.
+    pub payload: String,
+    /// Who told it, and the offset in its stdout behind the line that did.
+    pub provider: Option<(&'a str, i64)>,
+}
+
+impl<'a> NewEvent<'a> {
+    /// An event of a session's own log.
+    pub fn session(session_id: &'a str, kind: EventKind, payload: String) -> NewEvent<'a> {
+        NewEvent {
+            scope: ScopeKind::Session,
+            scope_id: session_id,
+            kind,
+            session_id: None,
+            team_id: None,
+            turn_id: None,
+            payload,
+            provider: None,
+        }
+    }
+
+    /// An event of the runtime itself.
+    pub fn system(kind: EventKind, payload: String) -> NewEvent<'static> {
+        NewEvent {
+            scope: ScopeKind::System,
+            scope_id: SYSTEM_SCOPE,
+            kind,
+            session_id: None,
+            team_id: None,
+            turn_id: None,
+            payload,
+            provider: None,
+        }
+    }
+
+    pub fn turn(mut self, turn_id: &'a str) -> NewEvent<'a> {
+        self.turn_id = Some(turn_id);
+        self
+    }
+
+    pub fn provider(mut self, provider: Option<(&'a str, i64)>) -> NewEvent<'a> {
+        self.provider = provider;
+        self
+    }
+}
+
+/// The scope id of what the runtime tells about itself.
+pub const SYSTEM_SCOPE: &str = "runtime";
+
+/// A committed event, serialised once and shared by all streams.
+#[derive(Debug)]
+pub struct Frame {
+    pub row_id: i64,
+    pub scope_key: i64,
+    pub seq: i64,
+    pub kind: &'static str,
+    pub droppable: bool,
+    pub turn_id: Option<Box<str>>,
+    /// The event record of the contract, one line.
+    pub json: Box<str>,
+}
+
+impl Frame {
+    pub fn is_taken_by(&self, filter: &EventFilter) -> bool {
+        filter.is_all() || filter.takes(self.kind, self.droppable, self.turn_id.as_deref())
+    }
+}
+
+/// Where an event goes.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub row_id: i64,
+    pub scope_key: i64,
+    pub seq: i64,
+}
+
+/// Which part of the log to read.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// None = the whole log, ordered and cut by row id; else one scope, ordered and cut by seq.
+    pub scope_key: Option<i64>,
+    /// Strictly after this position; with `descending` strictly before it. None = from the end that comes first.
+    pub from: Option<i64>,
+    pub descending: bool,
+    pub events_max: usize,
+    pub bytes_max: usize,
+}
+
+/// The fields of an event record, borrowed, for [`record_json`].
+struct Fields<'a> {
+    row_id: i64,
+    scope: &'a str,
+    scope_id: &'a str,
+    session_id: Option<&'a str>,
+    team_id: Option<&'a str>,
+    turn_id: Option<&'a str>,
+    seq: i64,
+    kind: &'a str,
+    droppable: bool,
+    payload: &'a str,
+    provider: Option<&'a str>,
+    provider_seq: Option<i64>,
+    created_at: i64,
+}
+
+pub(super) fn insert(
+    connection: &Connection,
+    event: &NewEvent<'_>,
+    place: Place,
+    now_ms: i64,
+) -> Result<Frame> {
+    let droppable = event.kind.is_droppable();
+    connection
+        .prepare_cached(
+            "INSERT INTO event (row_id, scope_key, seq, kind, droppable, session_id, team_id,
+                 turn_id, payload, provider, provider_seq, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )?
+        .execute(params![
+            place.row_id,
+            place.scope_key,
+            place.seq,
+            event.kind.as_str(),
+            droppable,
+            event.session_id,
+            event.team_id,
+            event.turn_id,
+            event.payload,
+            event.provider.map(|(name, _)| name),
+            event.provider.map(|(_, offset)| offset),
+            now_ms,
+        ])?;
+    let mut json = String::with_capacity(event.payload.len() + 420);
+    record_json(
+        &Fields {
+            row_id: place.row_id,
+            scope: event.scope.as_str(),
+            scope_id: event.scope_id,
+            session_id: event.session_id,
+            team_id: event.team_id,
+            turn_id: event.turn_id,
+            seq: place.seq,
+            kind: event.kind.as_str(),
+            droppable,
+            payload: &event.payload,
+            provider: event.provider.map(|(name, _)| name),
+            provider_seq: event.provider.map(|(_, offset)| offset),
+            created_at: now_ms,
+        },
+        &mut json,
+    );
+    Ok(Frame {
+        row_id: place.row_id,
+        scope_key: place.scope_key,
+        seq: place.seq,
+        kind: event.kind.as_str(),
+        droppable,
+        turn_id: event.turn_id.map(Box::from),
+        json: json.into_boxed_str(),
+    })
+}
+
+/// Appends the event record of the contract. The payload is JSON text of ours and goes in as it is.
+fn record_json(fields: &Fields<'_>, out: &mut String) {
+    out.push_str("{\"row_id\":");
+    push_number(out, fields.row_id);
+    out.push_str(",\"event_id\":\"evt_");
+    push_number(out, fields.row_id);
+    out.push_str("\",\"scope\":\"");
+    out.push_str(fields.scope);
+    out.push('"');
+    let session_id =
+        if fields.scope == "session" { Some(fields.scope_id) } else { fields.session_id };
+    let team_id = if fields.scope == "team" { Some(fields.scope_id) } else { fields.team_id };
+    push_text(out, ",\"scope_id\":", Some(fields.scope_id));
+    push_text(out, ",\"session_id\":", session_id);
+    push_text(out, ",\"team_id\":", team_id);
+    push_text(out, ",\"turn_id\":", fields.turn_id);
+    out.push_str(",\"seq\":");
+    push_number(out, fields.seq);
+    push_text(out, ",\"kind\":", Some(fields.kind));
+    out.push_str(if fields.droppable {
+        ",\"criticality\":\"droppable\",\"payload\":"
+    } else {
+        ",\"criticality\":\"critical\",\"payload\":"
+    });
+    out.push_str(fields.payload);
+    push_text(out, ",\"provider\":", fields.provider);
+    out.push_str(",\"provider_seq\":");
+    match fields.provider_seq {
+        Some(offset) => push_number(out, offset),
+        None => out.push_str("null"),
+    }
+    out.push_str(",\"created_at\":");
+    push_number(out, fields.created_at);
+    out.push('}');
+}
+
+fn push_number(out: &mut String, number: i64) {
+    write!(out, "{number}").expect("a String takes all that is written to it");
+}
+
+/// Appends `,"name":` and a text or null. Ids, kinds and provider names of ours hold nothing that JSON escapes.
+fn push_text(out: &mut String, name: &str, text: Option<&str>) {
+    out.push_str(name);
+    match text {
+        Some(text) => {
+            out.push('"');
+            out.push_str(text);
+            out.push('"');
+        }
+        None => out.push_str("null"),
+    }
+}
+
+/// Reads one page, in its order. Fewer events than `events_max` may come when `bytes_max` is reached first; a page is
+/// empty only when nothing is left.
+pub fn page(connection: &Connection, page: &Page, filter: &EventFilter) -> Result<Vec<Arc<Frame>>> {
+    let mut conditions: Vec<String> = Vec::new();
+    let mut values: Vec<Sql> = Vec::new();
+    let position = if page.scope_key.is_some() { "seq" } else { "row_id" };
+    if let Some(scope_key) = page.scope_key {
+        conditions.push("event.scope_key = ?".to_owned());
+        values.push(Sql::Integer(scope_key));
+    }
+    if let Some(from) = page.from {
+        let sign = if page.descending { "<" } else { ">" };
+        conditions.push(format!("event.{position} {sign} ?"));
+        values.push(Sql::Integer(from));
+    }
+    if filter.critical_only {
+        conditions.push("event.droppable = 0".to_owned());
+    }
+    if let Some(turn_id) = &filter.turn_id {
+        conditions.push("event.turn_id = ?".to_owned());
+        values.push(Sql::Text(turn_id.clone()));
+    }
+    if !filter.kinds.is_empty() {
+        let tests = vec!["event.kind GLOB ?"; filter.kinds.len()];
+        conditions.push(format!("({})", tests.join(" OR ")));
+        values.extend(filter.kinds.iter().cloned().map(Sql::Text));
+    }
+    let filtered = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!("WHERE {}", conditions.join(" AND "))
+    };
+    let order = if page.descending { "DESC" } else { "ASC" };
+    values.push(Sql::Integer(i64::try_from(page.events_max).unwrap_or(i64::MAX)));
+    // One scope's name is asked for once, not joined to each row.
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT row_id, scope_key, seq, kind, droppable, session_id, team_id, turn_id, payload,
+             provider, provider_seq, created_at
+         FROM event {filtered} ORDER BY event.{position} {order} LIMIT ?"
+    ))?;
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut frames = Vec::new();
+    let mut bytes = 0;
+    let mut scope = (0, String::new(), String::new());
+    while let Some(row) = rows.next()? {
+        let scope_key: i64 = row.get(1)?;
+        if scope.0 != scope_key {
+            let (kind, scope_id) = scope_name(connection, scope_key)?;
+            scope = (scope_key, kind, scope_id);
+        }
+        let frame = frame_of(row, &scope.1, &scope.2)?;
+        bytes += frame.json.len();
+        frames.push(Arc::new(frame));
+        if bytes >= page.bytes_max {
+            break;
+        }
+    }
+    Ok(frames)
+}
+
+fn frame_of(row: &rusqlite::Row<'_>, scope: &str, scope_id: &str) -> Result<Frame> {
+    let optional =
+        |column| -> rusqlite::Result<Option<&str>> { Ok(row.get_ref(column)?.as_str_or_null()?) };
+    let kind = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
+    let fields = Fields {
+        row_id: row.get(0)?,
+        scope,
+        scope_id,
+        session_id: optional(5)?,
+        team_id: optional(6)?,
+        turn_id: optional(7)?,
+        seq: row.get(2)?,
+        kind,
+        droppable: row.get(4)?,
+        payload: row.get_ref(8)?.as_str().map_err(rusqlite::Error::from)?,
+        provider: optional(9)?,
+        provider_seq: row.get(10)?,
+        created_at: row.get(11)?,
+    };
+    let mut json = String::with_capacity(fields.payload.len() + 420);
+    record_json(&fields, &mut json);
+    Ok(Frame {
+        row_id: fields.row_id,
+        scope_key: row.get(1)?,
+        seq: fields.seq,
+        // A kind that this version has no word for can only come from a newer one, whose database is refused.
+        kind: EventKind::parse(kind).map_or("unknown", EventKind::as_str),
+        droppable: fields.droppable,
+        turn_id: fields.turn_id.map(Box::from),
+        json: json.into_boxed_str(),
+    })
+}
+
+/// The key of a scope; `QueryReturnedNoRows` when nothing was ever told in it.
+pub fn scope_key(
+    connection: &Connection,
+    scope: ScopeKind,
+    scope_id: &str,
+) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT scope_key FROM scope WHERE kind = ?1 AND scope_id = ?2")?
+        .query_row(params![scope.as_str(), scope_id], |row| row.get(0))
+}
+
+fn scope_name(connection: &Connection, scope_key: i64) -> Result<(String, String)> {
+    Ok(connection
+        .prepare_cached("SELECT kind, scope_id FROM scope WHERE scope_key = ?1")?
+        .query_row([scope_key], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
+pub(super) fn insert_scope(
+    connection: &Connection,
+    scope: ScopeKind,
+    scope_id: &str,
+) -> Result<i64> {
+    connection
+        .prepare_cached("INSERT INTO scope (kind, scope_id) VALUES (?1, ?2)")?
+        .execute(params![scope.as_str(), scope_id])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// The last seq of a scope; 0 for an empty one.
+pub fn newest_seq(connection: &Connection, scope_key: i64) -> Result<i64> {
+    Ok(connection
+        .prepare_cached("SELECT max(seq) FROM event WHERE scope_key = ?1")?
+        .query_row([scope_key], |row| row.get::<_, Option<i64>>(0))?
+        .unwrap_or(0))
+}
+
+/// The first seq of a scope that is still there; None for an empty one.
+pub fn oldest_seq(connection: &Connection, scope_key: i64) -> Result<Option<i64>> {
+    Ok(connection
+        .prepare_cached("SELECT min(seq) FROM event WHERE scope_key = ?1")?
+        .query_row([scope_key], |row| row.get(0))?)
+}
+
+/// The last row id that was given out; 0 for an empty log.
+pub fn newest_row_id(connection: &Connection) -> Result<i64> {
+    Ok(connection.query_row(
+        "SELECT max(row_id_floor, (SELECT ifnull(max(row_id), 0) FROM event)) FROM ledger",
+        [],
+        |row| row.get(0),
+    )?)
+}
+
+/// The first row id that is still there; None for an empty log.
+pub fn oldest_row_id(connection: &Connection) -> Result<Option<i64>> {
+    Ok(connection.query_row("SELECT min(row_id) FROM event", [], |row| row.get(0))?)
+}
+
+impl Tx<'_> {
+    /// Removes the whole log of a scope for good. Only for an explicit purge.
+    pub fn purge_scope(&mut self, scope: ScopeKind, scope_id: &str) -> Result<()> {
+        let Some(scope_key) = scope_key(self.connection(), scope, scope_id).optional()? else {
+            return Ok(());
+        };
+        let newest = newest_row_id(self.connection())?;
+        self.connection().execute("UPDATE ledger SET row_id_floor = ?1", [newest])?;
+        self.connection().execute("DELETE FROM event WHERE scope_key = ?1", [scope_key])?;
+        self.connection().execute("DELETE FROM scope WHERE scope_key = ?1", [scope_key])?;
+        self.forget_head(scope, scope_id);
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! What a POST with an `Idempotency-Key` has made.
+//!
+//! The key is claimed in the transaction that makes the thing, so a repeated request finds the thing or makes it, also
+//! when the server was killed between the two.
+
+use super::Tx;
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// A key that a request came with.
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey {
+    /// Method and path.
+    pub route: String,
+    pub key: String,
+    /// Of the body, so that another body under the same key is found out.
+    pub body_hash: i64,
+}
+
+/// The id of what the key has made, if it has. Errors: `idempotency_mismatch` for another body.
+pub fn find(connection: &Connection, claim: &IdempotencyKey) -> Result<Option<String>> {
+    let found: Option<(i64, String)> = connection
+        .prepare_cached(
+            "SELECT body_hash, resource_id FROM idempotency WHERE route = ?1 AND key = ?2",
+        )?
+        .query_row(params![claim.route, claim.key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match found {
+        Some((body_hash, _)) if body_hash != claim.body_hash => Err(Error::new(
+            Code::IdempotencyMismatch,
+            format!("the Idempotency-Key {:?} was used with another body", claim.key),
+        )
+        .hint("use a new key for a new request")),
+        Some((_, resource_id)) => Ok(Some(resource_id)),
+        None => Ok(None),
+    }
+}
+
+impl Tx<'_> {
+    /// The id of what an earlier request with this key has made; None claims the key for `resource_id`.
+    pub fn claim_key(
+        &mut self,
+        claim: &IdempotencyKey,
+        resource_id: &str,
+    ) -> Result<Option<String>> {
+        if let Some(made) = find(self.connection(), claim)? {
+            return Ok(Some(made));
+        }
+        let now_ms = self.now_ms();
+        self.connection()
+            .prepare_cached(
+                "INSERT INTO idempotency (route, key, body_hash, resource_id, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![claim.route, claim.key, claim.body_hash, resource_id, now_ms])?;
+        Ok(None)
+    }
+
+    /// Forgets keys that are older than the contract promises to remember them.
+    pub fn expire_keys(&mut self) -> Result<()> {
+        let before = self.now_ms() - limits::IDEMPOTENCY_HOURS * 3_600_000;
+        self.connection()
+            .prepare_cached("DELETE FROM idempotency WHERE created_at < ?1")?
+            .execute([before])?;
+        Ok(())
+    }
+}

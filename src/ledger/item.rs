@@ -1,0 +1,185 @@
+//! Item records: what was said and done in a turn, piece by piece.
+
+use super::Tx;
+use crate::error::Result;
+use crate::model::{ItemStatus, ItemType};
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, Row, params};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// An item as clients see it: these keys, and those of its type.
+#[derive(Clone, Debug, Serialize)]
+pub struct ItemRecord {
+    #[serde(skip)]
+    pub item_key: i64,
+    pub item_id: String,
+    pub session_id: String,
+    pub turn_id: String,
+    #[serde(rename = "type")]
+    pub item_type: String,
+    pub status: String,
+    pub created_at: i64,
+    pub completed_at: Option<i64>,
+    #[serde(flatten)]
+    pub body: Map<String, Value>,
+}
+
+/// An item that was open when the server stopped.
+#[derive(Debug)]
+pub struct OpenItem {
+    pub item_key: i64,
+    pub item_id: String,
+    pub item_type: ItemType,
+    pub body: Map<String, Value>,
+    pub started_seq: i64,
+    pub adapter_key: String,
+    pub created_at: i64,
+}
+
+pub struct NewItem<'a> {
+    pub item_id: &'a str,
+    pub session_key: i64,
+    pub turn_key: i64,
+    pub item_type: ItemType,
+    pub status: ItemStatus,
+    pub body: &'a str,
+    pub started_seq: i64,
+    /// None for an item that is done at once.
+    pub adapter_key: Option<&'a str>,
+}
+
+fn record_of(row: &Row<'_>) -> rusqlite::Result<ItemRecord> {
+    let body: String = row.get(8)?;
+    Ok(ItemRecord {
+        item_key: row.get(0)?,
+        item_id: row.get(1)?,
+        session_id: row.get(2)?,
+        turn_id: row.get(3)?,
+        item_type: row.get(4)?,
+        status: row.get(5)?,
+        created_at: row.get(6)?,
+        completed_at: row.get(7)?,
+        body: object_of(&body),
+    })
+}
+
+fn object_of(json: &str) -> Map<String, Value> {
+    serde_json::from_str(json).expect("the ledger holds JSON that was serialised by us")
+}
+
+/// The items of a session, or of one of its turns, oldest first, behind `after` (an item key).
+pub fn list(
+    connection: &Connection,
+    session_key: i64,
+    turn_key: Option<i64>,
+    after: Option<i64>,
+    limit: usize,
+) -> Result<Vec<ItemRecord>> {
+    let mut conditions = vec!["item.session_key = ?"];
+    let mut values = vec![Sql::Integer(session_key)];
+    if let Some(turn_key) = turn_key {
+        conditions.push("item.turn_key = ?");
+        values.push(Sql::Integer(turn_key));
+    }
+    if let Some(after) = after {
+        conditions.push("item_key > ?");
+        values.push(Sql::Integer(after));
+    }
+    values.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT item_key, item_id, session_id, turn_id, type, item.status, item.created_at,
+             item.completed_at, body
+         FROM item JOIN session USING (session_key) JOIN turn USING (turn_key)
+         WHERE {} ORDER BY item_key LIMIT ?",
+        conditions.join(" AND ")
+    ))?;
+    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
+    Ok(records.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The items that were open when the last commit was made, oldest first, without what their deltas added.
+pub fn open_items(connection: &Connection, session_key: i64) -> Result<Vec<OpenItem>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT item_key, item_id, type, body, started_seq, adapter_key, created_at
+         FROM item WHERE session_key = ?1 AND status = 'in_progress' ORDER BY item_key",
+    )?;
+    let items = statement.query_map([session_key], |row| {
+        Ok(OpenItem {
+            item_key: row.get(0)?,
+            item_id: row.get(1)?,
+            item_type: ItemType::parse(&row.get::<_, String>(2)?).unwrap_or(ItemType::Other),
+            body: object_of(&row.get::<_, String>(3)?),
+            started_seq: row.get(4)?,
+            adapter_key: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
+            created_at: row.get(6)?,
+        })
+    })?;
+    Ok(items.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The payloads of the deltas that one open item has had, in order: `(payload)` texts from `started_seq` on.
+pub fn delta_payloads(
+    connection: &Connection,
+    scope_key: i64,
+    started_seq: i64,
+) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT payload FROM event
+         WHERE scope_key = ?1 AND seq > ?2 AND kind = 'item.delta' ORDER BY seq",
+    )?;
+    let payloads = statement.query_map(params![scope_key, started_seq], |row| row.get(0))?;
+    Ok(payloads.collect::<rusqlite::Result<_>>()?)
+}
+
+impl Tx<'_> {
+    pub fn insert_item(&mut self, new: &NewItem<'_>) -> Result<i64> {
+        let now_ms = self.now_ms();
+        let completed_at = (new.status != ItemStatus::InProgress).then_some(now_ms);
+        self.connection()
+            .prepare_cached(
+                "INSERT INTO item (item_id, session_key, turn_key, type, status, body,
+                     started_seq, adapter_key, created_at, completed_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                new.item_id,
+                new.session_key,
+                new.turn_key,
+                new.item_type.as_str(),
+                new.status.as_str(),
+                new.body,
+                new.started_seq,
+                new.adapter_key,
+                now_ms,
+                completed_at,
+            ])?;
+        Ok(self.connection().last_insert_rowid())
+    }
+
+    /// New fields, and perhaps a better type, of an open item.
+    pub fn set_item_body(&mut self, item_id: &str, item_type: ItemType, body: &str) -> Result<()> {
+        self.connection()
+            .prepare_cached("UPDATE item SET type = ?2, body = ?3 WHERE item_id = ?1")?
+            .execute(params![item_id, item_type.as_str(), body])?;
+        Ok(())
+    }
+
+    pub fn complete_item(
+        &mut self,
+        item_id: &str,
+        item_type: ItemType,
+        status: ItemStatus,
+        body: &str,
+    ) -> Result<()> {
+        let now_ms = self.now_ms();
+        self.connection()
+            .prepare_cached(
+                "UPDATE item SET type = ?2, status = ?3, body = ?4, adapter_key = NULL,
+                     completed_at = ?5
+                 WHERE item_id = ?1",
+            )?
+            .execute(params![item_id, item_type.as_str(), status.as_str(), body, now_ms])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! The schema's versions and the settings of a connection.
+//!
+//! `user_version` counts the migrations that a database has had. Each runs in one immediate transaction; a database of a
+//! newer version is refused, so that an old program never writes what it does not understand.
+
+use super::Synchronous;
+use crate::error::{Error, Result};
+use rusqlite::Connection;
+
+/// In order; append only. The number of a migration is its place, counted from 1.
+const MIGRATIONS: &[&str] = &[include_str!("../../sql/0001_spine.sql")];
+
+/// Settings of the writing connection; docs/ARCHITECTURE.md gives the reasons and the measurements.
+pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(128);
+    let synchronous = match synchronous {
+        Synchronous::Normal => "NORMAL",
+        Synchronous::Full => "FULL",
+    };
+    connection.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = {synchronous};
+         PRAGMA foreign_keys = ON;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -2048;
+         PRAGMA mmap_size = 0;
+         PRAGMA wal_autocheckpoint = 1000;
+         PRAGMA journal_size_limit = 8388608;"
+    ))?;
+    Ok(())
+}
+
+pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.execute_batch(
+        "PRAGMA query_only = ON;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -256;
+         PRAGMA mmap_size = 0;",
+    )?;
+    Ok(())
+}
+
+/// Brings the database to the newest version. Errors: it is newer than this program.
+pub(super) fn migrate(connection: &Connection) -> Result<()> {
+    let version: usize = connection
+        .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+        .map(|version| usize::try_from(version).unwrap_or(usize::MAX))?;
+    if version > MIGRATIONS.len() {
+        return Err(Error::internal(format!(
+            "the database has schema version {version}, this program knows versions up to {}",
+            MIGRATIONS.len()
+        ))
+        .hint("start the newer gg-runtime-server that wrote it"));
+    }
+    for (done, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+        let number = done + 1;
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE;\n{migration}\nPRAGMA user_version = {number};\nCOMMIT;"
+        ))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_database_is_refused() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("PRAGMA user_version = 999").unwrap();
+        let error = migrate(&connection).unwrap_err();
+        assert!(error.message.contains("999"), "{error}");
+    }
+
+    #[test]
+    fn migrating_twice_changes_nothing() {
+        let connection = Connection::open_in_memory().unwrap();
+        migrate(&connection).unwrap();
+        let schema = |connection: &Connection| -> String {
+            connection
+                .query_row("SELECT group_concat(sql) FROM sqlite_schema", [], |row| row.get(0))
+                .unwrap()
+        };
+        let before = schema(&connection);
+        migrate(&connection).unwrap();
+        assert_eq!(schema(&connection), before);
+    }
+}

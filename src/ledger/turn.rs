@@ -1,0 +1,278 @@
+//! Turn records. One active turn a session is a rule of the schema (`turn_active`), not of the code that asks.
+
+use super::Tx;
+use super::session::json_of;
+use crate::error::{Code, Error, Result};
+use crate::model::{TurnSource, TurnStatus};
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// A turn as clients see it.
+#[derive(Debug, Serialize)]
+pub struct TurnRecord {
+    #[serde(skip)]
+    pub turn_key: i64,
+    pub id: String,
+    pub session_id: String,
+    pub provider_turn_ref: Option<String>,
+    /// A word of [`TurnStatus`].
+    pub status: String,
+    pub source: String,
+    pub input: Box<RawValue>,
+    pub model: Option<String>,
+    pub mode: Option<String>,
+    pub reasoning_level: Option<String>,
+    pub permission_mode: Option<String>,
+    pub usage: Option<Box<RawValue>>,
+    pub error: Option<Box<RawValue>>,
+    pub stop_reason: Option<String>,
+    pub assistant_text: Option<String>,
+    pub created_at: i64,
+    pub queued_at: Option<i64>,
+    pub started_at: Option<i64>,
+    pub completed_at: Option<i64>,
+}
+
+impl TurnRecord {
+    pub fn is_terminal(&self) -> bool {
+        TurnStatus::parse(&self.status).is_some_and(TurnStatus::is_terminal)
+    }
+}
+
+pub struct NewTurn<'a> {
+    pub turn_id: &'a str,
+    pub session_key: i64,
+    pub status: TurnStatus,
+    pub source: TurnSource,
+    pub input: &'a str,
+    pub model: Option<&'a str>,
+    pub mode: Option<&'a str>,
+    pub reasoning_level: Option<&'a str>,
+    pub permission_mode: Option<&'a str>,
+}
+
+/// How a turn ended.
+#[derive(Debug, Default)]
+pub struct TurnEnd {
+    pub usage: Option<String>,
+    pub error: Option<String>,
+    pub stop_reason: Option<String>,
+    pub assistant_text: Option<String>,
+}
+
+const COLUMNS: &str = "turn_key, turn_id, session_id, provider_turn_ref, status, source, input, \
+    turn.model, turn.mode, turn.reasoning_level, turn.permission_mode, turn.usage, error, \
+    stop_reason, assistant_text, turn.created_at, queued_at, started_at, completed_at";
+
+fn record_of(row: &Row<'_>) -> rusqlite::Result<TurnRecord> {
+    Ok(TurnRecord {
+        turn_key: row.get(0)?,
+        id: row.get(1)?,
+        session_id: row.get(2)?,
+        provider_turn_ref: row.get(3)?,
+        status: row.get(4)?,
+        source: row.get(5)?,
+        input: json_of(row.get(6)?),
+        model: row.get(7)?,
+        mode: row.get(8)?,
+        reasoning_level: row.get(9)?,
+        permission_mode: row.get(10)?,
+        usage: row.get::<_, Option<String>>(11)?.map(json_of),
+        error: row.get::<_, Option<String>>(12)?.map(json_of),
+        stop_reason: row.get(13)?,
+        assistant_text: row.get(14)?,
+        created_at: row.get(15)?,
+        queued_at: row.get(16)?,
+        started_at: row.get(17)?,
+        completed_at: row.get(18)?,
+    })
+}
+
+/// Errors: there is no such turn in this session.
+pub fn get(connection: &Connection, session_id: &str, turn_id: &str) -> Result<TurnRecord> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM turn JOIN session USING (session_key)
+             WHERE turn_id = ?1 AND session_id = ?2"
+        ))?
+        .query_row([turn_id, session_id], record_of)
+        .optional()?
+        .ok_or_else(|| Error::not_found("turn", turn_id))
+}
+
+/// The turns of a session, oldest first, behind `after` (a turn key).
+pub fn list(
+    connection: &Connection,
+    session_key: i64,
+    status: Option<&str>,
+    after: Option<i64>,
+    limit: usize,
+) -> Result<Vec<TurnRecord>> {
+    let mut conditions = vec!["session_key = ?"];
+    let mut values = vec![Sql::Integer(session_key)];
+    if let Some(after) = after {
+        conditions.push("turn_key > ?");
+        values.push(Sql::Integer(after));
+    }
+    if let Some(status) = status {
+        conditions.push("turn.status = ?");
+        values.push(Sql::Text(status.to_owned()));
+    }
+    values.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM turn JOIN session USING (session_key)
+         WHERE {} ORDER BY turn_key LIMIT ?",
+        conditions.join(" AND ")
+    ))?;
+    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
+    Ok(records.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The running or waiting turn of a session.
+pub fn active(connection: &Connection, session_key: i64) -> Result<Option<TurnRecord>> {
+    one(connection, session_key, "status IN ('in_progress', 'waiting_for_approval')")
+}
+
+/// The next turn of the queue.
+pub fn next_queued(connection: &Connection, session_key: i64) -> Result<Option<TurnRecord>> {
+    one(connection, session_key, "status = 'queued'")
+}
+
+fn one(connection: &Connection, session_key: i64, which: &str) -> Result<Option<TurnRecord>> {
+    Ok(connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM turn JOIN session USING (session_key)
+             WHERE session_key = ?1 AND turn.{which} ORDER BY turn_key LIMIT 1"
+        ))?
+        .query_row([session_key], record_of)
+        .optional()?)
+}
+
+impl Tx<'_> {
+    /// Errors: `turn_active` when the turn is to be active and the session has one.
+    pub fn insert_turn(&mut self, new: &NewTurn<'_>) -> Result<i64> {
+        let now_ms = self.now_ms();
+        let queued_at = (new.status == TurnStatus::Queued).then_some(now_ms);
+        let started_at = (new.status == TurnStatus::InProgress).then_some(now_ms);
+        let inserted = self
+            .connection()
+            .prepare_cached(
+                "INSERT INTO turn (turn_id, session_key, status, source, input, model, mode,
+                     reasoning_level, permission_mode, created_at, queued_at, started_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            )?
+            .execute(params![
+                new.turn_id,
+                new.session_key,
+                new.status.as_str(),
+                new.source.as_str(),
+                new.input,
+                new.model,
+                new.mode,
+                new.reasoning_level,
+                new.permission_mode,
+                now_ms,
+                queued_at,
+                started_at,
+            ]);
+        self.active_or(inserted, new.session_key)?;
+        Ok(self.connection().last_insert_rowid())
+    }
+
+    /// A queued or gated turn goes on. Errors: `turn_active` when another one is active.
+    pub fn set_turn_status(&mut self, turn_key: i64, status: TurnStatus) -> Result<()> {
+        let now_ms = self.now_ms();
+        let session_key: i64 = self
+            .connection()
+            .prepare_cached("SELECT session_key FROM turn WHERE turn_key = ?1")?
+            .query_row([turn_key], |row| row.get(0))?;
+        let started_at = (status == TurnStatus::InProgress).then_some(now_ms);
+        let updated = self
+            .connection()
+            .prepare_cached(
+                "UPDATE turn SET status = ?2, started_at = ifnull(started_at, ?3)
+                 WHERE turn_key = ?1",
+            )?
+            .execute(params![turn_key, status.as_str(), started_at]);
+        self.active_or(updated, session_key)
+    }
+
+    pub fn set_turn_input(&mut self, turn_key: i64, input: &str) -> Result<()> {
+        self.connection()
+            .prepare_cached("UPDATE turn SET input = ?2 WHERE turn_key = ?1")?
+            .execute(params![turn_key, input])?;
+        Ok(())
+    }
+
+    pub fn set_interrupt_requested(&mut self, turn_key: i64) -> Result<()> {
+        let now_ms = self.now_ms();
+        self.connection()
+            .prepare_cached(
+                "UPDATE turn SET interrupt_requested_at = ifnull(interrupt_requested_at, ?2)
+                 WHERE turn_key = ?1",
+            )?
+            .execute(params![turn_key, now_ms])?;
+        Ok(())
+    }
+
+    /// Ends a turn. A turn that is over stays as it is; returns whether this ended it.
+    pub fn end_turn(&mut self, turn_key: i64, status: TurnStatus, end: &TurnEnd) -> Result<bool> {
+        let now_ms = self.now_ms();
+        let changed = self
+            .connection()
+            .prepare_cached(
+                "UPDATE turn SET status = ?2, usage = ?3, error = ?4, stop_reason = ?5,
+                     assistant_text = ?6, completed_at = ?7
+                 WHERE turn_key = ?1
+                     AND status IN ('queued', 'in_progress', 'waiting_for_approval')",
+            )?
+            .execute(params![
+                turn_key,
+                status.as_str(),
+                end.usage,
+                end.error,
+                end.stop_reason,
+                end.assistant_text,
+                now_ms,
+            ])?;
+        Ok(changed == 1)
+    }
+
+    pub fn turn(&mut self, session_id: &str, turn_id: &str) -> Result<TurnRecord> {
+        get(self.connection(), session_id, turn_id)
+    }
+
+    pub fn active_turn(&mut self, session_key: i64) -> Result<Option<TurnRecord>> {
+        active(self.connection(), session_key)
+    }
+
+    pub fn next_queued_turn(&mut self, session_key: i64) -> Result<Option<TurnRecord>> {
+        next_queued(self.connection(), session_key)
+    }
+
+    pub fn queued_turn_count(&mut self, session_key: i64) -> Result<usize> {
+        let count: i64 = self
+            .connection()
+            .prepare_cached(
+                "SELECT count(*) FROM turn WHERE session_key = ?1 AND status = 'queued'",
+            )?
+            .query_row([session_key], |row| row.get(0))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    fn active_or(&self, changed: rusqlite::Result<usize>, session_key: i64) -> Result<()> {
+        let Err(error) = changed else { return Ok(()) };
+        let is_constraint =
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
+        match active(self.connection(), session_key) {
+            Ok(Some(turn)) if is_constraint => Err(Error::new(
+                Code::TurnActive,
+                format!("the session already runs turn {}", turn.id),
+            )
+            .hint("send it with \"when\": \"queue\" or \"steer\", or interrupt the running one")),
+            _ => Err(error.into()),
+        }
+    }
+}

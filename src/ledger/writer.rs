@@ -1,0 +1,286 @@
+//! The writer thread: the only writing connection, and group commit.
+//!
+//! It takes every job that waits (up to a bound), runs each inside a savepoint of one transaction, commits once,
+//! publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in one place, the
+//! channel of jobs, and ends when the last [`super::Ledger`] is dropped and the channel is drained. A panic in a job is
+//! a defect that could leave half a change behind: the process ends, and the next start finds the last commit.
+
+use super::cache::SessionCache;
+use super::event::{self, Frame, NewEvent};
+use super::tail::Tail;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::model::{ScopeKind, id};
+use crate::thread::{self, Thread};
+use crossbeam_channel::{Receiver, Sender};
+use rusqlite::{Connection, OptionalExtension};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// What the writer did since the start.
+#[derive(Debug, Default)]
+pub struct WriterCounters {
+    pub commits: AtomicU64,
+    pub jobs: AtomicU64,
+    pub events: AtomicU64,
+    /// The largest number of jobs in one transaction.
+    pub batch_max: AtomicU64,
+    /// Microseconds in COMMIT, in sum and at most.
+    pub commit_us: AtomicU64,
+    pub commit_us_max: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+/// One change, waiting for the writer.
+pub(super) trait Job: Send {
+    /// Runs the change and keeps what it returns. False when it failed and is to be undone.
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Answers the caller: with what the change returned, or with the failure of the whole transaction.
+    fn finish(self: Box<Self>, failure: Option<Error>);
+}
+
+struct Change<F, T> {
+    change: Option<F>,
+    result: Option<Result<T>>,
+    answer: Sender<Result<T>>,
+}
+
+impl<F, T> Job for Change<F, T>
+where
+    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+        let change = self.change.take().expect("a job runs once");
+        let result = change(tx);
+        let is_good = result.is_ok();
+        self.result = Some(result);
+        is_good
+    }
+
+    fn finish(self: Box<Self>, failure: Option<Error>) {
+        let result = match failure {
+            Some(failure) => Err(failure),
+            None => self.result.expect("finish comes after run"),
+        };
+        // The caller waits, unless its thread panicked meanwhile.
+        drop(self.answer.send(result));
+    }
+}
+
+/// A job for `change`, and where its answer will come.
+pub(super) fn job<T: Send + 'static>(
+    change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+) -> (Box<dyn Job>, Receiver<Result<T>>) {
+    let (answer, answered) = crossbeam_channel::bounded(1);
+    (Box::new(Change { change: Some(change), result: None, answer }), answered)
+}
+
+/// The transaction that a change runs in.
+pub struct Tx<'a> {
+    connection: &'a Connection,
+    state: &'a mut State,
+    now_ms: i64,
+}
+
+/// What the writer knows beside the database. A failed change takes its part back.
+struct State {
+    /// The key and the last seq of scopes that were written to lately.
+    heads: HashMap<(ScopeKind, String), Head>,
+    newest_row_id: i64,
+    frames: Vec<Arc<Frame>>,
+    touched: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    scope_key: i64,
+    seq: i64,
+}
+
+impl Tx<'_> {
+    /// The connection, for the statements of `src/ledger`.
+    pub(super) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    /// The time of this change: one value for all its rows.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// Adds an event to its scope and returns its seq.
+    pub fn append(&mut self, event: NewEvent<'_>) -> Result<i64> {
+        let head = self.head(event.scope, event.scope_id)?;
+        let head = Head { seq: head.seq + 1, ..head };
+        let row_id = self.state.newest_row_id + 1;
+        let frame = event::insert(
+            self.connection,
+            &event,
+            event::Place { row_id, scope_key: head.scope_key, seq: head.seq },
+            self.now_ms,
+        )?;
+        self.state.newest_row_id = row_id;
+        self.state.heads.insert((event.scope, event.scope_id.to_owned()), head);
+        self.state.frames.push(Arc::new(frame));
+        Ok(head.seq)
+    }
+
+    /// Says that the record of this session has changed.
+    pub(super) fn touch(&mut self, session_id: &str) {
+        if !self.state.touched.iter().any(|touched| touched == session_id) {
+            self.state.touched.push(session_id.to_owned());
+        }
+    }
+
+    /// The scope is gone; should its id come back, the database is asked.
+    pub(super) fn forget_head(&mut self, scope: ScopeKind, scope_id: &str) {
+        self.state.heads.remove(&(scope, scope_id.to_owned()));
+    }
+
+    fn head(&mut self, scope: ScopeKind, scope_id: &str) -> Result<Head> {
+        if let Some(head) = self.state.heads.get(&(scope, scope_id.to_owned())) {
+            return Ok(*head);
+        }
+        if self.state.heads.len() >= limits::SCOPE_HEADS {
+            self.state.heads.clear();
+        }
+        let known = event::scope_key(self.connection, scope, scope_id).optional()?;
+        let scope_key = match known {
+            Some(scope_key) => scope_key,
+            None => event::insert_scope(self.connection, scope, scope_id)?,
+        };
+        Ok(Head { scope_key, seq: event::newest_seq(self.connection, scope_key)? })
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    state: State,
+    tail: Arc<Tail>,
+    cache: Arc<SessionCache>,
+    counters: Arc<WriterCounters>,
+}
+
+pub(super) fn start(
+    connection: Connection,
+    jobs: Receiver<Box<dyn Job>>,
+    tail: Arc<Tail>,
+    cache: Arc<SessionCache>,
+    counters: Arc<WriterCounters>,
+) -> Result<Thread> {
+    let state = State {
+        heads: HashMap::new(),
+        newest_row_id: event::newest_row_id(&connection)?,
+        frames: Vec::new(),
+        touched: Vec::new(),
+    };
+    let mut writer = Writer { connection, state, tail, cache, counters };
+    thread::spawn("writer", move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            writer.serve(&jobs);
+        }));
+        if outcome.is_err() {
+            log::error!("the writer thread panicked; the process ends, the last commit stands");
+            std::process::abort();
+        }
+    })
+    .map_err(|error| Error::internal("the writer thread can not be started").source(error))
+}
+
+impl Writer {
+    fn serve(&mut self, jobs: &Receiver<Box<dyn Job>>) {
+        let mut batch = Vec::new();
+        while let Ok(first) = jobs.recv() {
+            batch.push(first);
+            batch.extend(jobs.try_iter().take(limits::WRITER_BATCH - 1));
+            self.serve_batch(&mut batch);
+        }
+        let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);";
+        if let Err(error) = self.connection.execute_batch(closing) {
+            log::warn!("the last checkpoint failed, the next start makes it: {error}");
+        }
+    }
+
+    fn serve_batch(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+        let failure = self.commit(batch).err();
+        if let Some(error) = &failure {
+            log::error!("a transaction of {} changes failed: {error}", batch.len());
+            self.counters.failed.fetch_add(1, Ordering::Relaxed);
+            self.recover();
+        } else {
+            if !self.state.touched.is_empty() {
+                self.cache.forget(&self.state.touched);
+            }
+            self.tail.publish(&mut self.state.frames);
+        }
+        self.state.frames.clear();
+        self.state.touched.clear();
+        for job in batch.drain(..) {
+            job.finish(failure.as_ref().map(copy));
+        }
+    }
+
+    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+        self.run("BEGIN IMMEDIATE")?;
+        for job in batch.iter_mut() {
+            self.run("SAVEPOINT change")?;
+            let (frames, touched) = (self.state.frames.len(), self.state.touched.len());
+            let newest_row_id = self.state.newest_row_id;
+            let mut tx =
+                Tx { connection: &self.connection, state: &mut self.state, now_ms: id::now_ms() };
+            if !job.run(&mut tx) {
+                if self.connection.is_autocommit() {
+                    // A full disk and its like end the whole transaction, not the savepoint alone.
+                    return Err(Error::internal("the database undid the transaction"));
+                }
+                self.run("ROLLBACK TO change")?;
+                self.state.frames.truncate(frames);
+                self.state.touched.truncate(touched);
+                self.state.newest_row_id = newest_row_id;
+                // Their seq may have been counted up, or their row undone; the database knows.
+                self.state.heads.clear();
+            }
+            self.run("RELEASE change")?;
+        }
+        let begun = Instant::now();
+        self.run("COMMIT")?;
+        let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let counters = &self.counters;
+        let jobs = batch.len() as u64;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.jobs.fetch_add(jobs, Ordering::Relaxed);
+        counters.events.fetch_add(self.state.frames.len() as u64, Ordering::Relaxed);
+        counters.batch_max.fetch_max(jobs, Ordering::Relaxed);
+        counters.commit_us.fetch_add(took_us, Ordering::Relaxed);
+        counters.commit_us_max.fetch_max(took_us, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn run(&self, statement: &str) -> Result<()> {
+        self.connection.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
+
+    /// After a transaction that failed: what is known beside the database is read from it again.
+    fn recover(&mut self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.run("ROLLBACK")
+        {
+            log::error!("the failed transaction can not be undone: {error}");
+        }
+        self.state.heads.clear();
+        match event::newest_row_id(&self.connection) {
+            // Never below what was published: an id is not given twice.
+            Ok(newest) => self.state.newest_row_id = newest.max(self.tail.newest_row_id()),
+            Err(error) => log::error!("the head of the log can not be read: {error}"),
+        }
+    }
+}
+
+/// The same failure for one more caller; the source stays with the log.
+fn copy(error: &Error) -> Error {
+    Error { hint: error.hint.clone(), ..Error::new(error.code, error.message.clone()) }
+}

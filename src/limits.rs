@@ -1,0 +1,57 @@
+//! The bounds that are not settings: each constant says what it bounds and what happens at it.
+
+/// Jobs waiting for the writer. At the bound the caller waits: that is the back-pressure on agents and clients.
+pub const WRITER_QUEUE: usize = 1024;
+/// Jobs that one transaction takes. More would make the first of them wait longer for its answer.
+pub const WRITER_BATCH: usize = 256;
+/// Scopes whose head the writer remembers; at the bound it forgets all and asks the database again.
+pub const SCOPE_HEADS: usize = 8192;
+/// Read-only connections; a further read waits for one.
+pub const READERS: usize = 4;
+
+/// Committed frames that the tail keeps for streams; an older cursor reads from the database.
+pub const TAIL_FRAMES: usize = 4096;
+/// The same in bytes of JSON.
+pub const TAIL_BYTES: usize = 4 * 1024 * 1024;
+/// Events in one page of a stream's backlog.
+pub const PAGE_EVENTS: usize = 500;
+/// A page ends early when it holds this many bytes of JSON; one larger event still makes a page of its own.
+pub const PAGE_BYTES: usize = 512 * 1024;
+
+/// Sessions whose serialised record is kept for `GET /v1/sessions/{id}`; at the bound all are forgotten.
+pub const SESSION_CACHE: usize = 2048;
+
+/// One `item.delta` holds at most this much text; a longer run of deltas becomes several events.
+pub const DELTA_BYTES: usize = 64 * 1024;
+/// The text or output of one item. A message that grows beyond it goes on in a new item; a command's output keeps its
+/// end.
+pub const ITEM_TEXT_BYTES: usize = 4 * 1024 * 1024;
+/// The assistant's text in a turn record keeps its last bytes up to here; the items have it whole.
+pub const ASSISTANT_TEXT_BYTES: usize = 4 * 1024 * 1024;
+/// One line of an agent's stdout. The rest of a longer line is dropped, and `agent.unparsed` tells so.
+pub const AGENT_LINE_BYTES: usize = 32 * 1024 * 1024;
+/// What of an agent's line `agent.unparsed` keeps.
+pub const UNPARSED_BYTES: usize = 8 * 1024;
+/// The last bytes of stderr that `agent.exited` tells.
+pub const STDERR_TAIL_BYTES: usize = 8 * 1024;
+/// Commands waiting for a session's thread; at the bound the client gets 503.
+pub const SESSION_INBOX: usize = 256;
+/// Chunks of agent output waiting for a session's thread; at the bound the keeper keeps the rest in its journal.
+pub const AGENT_INBOX: usize = 64;
+/// Bytes of agent output that one commit of a session covers.
+pub const SESSION_BATCH_BYTES: usize = 1024 * 1024;
+/// Turns waiting in one session; a further one is 409.
+pub const QUEUED_TURNS: usize = 100;
+/// Approvals pending in one turn; a further one is answered `cancelled`.
+pub const PENDING_APPROVALS: usize = 256;
+/// Items open in one turn; the oldest is completed when there is one more.
+pub const OPEN_ITEMS: usize = 1024;
+/// A file that an agent may read or write through the client (ACP `fs/*`).
+pub const CLIENT_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// Terminals that one session may have open.
+pub const TERMINALS: usize = 16;
+/// The output of a terminal that is kept when the agent names no limit, and the most it may name.
+pub const TERMINAL_OUTPUT_BYTES: u64 = 1024 * 1024;
+
+/// How long an `Idempotency-Key` is remembered.
+pub const IDEMPOTENCY_HOURS: i64 = 24;
