@@ -1,1 +1,197 @@
-//! The ACP adapter.
+//! The ACP adapter: Agent Client Protocol, version 1, over JSON lines.
+//!
+//! Owns: the translation between an ACP agent's stdio and the words of [`crate::provider`]. It runs
+//! on the session's thread. It promises what every adapter promises (no I/O, no clock, no panic for
+//! any line), and:
+//!
+//! - every request of the agent is answered, at once or when the session thread has the answer;
+//! - one prompt at a time; settings that a turn wants are set one after the other before its
+//!   prompt;
+//! - what one agent tells in its own way comes out in the one way of the contract;
+//! - a snapshot taken after any line goes on with exactly the events and bytes of the unbroken run.
+//!
+//! What it deliberately does not do: it offers no elicitation (answered with an error), it does not
+//! steer (the agents' ways to do it are extensions), it does not tell a model's error that comes as
+//! plain text and `end_turn` from speech (codex-acp does that; nothing in the message says so), and
+//! it passes on no list of slash commands.
+//!
+//! The parts: `state` is the snapshot; `wire` reads and writes lines; `open` and `setting` get a
+//! session ready; `turn` starts and ends turns; `update` sorts what the agent tells; `item` and
+//! `tool` make items of it; `ask` is what the agent asks us; `diff` makes the text of a file
+//! change.
+
+mod ask;
+mod diff;
+mod item;
+mod open;
+#[cfg(test)]
+mod player;
+#[cfg(test)]
+mod replay;
+mod setting;
+mod state;
+#[cfg(test)]
+mod story;
+#[cfg(test)]
+mod talk;
+mod tool;
+mod turn;
+mod update;
+mod wire;
+
+use crate::error::{Code, Error, Result};
+use crate::provider::{Adapter, AgentEvent, Capabilities, Command, Effects, Open};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use state::{Call, State};
+
+/// The adapter for one native session. See the module's text.
+#[derive(Debug, Default)]
+pub struct Acp {
+    state: State,
+}
+
+impl Acp {
+    /// An adapter for a fresh agent process.
+    pub fn new() -> Acp {
+        Acp::default()
+    }
+
+    /// Goes on from a snapshot. The effects ask again for what the agent still waits for from the
+    /// machine.
+    ///
+    /// Errors: the value is no snapshot of this adapter.
+    pub fn restore(snapshot: &Value) -> Result<(Acp, Effects)> {
+        let state = State::deserialize(snapshot).map_err(|error| {
+            Error::new(Code::Internal, "the adapter's snapshot cannot be read").source(error)
+        })?;
+        let mut out = Effects::default();
+        for errand in &state.errands {
+            let (key, request) = (errand.key.clone(), errand.request.clone());
+            out.events.push(AgentEvent::Host { key, request });
+        }
+        Ok((Acp { state }, out))
+    }
+
+    /// Sends a request of ours and remembers what it was for.
+    fn call(&mut self, method: &str, params: Value, call: Call, out: &mut Effects) {
+        self.state.last_id += 1;
+        wire::request(&mut out.stdin, self.state.last_id, method, params);
+        self.state.calls.insert(self.state.last_id, call);
+    }
+
+    fn message(&mut self, message: &Map<String, Value>, line: &[u8], out: &mut Effects) {
+        let nothing = Map::new();
+        let params = wire::object(message, "params").unwrap_or(&nothing);
+        match (message.get("method").map(Value::as_str), message.get("id")) {
+            (Some(Some(method)), Some(id)) => self.request(method, id, params, line, out),
+            (Some(Some(method)), None) => self.notification(method, params, line, out),
+            (Some(None), Some(id)) => {
+                wire::refuse(&mut out.stdin, id, wire::INVALID_REQUEST, "the method is no text");
+                unparsed(line, out);
+            }
+            (None, Some(id)) => self.response(id, message, line, out),
+            _ => unparsed(line, out),
+        }
+    }
+
+    fn notification(
+        &mut self,
+        method: &str,
+        params: &Map<String, Value>,
+        line: &[u8],
+        out: &mut Effects,
+    ) {
+        match method {
+            "session/update" => self.update(params, line, out),
+            "$/cancel_request" => self.take_back(params.get("requestId"), out),
+            // Vendors' own; harmless by the protocol.
+            _ if method.starts_with('_') => {}
+            _ => unparsed(line, out),
+        }
+    }
+
+    fn response(
+        &mut self,
+        id: &Value,
+        message: &Map<String, Value>,
+        line: &[u8],
+        out: &mut Effects,
+    ) {
+        let Some(call) = id.as_u64().and_then(|id| self.state.calls.remove(&id)) else {
+            return unparsed(line, out);
+        };
+        let nothing = Map::new();
+        let answer = match message.get("error").filter(|error| !error.is_null()) {
+            Some(error) => Err(error),
+            None => Ok(wire::object(message, "result").unwrap_or(&nothing)),
+        };
+        match call {
+            Call::Initialize => self.initialized(answer, out),
+            Call::New | Call::Resume | Call::Load => self.session_answered(&call, answer, out),
+            Call::Sync => self.replay_over(out),
+            Call::Set { setting, value } => self.setting_answered(setting, &value, answer, out),
+            Call::Prompt => self.prompt_answered(answer, out),
+            Call::Close => {}
+        }
+    }
+}
+
+impl Adapter for Acp {
+    fn open(&mut self, open: &Open, out: &mut Effects) {
+        self.initialize(open, out);
+    }
+
+    fn command(&mut self, command: Command, out: &mut Effects) {
+        match command {
+            Command::StartTurn { input, model, mode, reasoning_level, permission_mode, .. } => {
+                self.end_agent_turn(out);
+                self.want(model, reasoning_level, mode, permission_mode.as_deref(), out);
+                self.start_turn(input, out);
+            }
+            // Never sent to us: the capability is not there.
+            Command::Steer { .. } => {}
+            Command::Interrupt => self.interrupt(out),
+            Command::Answer { key, answer } => self.answer(&key, answer, out),
+            Command::HostAnswer { key, answer } => self.host_answer(&key, answer, out),
+            Command::EndAgentTurn => self.end_agent_turn(out),
+            Command::Close => self.close(out),
+        }
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Effects) {
+        if let Some(chunk) = wire::chunk(line) {
+            if !self.swallows(&chunk.session) {
+                self.chunk(&chunk, out);
+            } else if !self.is_loading() {
+                unparsed(line, out);
+            }
+            return;
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        match serde_json::from_slice(line) {
+            Ok(Value::Object(message)) => self.message(&message, line, out),
+            _ => unparsed(line, out),
+        }
+    }
+
+    fn snapshot(&self) -> Value {
+        serde_json::to_value(&self.state).expect("the state is plain data with text keys")
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.state.capabilities
+    }
+}
+
+/// Keeps what was not understood.
+fn unparsed(line: &[u8], out: &mut Effects) {
+    out.events.push(AgentEvent::Unparsed { text: wire::cut_bytes(line) });
+}
+
+/// Tells a person something that is no answer of the model.
+fn notice(text: String, data: Value, out: &mut Effects) {
+    out.events.push(AgentEvent::Notice { text, data });
+}

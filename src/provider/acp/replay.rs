@@ -1,0 +1,318 @@
+//! Tests that replay the recorded traffic in `testdata/acp` (see `player`).
+//!
+//! Beside each recording lies its golden file: the commands, the events and the lines of stdin, in
+//! order. `UPDATE=1` writes the golden files anew; read the difference before you commit it.
+
+use super::Acp;
+use super::player::{Player, Transcript};
+use crate::provider::{Adapter, AgentEvent, Command, Effects, Open};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/acp");
+
+/// Recordings that are not replayed, and why. They still take part in the tests with broken lines.
+const SKIPPED: &[(&str, &str)] = &[
+    ("a_bad", "the program sends what the adapter never sends"),
+    ("d_prompt_twice", "the program sends a prompt while one runs; the runtime queues it"),
+    ("d_two_sessions", "the program works in two sessions of one process"),
+    ("e_list_fork_close", "the program goes on in a fork of the session"),
+    ("h_authenticate", "the program logs in with a request that the adapter does not make"),
+    ("i_elicitation", "the program offers elicitation, the adapter does not"),
+];
+
+/// All recordings, sorted: agent, scenario, path.
+fn recordings() -> Vec<(String, String, PathBuf)> {
+    let read = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).expect("testdata is there");
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for agent in read(Path::new(FOLDER)) {
+        for path in read(&agent).into_iter().filter(|p| p.extension().is_some_and(|e| e == "jsonl"))
+        {
+            found.push((name(&agent), name(&path), path));
+        }
+    }
+    assert!(found.len() > 150, "{} recordings", found.len());
+    found
+}
+
+/// The lines of a recording; `raw` is the message as it was on the wire, with its fields in their
+/// order.
+fn records(path: &Path) -> Vec<Value> {
+    #[derive(serde::Deserialize)]
+    struct Raw<'a> {
+        #[serde(borrow)]
+        msg: &'a RawValue,
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut record: Value = serde_json::from_str(line).unwrap();
+            record["raw"] = json!(serde_json::from_str::<Raw>(line).unwrap().msg.get());
+            record
+        })
+        .collect()
+}
+
+fn replay(path: &Path, is_restoring: bool) -> Transcript {
+    let mut transcript = Transcript::default();
+    let records = records(path);
+    for process in records.chunk_by(|_, next| next["dir"] != "start") {
+        if !transcript.text.is_empty() {
+            transcript.text.push_str("= next process\n");
+        }
+        Player::new(process, is_restoring, &mut transcript).play();
+    }
+    transcript
+}
+
+fn is_skipped(scenario: &str) -> bool {
+    SKIPPED.iter().any(|(name, _)| *name == scenario)
+}
+
+#[test]
+fn recordings_give_the_golden_events() {
+    let is_updating = std::env::var_os("UPDATE").is_some();
+    let mut wrong = Vec::new();
+    for (agent, scenario, path) in recordings() {
+        if is_skipped(&scenario) {
+            continue;
+        }
+        let found = replay(&path, false).text;
+        let golden = path.with_extension("events.txt");
+        if is_updating {
+            std::fs::write(&golden, &found).unwrap();
+        }
+        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+        if let Some((at, (found, expected))) = first_difference(&found, &expected) {
+            wrong.push(format!("{agent}/{scenario} line {at}:\n  got  {found}\n  want {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ (UPDATE=1 rewrites)\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, (&'a str, &'a str))> {
+    let (mut a, mut b) = (a.lines(), b.lines());
+    for at in 1.. {
+        match (a.next(), b.next()) {
+            (None, None) => return None,
+            (a, b) if a == b => {}
+            (a, b) => return Some((at, (a.unwrap_or("nothing"), b.unwrap_or("nothing")))),
+        }
+    }
+    None
+}
+
+#[test]
+fn a_restart_after_every_line_changes_nothing() {
+    for (agent, scenario, path) in recordings() {
+        if is_skipped(&scenario) {
+            continue;
+        }
+        let (unbroken, restarted) = (replay(&path, false), replay(&path, true));
+        let difference = first_difference(&restarted.text, &unbroken.text);
+        assert_eq!(difference, None, "{agent}/{scenario}");
+        assert_eq!(unbroken.events, restarted.events, "{agent}/{scenario}");
+    }
+}
+
+#[test]
+fn what_is_started_is_ended_once_and_in_its_turn() {
+    for (agent, scenario, path) in recordings() {
+        if is_skipped(&scenario) {
+            continue;
+        }
+        let mut open = Vec::new();
+        let mut asked = Vec::new();
+        for event in &replay(&path, false).events {
+            match event {
+                AgentEvent::Opened { .. } => {
+                    // Another process: what the killed one left open is the session thread's.
+                    open.clear();
+                    asked.clear();
+                }
+                AgentEvent::ItemStarted { item, .. } => {
+                    assert!(!open.contains(item), "{agent}/{scenario}: {item} twice");
+                    open.push(item.clone());
+                }
+                AgentEvent::ItemDelta { item, .. } | AgentEvent::ItemSet { item, .. } => {
+                    assert!(open.contains(item), "{agent}/{scenario}: {item} is not open");
+                }
+                AgentEvent::ItemCompleted { item, .. } => {
+                    assert!(open.contains(item), "{agent}/{scenario}: {item} is not open");
+                    open.retain(|known| known != item);
+                }
+                AgentEvent::ApprovalAsked { key, .. } => asked.push(key.clone()),
+                AgentEvent::ApprovalWithdrawn { key, .. } => {
+                    assert!(asked.contains(key), "{agent}/{scenario}: {key} was not asked");
+                }
+                AgentEvent::TurnEnded { .. } => {
+                    assert!(open.is_empty(), "{agent}/{scenario}: {open:?} left open");
+                }
+                AgentEvent::Unparsed { text } => {
+                    panic!("{agent}/{scenario}: not understood: {text}");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The recordings of all five agents where one assertion per line says what a person would expect.
+#[test]
+fn a_person_sees_the_command_the_question_and_the_answer() {
+    for (agent, scenario, path) in recordings() {
+        let told = |scenario| replay(&path.with_file_name(scenario), false).text;
+        if scenario == "b_approve" {
+            let text = told("b_approve.jsonl");
+            let command = r#""command":"python3 -c 'print(6*7)' > made.txt; cat made.txt""#;
+            assert!(text.contains(command), "{agent}: the command\n{text}");
+            assert!(text.contains(r#""type":"command"}"#), "{agent}: the subject\n{text}");
+            assert_eq!(text.matches("approval.asked").count(), 1, "{agent}\n{text}");
+            assert_eq!(text.matches("TurnEnded { status: Completed").count(), 1, "{agent}\n{text}");
+            // gemini tells no output.
+            let is_told = text.contains(r#""output":"42"#) || text.contains(r#"output "42\n""#);
+            assert_eq!(is_told, agent != "gemini", "{agent}\n{text}");
+        }
+        if scenario == "c_decline" {
+            let text = told("c_decline.jsonl");
+            assert_eq!(text.matches(" declined ").count(), 1, "{agent}\n{text}");
+        }
+        if scenario == "b_write" {
+            let text = told("b_write.jsonl");
+            let subject = text.lines().find(|line| line.starts_with("approval.asked")).unwrap();
+            assert!(subject.contains("+hello file"), "{agent}: the diff\n{text}");
+            assert!(subject.contains(r#""kind":"add""#), "{agent}: a new file\n{text}");
+        }
+        if scenario == "f_mcp" {
+            let text = told("f_mcp.jsonl");
+            let subject = text.lines().find(|line| line.starts_with("approval.asked")).unwrap();
+            assert!(subject.contains(r#""server":"echo""#), "{agent}: the server\n{text}");
+            assert!(subject.contains(r#""tool":"echo""#), "{agent}: the tool\n{text}");
+        }
+        if scenario == "e_load" {
+            let text = told("e_load.jsonl");
+            let second = text.split("= next process").nth(1).unwrap();
+            assert_eq!(second.matches("item.started").count(), 1, "{agent}\n{second}");
+            assert!(!second.contains("AgentTurnStarted"), "{agent}\n{second}");
+        }
+    }
+}
+
+/// A small generator of numbers that is the same on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(sides).unwrap()).unwrap()
+    }
+
+    fn garbage(&mut self) -> Value {
+        let deep = (0..60).fold(json!(0), |inner, _| json!([inner]));
+        let values = [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(1e300),
+            json!(u64::MAX),
+            json!(""),
+            json!("é\u{0}```\n[MODE_UPDATE] "),
+            json!("completed"),
+            json!([]),
+            json!({}),
+            json!([{"type": "diff"}, 1, null, {"type": "content", "content": {"type": "text"}}]),
+            json!({"type": "text", "text": 1}),
+            deep,
+        ];
+        values[self.roll(values.len())].clone()
+    }
+
+    /// Puts garbage into a few fields of the value.
+    fn spoil(&mut self, value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                let names: Vec<String> = fields.keys().cloned().collect();
+                for name in names {
+                    match self.roll(12) {
+                        0 => drop(fields.insert(name, self.garbage())),
+                        1 => drop(fields.remove(&name)),
+                        _ => fields.get_mut(&name).into_iter().for_each(|inner| self.spoil(inner)),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter_mut().for_each(|inner| self.spoil(inner)),
+            _ => {}
+        }
+    }
+}
+
+/// Adapters in the phases that matter: fresh, opening, loading, ready, in a turn.
+fn adapters() -> Vec<Acp> {
+    let phases = [("opening", "none"), ("loading", "none"), ("ready", "none"), ("ready", "user")];
+    let mut adapters = vec![Acp::new()];
+    for (phase, turn) in phases {
+        let open = Open { client_fs: true, client_terminal: true, ..Open::default() };
+        let state = json!({
+            "phase": phase,
+            "last_id": 5,
+            "client_fs": true,
+            "client_terminal": true,
+            "open": open,
+            "calls": {"1": {"for": "initialize"}, "2": {"for": "new"}, "3": {"for": "prompt"},
+                "4": {"for": "set", "setting": "mode", "value": "plan"}, "5": {"for": "load"}},
+            "turn": {"by": turn, "waiting": null, "interrupted": false},
+        });
+        adapters.push(Acp::restore(&state).expect("a snapshot restores").0);
+    }
+    adapters
+}
+
+#[test]
+fn no_broken_line_makes_it_panic() {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut lines = 0;
+    for (_, _, path) in recordings() {
+        let mut adapters = adapters();
+        for record in records(&path).iter().filter(|record| record["dir"] == "out") {
+            let line = record["raw"].as_str().unwrap().to_owned();
+            let mut spoiled = record["msg"].clone();
+            dice.spoil(&mut spoiled);
+            let spoiled = spoiled.to_string();
+            let cut = dice.roll(line.len());
+            let mut flipped = line.clone().into_bytes();
+            let at = dice.roll(flipped.len());
+            flipped[at] ^= 1 << dice.roll(8);
+            for acp in &mut adapters {
+                let mut out = Effects::default();
+                acp.line(spoiled.as_bytes(), &mut out);
+                acp.line(&line.as_bytes()[..cut], &mut out);
+                acp.line(&flipped, &mut out);
+                acp.line(line.as_bytes(), &mut out);
+                for event in &out.events {
+                    if let AgentEvent::Unparsed { text } = event {
+                        assert!(text.len() <= super::wire::KEPT_BYTES_MAX + 8);
+                    }
+                }
+                lines += 4;
+            }
+        }
+        for acp in &mut adapters {
+            let snapshot = acp.snapshot();
+            let (mut acp, _) = Acp::restore(&snapshot).expect("a snapshot restores");
+            let mut out = Effects::default();
+            acp.command(Command::Interrupt, &mut out);
+            acp.command(Command::EndAgentTurn, &mut out);
+            acp.command(Command::Close, &mut out);
+        }
+    }
+    assert!(lines > 40_000, "{lines} lines");
+}
