@@ -105,6 +105,8 @@ CREATE TABLE turn (
     created_at      INTEGER NOT NULL,
     queued_at       INTEGER,
     started_at      INTEGER,
+    -- When the prompt was committed for the agent's stdin. NULL = the agent has not been told of it.
+    dispatched_at   INTEGER,
     completed_at    INTEGER
 ) STRICT;
 -- One active turn a session: the rule itself, not only a check before it.

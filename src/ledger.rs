@@ -15,6 +15,8 @@ pub mod item;
 mod schema;
 pub mod session;
 pub mod tail;
+#[cfg(test)]
+mod tests;
 pub mod turn;
 mod writer;
 

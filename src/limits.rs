@@ -53,5 +53,9 @@ pub const TERMINALS: usize = 16;
 /// The output of a terminal that is kept when the agent names no limit, and the most it may name.
 pub const TERMINAL_OUTPUT_BYTES: u64 = 1024 * 1024;
 
+/// A body on a route that takes none is read and ignored up to here.
+pub const IGNORED_BODY_BYTES: usize = 64 * 1024;
+/// A JSON body; more where an image may be in it.
+pub const BODY_BYTES: usize = 2 * 1024 * 1024;
 /// How long an `Idempotency-Key` is remembered.
 pub const IDEMPOTENCY_HOURS: i64 = 24;

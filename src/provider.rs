@@ -16,6 +16,20 @@ use crate::model::{ItemStatus, ItemType, OptionKind, TurnStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// A fresh adapter for a provider's dialect.
+pub fn adapter(_provider: &str) -> Box<dyn Adapter> {
+    Box::new(acp::Acp::new())
+}
+
+/// The adapter as its snapshot left it, and what it asks for again. Errors: the snapshot is not one of this version.
+pub fn restore(
+    _provider: &str,
+    snapshot: &Value,
+) -> crate::error::Result<(Box<dyn Adapter>, Effects)> {
+    let (adapter, effects) = acp::Acp::restore(snapshot)?;
+    Ok((Box::new(adapter), effects))
+}
+
 /// A pure translator. See the module's text for the rules.
 pub trait Adapter: Send {
     /// Starts the conversation with a fresh agent process: handshake, then a new native session, or `open.resume`.
@@ -25,6 +39,8 @@ pub trait Adapter: Send {
     fn line(&mut self, line: &[u8], out: &mut Effects);
     /// All that a restarted server needs to go on from here with the same agent process.
     fn snapshot(&self) -> Value;
+    /// Whether the native session is open: turns may start.
+    fn is_open(&self) -> bool;
     /// What the agent said it can do; the default until it has said so.
     fn capabilities(&self) -> &Capabilities;
 }

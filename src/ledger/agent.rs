@@ -100,6 +100,10 @@ pub fn known_children(connection: &Connection) -> Result<Vec<String>> {
 }
 
 impl Tx<'_> {
+    pub fn agent(&mut self, session_key: i64) -> Result<Option<AgentRow>> {
+        get(self.connection(), session_key)
+    }
+
     /// The session has an agent process from now on; one that it had before is forgotten with all that belonged to it.
     pub fn insert_agent(&mut self, session_key: i64, child_id: &str, snapshot: &str) -> Result<()> {
         let now_ms = self.now_ms();

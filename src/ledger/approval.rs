@@ -51,7 +51,7 @@ pub struct RequestReason {
 pub struct NewApproval<'a> {
     pub approval_id: &'a str,
     pub session_key: i64,
-    pub turn_key: i64,
+    pub turn_id: &'a str,
     pub origin: ApprovalOrigin,
     pub title: &'a str,
     pub subject: &'a str,
@@ -149,23 +149,6 @@ pub fn list(connection: &Connection, query: &ApprovalQuery) -> Result<Vec<Approv
     Ok(records.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Sessions that have an approval whose time is over.
-pub fn sessions_with_expired(connection: &Connection, now_ms: i64) -> Result<Vec<String>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT session_id FROM approval JOIN session USING (session_key)
-         WHERE approval.status = 'pending' AND expires_at <= ?1",
-    )?;
-    let sessions = statement.query_map([now_ms], |row| row.get(0))?;
-    Ok(sessions.collect::<rusqlite::Result<_>>()?)
-}
-
-/// The first time at which a pending approval runs out.
-pub fn next_expiry(connection: &Connection) -> Result<Option<i64>> {
-    Ok(connection
-        .prepare_cached("SELECT min(expires_at) FROM approval WHERE status = 'pending'")?
-        .query_row([], |row| row.get(0))?)
-}
-
 impl Tx<'_> {
     pub fn insert_approval(&mut self, new: &NewApproval<'_>) -> Result<()> {
         let now_ms = self.now_ms();
@@ -173,12 +156,13 @@ impl Tx<'_> {
             .prepare_cached(
                 "INSERT INTO approval (approval_id, session_key, turn_key, origin, status, title,
                      subject, options, item_id, adapter_key, created_at, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 VALUES (?1, ?2, (SELECT turn_key FROM turn WHERE turn_id = ?3), ?4, 'pending', ?5,
+                     ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
                 new.approval_id,
                 new.session_key,
-                new.turn_key,
+                new.turn_id,
                 new.origin.as_str(),
                 new.title,
                 new.subject,
@@ -231,14 +215,15 @@ impl Tx<'_> {
         .detail("approval", super::to_json(&record)))
     }
 
-    /// Pending approvals of a session, oldest first.
-    pub fn pending_approvals(&mut self, session_key: i64) -> Result<Vec<ApprovalRecord>> {
-        let query = ApprovalQuery {
-            session_key: Some(session_key),
-            status: Some(ApprovalStatus::Pending.as_str().to_owned()),
-            after: None,
-            limit: crate::limits::PENDING_APPROVALS + 1,
-        };
-        list(self.connection(), &query)
+    /// Withdraws all that is pending in a session.
+    pub fn withdraw_pending(&mut self, session_key: i64, reason: &str) -> Result<()> {
+        let now_ms = self.now_ms();
+        self.connection()
+            .prepare_cached(
+                "UPDATE approval SET status = 'withdrawn', withdrawn_reason = ?2, resolved_at = ?3
+                 WHERE session_key = ?1 AND status = 'pending'",
+            )?
+            .execute(params![session_key, reason, now_ms])?;
+        Ok(())
     }
 }

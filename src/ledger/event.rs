@@ -100,8 +100,10 @@ pub(super) struct Place {
 pub struct Page {
     /// None = the whole log, ordered and cut by row id; else one scope, ordered and cut by seq.
     pub scope_key: Option<i64>,
-    /// Strictly after this position; with `descending` strictly before it. None = from the end that comes first.
-    pub from: Option<i64>,
+    /// Strictly after this position.
+    pub after: Option<i64>,
+    /// Strictly before this position.
+    pub before: Option<i64>,
     pub descending: bool,
     pub events_max: usize,
     pub bytes_max: usize,
@@ -244,10 +246,11 @@ pub fn page(connection: &Connection, page: &Page, filter: &EventFilter) -> Resul
         conditions.push("event.scope_key = ?".to_owned());
         values.push(Sql::Integer(scope_key));
     }
-    if let Some(from) = page.from {
-        let sign = if page.descending { "<" } else { ">" };
-        conditions.push(format!("event.{position} {sign} ?"));
-        values.push(Sql::Integer(from));
+    for (bound, sign) in [(page.after, ">"), (page.before, "<")] {
+        if let Some(bound) = bound {
+            conditions.push(format!("event.{position} {sign} ?"));
+            values.push(Sql::Integer(bound));
+        }
     }
     if filter.critical_only {
         conditions.push("event.droppable = 0".to_owned());

@@ -40,7 +40,7 @@ pub struct OpenItem {
 pub struct NewItem<'a> {
     pub item_id: &'a str,
     pub session_key: i64,
-    pub turn_key: i64,
+    pub turn_id: &'a str,
     pub item_type: ItemType,
     pub status: ItemStatus,
     pub body: &'a str,
@@ -118,34 +118,84 @@ pub fn open_items(connection: &Connection, session_key: i64) -> Result<Vec<OpenI
     Ok(items.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The payloads of the deltas that one open item has had, in order: `(payload)` texts from `started_seq` on.
-pub fn delta_payloads(
+/// The body of an open item with what its deltas in the log have added: text and output appended, fields replaced.
+pub fn grown_body(
     connection: &Connection,
     scope_key: i64,
     started_seq: i64,
-) -> Result<Vec<String>> {
+    item_id: &str,
+    mut body: Map<String, Value>,
+) -> Result<Map<String, Value>> {
     let mut statement = connection.prepare_cached(
         "SELECT payload FROM event
          WHERE scope_key = ?1 AND seq > ?2 AND kind = 'item.delta' ORDER BY seq",
     )?;
-    let payloads = statement.query_map(params![scope_key, started_seq], |row| row.get(0))?;
-    Ok(payloads.collect::<rusqlite::Result<_>>()?)
+    let mut rows = statement.query(params![scope_key, started_seq])?;
+    while let Some(row) = rows.next()? {
+        let payload = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        // The id is looked for first: most deltas of a busy session are another item's.
+        if payload.contains(item_id) {
+            add_delta(&mut body, &object_of(payload));
+        }
+    }
+    Ok(body)
+}
+
+fn add_delta(body: &mut Map<String, Value>, payload: &Map<String, Value>) {
+    if let Some(fields) = payload.get("set").and_then(Value::as_object) {
+        body.extend(fields.clone());
+    }
+    let text = payload.get("delta").and_then(Value::as_str);
+    let field = payload.get("field").and_then(Value::as_str);
+    if let (Some(text), Some(field)) = (text, field) {
+        match body.get_mut(field) {
+            Some(Value::String(sum)) => sum.push_str(text),
+            _ => drop(body.insert(field.to_owned(), Value::from(text))),
+        }
+    }
+}
+
+/// As [`list`], and open items are shown with all that they have said so far.
+pub fn list_grown(
+    connection: &Connection,
+    session_id: &str,
+    turn_key: Option<i64>,
+    after: Option<i64>,
+    limit: usize,
+) -> Result<Vec<ItemRecord>> {
+    let session_key = super::session::key(connection, session_id)?;
+    let mut records = list(connection, session_key, turn_key, after, limit)?;
+    let is_open = |record: &ItemRecord| record.status == ItemStatus::InProgress.as_str();
+    if records.iter().any(is_open) {
+        let scope = crate::model::ScopeKind::Session;
+        let scope_key = super::event::scope_key(connection, scope, session_id)?;
+        let open = open_items(connection, session_key)?;
+        for record in records.iter_mut().filter(|record| is_open(record)) {
+            let Some(item) = open.iter().find(|item| item.item_id == record.item_id) else {
+                continue;
+            };
+            let body = std::mem::take(&mut record.body);
+            record.body = grown_body(connection, scope_key, item.started_seq, &item.item_id, body)?;
+        }
+    }
+    Ok(records)
 }
 
 impl Tx<'_> {
-    pub fn insert_item(&mut self, new: &NewItem<'_>) -> Result<i64> {
+    pub fn insert_item(&mut self, new: &NewItem<'_>) -> Result<()> {
         let now_ms = self.now_ms();
         let completed_at = (new.status != ItemStatus::InProgress).then_some(now_ms);
         self.connection()
             .prepare_cached(
                 "INSERT INTO item (item_id, session_key, turn_key, type, status, body,
                      started_seq, adapter_key, created_at, completed_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 VALUES (?1, ?2, (SELECT turn_key FROM turn WHERE turn_id = ?3), ?4, ?5, ?6, ?7,
+                     ?8, ?9, ?10)",
             )?
             .execute(params![
                 new.item_id,
                 new.session_key,
-                new.turn_key,
+                new.turn_id,
                 new.item_type.as_str(),
                 new.status.as_str(),
                 new.body,
@@ -154,7 +204,7 @@ impl Tx<'_> {
                 now_ms,
                 completed_at,
             ])?;
-        Ok(self.connection().last_insert_rowid())
+        Ok(())
     }
 
     /// New fields, and perhaps a better type, of an open item.
@@ -180,6 +230,18 @@ impl Tx<'_> {
                  WHERE item_id = ?1",
             )?
             .execute(params![item_id, item_type.as_str(), status.as_str(), body, now_ms])?;
+        Ok(())
+    }
+
+    /// Ends all open items of a session as failed, with the text that they were stored with.
+    pub fn end_open_items(&mut self, session_key: i64) -> Result<()> {
+        let now_ms = self.now_ms();
+        self.connection()
+            .prepare_cached(
+                "UPDATE item SET status = 'failed', adapter_key = NULL, completed_at = ?2
+                 WHERE session_key = ?1 AND status = 'in_progress'",
+            )?
+            .execute(params![session_key, now_ms])?;
         Ok(())
     }
 }

@@ -208,14 +208,15 @@ pub fn list(connection: &Connection, query: &SessionQuery) -> Result<Vec<Session
     Ok(records.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Sessions of a provider, and how many of its sessions have a live agent: for the bound on live agents.
-pub fn live_count(connection: &Connection, provider: &str) -> Result<usize> {
-    let count: i64 = connection
-        .prepare_cached(
-            "SELECT count(*) FROM agent JOIN session USING (session_key) WHERE provider = ?1",
-        )?
-        .query_row([provider], |row| row.get(0))?;
-    Ok(usize::try_from(count).unwrap_or(0))
+/// Open sessions with a turn that runs, waits or is queued.
+pub fn with_work(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT session_id FROM turn JOIN session USING (session_key)
+         WHERE turn.status IN ('queued', 'in_progress', 'waiting_for_approval')
+             AND state IN ('starting', 'open')",
+    )?;
+    let sessions = statement.query_map([], |row| row.get(0))?;
+    Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Counts by status, for diagnostics.

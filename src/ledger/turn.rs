@@ -14,6 +14,9 @@ use serde_json::value::RawValue;
 pub struct TurnRecord {
     #[serde(skip)]
     pub turn_key: i64,
+    /// Whether the agent has been told of it.
+    #[serde(skip)]
+    pub is_dispatched: bool,
     pub id: String,
     pub session_id: String,
     pub provider_turn_ref: Option<String>,
@@ -64,7 +67,7 @@ pub struct TurnEnd {
 
 const COLUMNS: &str = "turn_key, turn_id, session_id, provider_turn_ref, status, source, input, \
     turn.model, turn.mode, turn.reasoning_level, turn.permission_mode, turn.usage, error, \
-    stop_reason, assistant_text, turn.created_at, queued_at, started_at, completed_at";
+    stop_reason, assistant_text, turn.created_at, queued_at, started_at, completed_at, dispatched_at IS NOT NULL";
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<TurnRecord> {
     Ok(TurnRecord {
@@ -87,6 +90,7 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<TurnRecord> {
         queued_at: row.get(16)?,
         started_at: row.get(17)?,
         completed_at: row.get(18)?,
+        is_dispatched: row.get(19)?,
     })
 }
 
@@ -152,7 +156,7 @@ fn one(connection: &Connection, session_key: i64, which: &str) -> Result<Option<
 
 impl Tx<'_> {
     /// Errors: `turn_active` when the turn is to be active and the session has one.
-    pub fn insert_turn(&mut self, new: &NewTurn<'_>) -> Result<i64> {
+    pub fn insert_turn(&mut self, new: &NewTurn<'_>) -> Result<()> {
         let now_ms = self.now_ms();
         let queued_at = (new.status == TurnStatus::Queued).then_some(now_ms);
         let started_at = (new.status == TurnStatus::InProgress).then_some(now_ms);
@@ -177,59 +181,67 @@ impl Tx<'_> {
                 queued_at,
                 started_at,
             ]);
-        self.active_or(inserted, new.session_key)?;
-        Ok(self.connection().last_insert_rowid())
+        self.active_or(inserted, new.session_key)
     }
 
     /// A queued or gated turn goes on. Errors: `turn_active` when another one is active.
-    pub fn set_turn_status(&mut self, turn_key: i64, status: TurnStatus) -> Result<()> {
+    pub fn set_turn_status(&mut self, turn_id: &str, status: TurnStatus) -> Result<()> {
         let now_ms = self.now_ms();
         let session_key: i64 = self
             .connection()
-            .prepare_cached("SELECT session_key FROM turn WHERE turn_key = ?1")?
-            .query_row([turn_key], |row| row.get(0))?;
+            .prepare_cached("SELECT session_key FROM turn WHERE turn_id = ?1")?
+            .query_row([turn_id], |row| row.get(0))?;
         let started_at = (status == TurnStatus::InProgress).then_some(now_ms);
         let updated = self
             .connection()
             .prepare_cached(
                 "UPDATE turn SET status = ?2, started_at = ifnull(started_at, ?3)
-                 WHERE turn_key = ?1",
+                 WHERE turn_id = ?1",
             )?
-            .execute(params![turn_key, status.as_str(), started_at]);
+            .execute(params![turn_id, status.as_str(), started_at]);
         self.active_or(updated, session_key)
     }
 
-    pub fn set_turn_input(&mut self, turn_key: i64, input: &str) -> Result<()> {
+    pub fn set_turn_input(&mut self, turn_id: &str, input: &str) -> Result<()> {
         self.connection()
-            .prepare_cached("UPDATE turn SET input = ?2 WHERE turn_key = ?1")?
-            .execute(params![turn_key, input])?;
+            .prepare_cached("UPDATE turn SET input = ?2 WHERE turn_id = ?1")?
+            .execute(params![turn_id, input])?;
         Ok(())
     }
 
-    pub fn set_interrupt_requested(&mut self, turn_key: i64) -> Result<()> {
+    /// The agent is told of the turn in this transaction.
+    pub fn set_turn_dispatched(&mut self, turn_id: &str) -> Result<()> {
+        let now_ms = self.now_ms();
+        self.connection()
+            .prepare_cached("UPDATE turn SET dispatched_at = ?2 WHERE turn_id = ?1")?
+            .execute(params![turn_id, now_ms])?;
+        Ok(())
+    }
+
+    pub fn set_interrupt_requested(&mut self, turn_id: &str) -> Result<()> {
         let now_ms = self.now_ms();
         self.connection()
             .prepare_cached(
                 "UPDATE turn SET interrupt_requested_at = ifnull(interrupt_requested_at, ?2)
-                 WHERE turn_key = ?1",
+                 WHERE turn_id = ?1",
             )?
-            .execute(params![turn_key, now_ms])?;
+            .execute(params![turn_id, now_ms])?;
         Ok(())
     }
 
     /// Ends a turn. A turn that is over stays as it is; returns whether this ended it.
-    pub fn end_turn(&mut self, turn_key: i64, status: TurnStatus, end: &TurnEnd) -> Result<bool> {
+    pub fn end_turn(&mut self, turn_id: &str, status: TurnStatus, end: &TurnEnd) -> Result<bool> {
         let now_ms = self.now_ms();
         let changed = self
             .connection()
             .prepare_cached(
                 "UPDATE turn SET status = ?2, usage = ?3, error = ?4, stop_reason = ?5,
                      assistant_text = ?6, completed_at = ?7
-                 WHERE turn_key = ?1
+                 WHERE turn_id = ?1
                      AND status IN ('queued', 'in_progress', 'waiting_for_approval')",
             )?
             .execute(params![
-                turn_key,
+                turn_id,
                 status.as_str(),
                 end.usage,
                 end.error,

@@ -43,7 +43,7 @@ use crate::error::{Code, Error, Result};
 use crate::provider::{Adapter, AgentEvent, Capabilities, Command, Effects, Open};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use state::{Call, State};
+use state::{Call, Phase, State};
 
 /// The adapter for one native session. See the module's text.
 #[derive(Debug, Default)]
@@ -175,6 +175,10 @@ impl Adapter for Acp {
             Ok(Value::Object(message)) => self.message(&message, line, out),
             _ => unparsed(line, out),
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.state.phase == Phase::Ready
     }
 
     fn snapshot(&self) -> Value {

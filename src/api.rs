@@ -1,0 +1,460 @@
+//! Floor 6: the HTTP API. The route table, and what every request passes through: host, origin, token, body rules.
+//!
+//! One file per resource below; each handler parses, calls the floors beneath, and answers. Handlers run on the
+//! connection's thread. Nothing here knows an agent or a statement.
+
+mod approval;
+mod body;
+mod event;
+mod meta;
+mod provider;
+mod query;
+mod session;
+mod stream;
+mod turn;
+
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::http::{Admission, Answer, Handler, Head, Request, Response};
+use crate::ledger::Ledger;
+use crate::ledger::idempotency::IdempotencyKey;
+use crate::limits;
+use crate::session::{Recovered, Sessions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// All that handlers use.
+pub struct Api {
+    pub config: Arc<Config>,
+    pub ledger: Ledger,
+    pub sessions: Sessions,
+    pub token: String,
+    /// Where the server listens, once it does.
+    pub address: SocketAddr,
+    pub streams: Arc<AtomicUsize>,
+    pub started: Instant,
+    /// What the start took up; set when it has.
+    pub recovered: OnceLock<Recovered>,
+}
+
+/// A request on its way through a handler.
+struct Call {
+    request: Request,
+    /// What stood in the path where the pattern has a name, in order.
+    parts: Vec<String>,
+}
+
+type Handle = fn(&Api, &Call) -> Result<Answer>;
+
+/// Who may call a route.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Public,
+    Operator,
+}
+
+/// What a route does with a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BodyRule {
+    /// It is not read for meaning.
+    Ignored,
+    Json,
+    /// JSON, or nothing at all.
+    OptionalJson,
+}
+
+struct Route {
+    method: &'static str,
+    /// A part in braces takes any one path segment.
+    pattern: &'static str,
+    access: Access,
+    body: BodyRule,
+    handle: Handle,
+}
+
+const fn get(pattern: &'static str, handle: Handle) -> Route {
+    let (access, body) = (Access::Operator, BodyRule::Ignored);
+    Route { method: "GET", pattern, access, body, handle }
+}
+
+const fn public(pattern: &'static str, handle: Handle) -> Route {
+    Route { access: Access::Public, ..get(pattern, handle) }
+}
+
+const fn post(pattern: &'static str, body: BodyRule, handle: Handle) -> Route {
+    Route { method: "POST", body, ..get(pattern, handle) }
+}
+
+/// The whole surface.
+static ROUTES: &[Route] = &[
+    public("/health", meta::health),
+    public("/ready", meta::ready),
+    get("/v1/health", meta::health),
+    get("/v1/version", meta::version),
+    get("/v1/diagnostics", meta::diagnostics),
+    get("/v1/diagnostics/providers", meta::diagnostics_providers),
+    get("/v1/diagnostics/recovery", meta::diagnostics_recovery),
+    get("/v1/providers", provider::list),
+    get("/v1/providers/{provider}/models", provider::models),
+    get("/v1/providers/{provider}/auth/status", provider::auth_status),
+    get("/v1/sessions/{session_id}", session::get),
+    post("/v1/sessions", BodyRule::Json, session::create),
+    get("/v1/sessions", session::list),
+    Route { method: "DELETE", ..get("/v1/sessions/{session_id}", session::delete) },
+    post("/v1/sessions/{session_id}/resume", BodyRule::OptionalJson, session::resume),
+    post("/v1/sessions/{session_id}/close", BodyRule::OptionalJson, session::close),
+    get("/v1/sessions/{session_id}/transcript", session::transcript),
+    post("/v1/sessions/{session_id}/turns", BodyRule::Json, turn::create),
+    get("/v1/sessions/{session_id}/turns", turn::list),
+    get("/v1/sessions/{session_id}/turns/{turn_id}", turn::get),
+    get("/v1/sessions/{session_id}/turns/{turn_id}/items", turn::items),
+    post(
+        "/v1/sessions/{session_id}/turns/{turn_id}/interrupt",
+        BodyRule::OptionalJson,
+        turn::interrupt,
+    ),
+    get("/v1/approvals", approval::list_all),
+    get("/v1/sessions/{session_id}/approvals", approval::list_of_session),
+    get("/v1/sessions/{session_id}/approvals/{approval_id}", approval::get),
+    post("/v1/sessions/{session_id}/approvals/{approval_id}", BodyRule::Json, approval::decide),
+    get("/v1/events", event::list_all),
+    get("/v1/events/stream", event::stream_all),
+    get("/v1/system/events", event::list_of_system),
+    get("/v1/system/events/stream", event::stream_of_system),
+    get("/v1/sessions/{session_id}/events", event::list_of_session),
+    get("/v1/sessions/{session_id}/events/stream", event::stream_of_session),
+];
+
+impl Handler for Api {
+    fn admit(&self, head: &Head) -> std::result::Result<Admission, Answer> {
+        self.check(head).map_err(|error| self.refuse(head, &error))
+    }
+
+    fn handle(&self, request: Request) -> Answer {
+        let cors = self.cors_origin(&request.head);
+        if request.head.method() == "OPTIONS" {
+            return self.finish(Answer::Whole(preflight()), cors);
+        }
+        let (route, parts) = match self.route(&request.head) {
+            Ok(found) => found,
+            // `admit` has let it through, so it is there.
+            Err(error) => return self.finish(Answer::Whole(Response::from(&error)), cors),
+        };
+        let call = Call { request, parts };
+        let answer = (route.handle)(self, &call)
+            .unwrap_or_else(|error| Answer::Whole(Response::from(&error)));
+        self.finish(answer, cors)
+    }
+}
+
+impl Api {
+    /// What can be said before the body is read, in the order of the contract: host, origin, path, token, method, type.
+    fn check(&self, head: &Head) -> Result<Admission> {
+        self.check_host(head)?;
+        let origin = self.check_origin(head)?;
+        if head.method() == "OPTIONS" && origin {
+            return Ok(Admission { body_bytes_max: 0 });
+        }
+        let route = match self.route(head) {
+            Ok((route, _)) => route,
+            Err(error) if error.code == Code::MethodNotAllowed => {
+                self.check_token(head)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        if route.access == Access::Operator {
+            self.check_token(head)?;
+        }
+        check_content_type(head, route.body)?;
+        Ok(Admission { body_bytes_max: self.body_bytes_max(route) })
+    }
+
+    fn body_bytes_max(&self, route: &Route) -> usize {
+        match route.body {
+            BodyRule::Ignored => limits::IGNORED_BODY_BYTES,
+            // An image of the largest size, in base64, must fit.
+            BodyRule::Json | BodyRule::OptionalJson => {
+                limits::BODY_BYTES.max(self.config.image_bytes_max / 3 * 4 + limits::BODY_BYTES / 2)
+            }
+        }
+    }
+
+    fn refuse(&self, head: &Head, error: &Error) -> Answer {
+        let mut response = Response::from(error);
+        if error.code == Code::MethodNotAllowed {
+            response = response.header("Allow", self.allowed_methods(head).join(", "));
+        }
+        self.finish(Answer::Whole(response), self.cors_origin(head))
+    }
+
+    /// The route of a request. Errors: no such path, or not with this method.
+    fn route(&self, head: &Head) -> Result<(&'static Route, Vec<String>)> {
+        let path = self.path_parts(head);
+        let mut is_known = false;
+        for route in ROUTES {
+            if let Some(parts) = matches(route.pattern, path) {
+                is_known = true;
+                let is_head = head.method() == "HEAD" && route.method == "GET";
+                if route.method == head.method() || is_head {
+                    return Ok((route, parts));
+                }
+            }
+        }
+        let target = head.target().split('?').next().unwrap_or_default();
+        if is_known {
+            let methods = self.allowed_methods(head).join(", ");
+            return Err(Error::new(
+                Code::MethodNotAllowed,
+                format!("{} is not allowed on {target}", head.method()),
+            )
+            .hint(format!("it takes {methods}")));
+        }
+        Err(Error::new(Code::NotFound, format!("there is no {target} here")))
+    }
+
+    /// The path behind the base path, if the request came with it.
+    fn path_parts<'a>(&self, head: &'a Head) -> &'a [String] {
+        let base = self.config.base_path.split('/').filter(|part| !part.is_empty());
+        let mut rest = head.path.as_slice();
+        for part in base {
+            match rest.split_first() {
+                Some((first, behind)) if first == part => rest = behind,
+                _ => return head.path.as_slice(),
+            }
+        }
+        rest
+    }
+
+    fn allowed_methods(&self, head: &Head) -> Vec<&'static str> {
+        let path = self.path_parts(head);
+        let mut methods = Vec::new();
+        for route in ROUTES.iter().filter(|route| matches(route.pattern, path).is_some()) {
+            methods.push(route.method);
+            if route.method == "GET" {
+                methods.push("HEAD");
+            }
+        }
+        methods
+    }
+
+    fn check_token(&self, head: &Head) -> Result<()> {
+        let given = head.header("authorization").unwrap_or_default();
+        let given = given.strip_prefix("Bearer ").unwrap_or_default();
+        if is_same_secret(given.as_bytes(), self.token.as_bytes()) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Unauthorized, "missing or invalid bearer token"))
+    }
+
+    /// A page that a browser loaded from elsewhere must not reach this server under a name of its own.
+    fn check_host(&self, head: &Head) -> Result<()> {
+        let host = head.header("host").unwrap_or_default();
+        let name = host_name(host).to_lowercase();
+        let address = name.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let is_here = match address {
+            Some(address) => {
+                address.is_loopback()
+                    || self.address.ip().is_unspecified()
+                    || address == self.address.ip()
+            }
+            None => name == "localhost",
+        };
+        let public = self.config.public_base_url.as_deref().map(url_host).unwrap_or_default();
+        let is_named = self.config.allowed_hosts.iter().any(|allowed| *allowed == name);
+        if is_here || is_named || (!public.is_empty() && public == name) || host.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Code::HostNotAllowed, format!("the host {host:?} is not this server's"))
+            .hint("add it to server.allowed_hosts, or set server.public_base_url"))
+    }
+
+    /// True when the request comes from a page that may call. Errors: a page that may not.
+    fn check_origin(&self, head: &Head) -> Result<bool> {
+        let Some(origin) = head.header("origin") else { return Ok(false) };
+        let is_own = head.header("host").is_some_and(|host| {
+            origin.strip_prefix("http://").or(origin.strip_prefix("https://")) == Some(host)
+        });
+        if is_own || self.config.cors_origins.iter().any(|allowed| allowed == origin) {
+            return Ok(true);
+        }
+        Err(Error::new(
+            Code::OriginNotAllowed,
+            format!("pages of the origin {origin:?} may not call this server"),
+        )
+        .hint("add it to server.cors_origins"))
+    }
+
+    fn cors_origin(&self, head: &Head) -> Option<String> {
+        let origin = head.header("origin")?;
+        self.config.cors_origins.iter().find(|allowed| *allowed == origin).cloned()
+    }
+
+    /// The headers that every answer has.
+    fn finish(&self, answer: Answer, cors: Option<String>) -> Answer {
+        let Some(origin) = cors else { return answer };
+        let headers = [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", "X-Next-Cursor, X-As-Of-Seq".to_owned()),
+            ("Vary", "Origin".to_owned()),
+        ];
+        match answer {
+            Answer::Whole(mut response) => {
+                response.headers.extend(headers);
+                Answer::Whole(response)
+            }
+            Answer::Stream(mut head, run) => {
+                head.headers.extend(headers);
+                Answer::Stream(head, run)
+            }
+        }
+    }
+}
+
+fn preflight() -> Response {
+    Response::new(204)
+        .header("Access-Control-Allow-Methods", "GET, POST, DELETE")
+        .header(
+            "Access-Control-Allow-Headers",
+            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Gooselake-Lenient",
+        )
+        .header("Access-Control-Max-Age", "600")
+}
+
+/// The path segments that stand where the pattern has names, if the path fits.
+fn matches(pattern: &str, path: &[String]) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut path = path.iter();
+    for expected in pattern.split('/').skip(1) {
+        let given = path.next()?;
+        if expected.starts_with('{') {
+            if given.is_empty() {
+                return None;
+            }
+            parts.push(given.clone());
+        } else if expected != given {
+            return None;
+        }
+    }
+    path.next().is_none().then_some(parts)
+}
+
+fn check_content_type(head: &Head, rule: BodyRule) -> Result<()> {
+    let given = head.header("content-type").unwrap_or_default();
+    let is_json = given
+        .split(';')
+        .next()
+        .is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"));
+    let is_missing = given.is_empty();
+    match rule {
+        BodyRule::Ignored => Ok(()),
+        BodyRule::OptionalJson if is_missing || is_json => Ok(()),
+        BodyRule::Json if is_json => Ok(()),
+        _ => Err(Error::new(Code::UnsupportedMediaType, format!("the Content-Type is {given:?}"))
+            .hint("send JSON with Content-Type: application/json")),
+    }
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn is_same_secret(given: &[u8], secret: &[u8]) -> bool {
+    let mut difference = u8::from(given.len() != secret.len());
+    for (place, byte) in secret.iter().enumerate() {
+        difference |= byte ^ given.get(place).copied().unwrap_or(0);
+    }
+    std::hint::black_box(difference) == 0
+}
+
+/// The host without its port.
+fn host_name(host: &str) -> &str {
+    if host.starts_with('[') {
+        return host.split_inclusive(']').next().unwrap_or(host);
+    }
+    host.split(':').next().unwrap_or(host)
+}
+
+fn url_host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    host_name(rest.split('/').next().unwrap_or(rest)).to_lowercase()
+}
+
+impl Call {
+    fn head(&self) -> &Head {
+        &self.request.head
+    }
+
+    /// The n-th named part of the path.
+    fn part(&self, n: usize) -> &str {
+        &self.parts[n]
+    }
+
+    /// The idempotency key that the request came with.
+    fn idempotency(&self) -> Result<Option<IdempotencyKey>> {
+        let Some(key) = self.head().header("idempotency-key") else { return Ok(None) };
+        if key.is_empty() || key.len() > 255 {
+            return Err(Error::bad_request("Idempotency-Key must have 1 to 255 characters"));
+        }
+        let mut hasher = DefaultHasher::new();
+        self.request.body.hash(&mut hasher);
+        let path = self.head().path.join("/");
+        Ok(Some(IdempotencyKey {
+            route: format!("{} /{path}", self.head().method()),
+            key: key.to_owned(),
+            body_hash: i64::from_ne_bytes(hasher.finish().to_ne_bytes()),
+        }))
+    }
+
+    fn accepts(&self, media_type: &str) -> bool {
+        self.head().header("accept").is_some_and(|accept| {
+            accept.split(',').any(|part| part.split(';').next().map(str::trim) == Some(media_type))
+        })
+    }
+}
+
+/// A JSON answer of ours.
+fn json(status: u16, body: impl Into<crate::http::Body>) -> Answer {
+    Answer::Whole(Response::json(status, body).header("Cache-Control", "no-store"))
+}
+
+/// A JSON array of records, with the cursor of the next page when there is one.
+fn page(records: &impl serde::Serialize, next: Option<String>) -> Answer {
+    let mut response =
+        Response::json(200, crate::ledger::to_json(records)).header("Cache-Control", "no-store");
+    if let Some(next) = next {
+        response = response.header("X-Next-Cursor", next);
+    }
+    Answer::Whole(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_takes_its_own_paths_only() {
+        let path = |text: &str| text.split('/').skip(1).map(str::to_owned).collect::<Vec<_>>();
+        let pattern = "/v1/sessions/{session_id}/turns";
+        assert_eq!(matches(pattern, &path("/v1/sessions/s/turns")), Some(vec!["s".to_owned()]));
+        for other in ["/v1/sessions/s", "/v1/sessions/s/turns/", "/v1/sessions//turns", "/v1"] {
+            assert_eq!(matches(pattern, &path(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn secrets_compare_by_content() {
+        assert!(is_same_secret(b"abc", b"abc"));
+        for wrong in [&b""[..], b"ab", b"abcd", b"abd"] {
+            assert!(!is_same_secret(wrong, b"abc"));
+        }
+    }
+
+    #[test]
+    fn hosts_are_named_without_their_port() {
+        for (host, name) in [("a.b:80", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
+            assert_eq!(host_name(host), name);
+        }
+        assert_eq!(url_host("https://Example.org:8443/x"), "example.org");
+    }
+}

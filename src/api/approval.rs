@@ -1,0 +1,123 @@
+//! Approvals: list, show, answer.
+
+use super::{Api, Call, json, page};
+use crate::error::{Code, Error, Result};
+use crate::http::Answer;
+use crate::ledger::approval::{self, ApprovalQuery, ApprovalRecord};
+use crate::ledger::{session, to_json};
+use crate::model::ApprovalStatus;
+use crate::session::Decision;
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+struct DecideBody {
+    decision: Option<String>,
+    option_id: Option<String>,
+    scope: Option<String>,
+    message: Option<String>,
+    payload: Option<Value>,
+}
+
+pub(super) fn list_all(api: &Api, call: &Call) -> Result<Answer> {
+    let session_key = match call.text("session_id") {
+        Some(session_id) => Some(api.ledger.read(|db| session::key(db, session_id))?),
+        None => None,
+    };
+    list(api, call, session_key)
+}
+
+pub(super) fn list_of_session(api: &Api, call: &Call) -> Result<Answer> {
+    let session_key = api.ledger.read(|db| session::key(db, call.part(0)))?;
+    list(api, call, Some(session_key))
+}
+
+fn list(api: &Api, call: &Call, session_key: Option<i64>) -> Result<Answer> {
+    let statuses: Vec<&str> = ApprovalStatus::ALL.iter().map(|status| status.as_str()).collect();
+    let limit = call.limit(1000)?;
+    let query = ApprovalQuery {
+        session_key,
+        status: call.one_of("status", &statuses)?.map(str::to_owned),
+        after: call.number("cursor")?,
+        limit,
+    };
+    let records = api.ledger.read(|db| approval::list(db, &query))?;
+    let next = records
+        .last()
+        .filter(|_| limit > 0 && records.len() == limit)
+        .map(|last| last.approval_key.to_string());
+    Ok(page(&records, next))
+}
+
+pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
+    let record = of_session(api, call.part(0), call.part(1))?;
+    Ok(json(200, to_json(&record)))
+}
+
+fn of_session(api: &Api, session_id: &str, approval_id: &str) -> Result<ApprovalRecord> {
+    api.ledger.read(|db| {
+        session::key(db, session_id)?;
+        let record = approval::get(db, approval_id)?;
+        if record.session_id != session_id {
+            return Err(Error::bad_request(format!(
+                "approval {approval_id} belongs to another session: {}",
+                record.session_id
+            )));
+        }
+        Ok(record)
+    })
+}
+
+pub(super) fn decide(api: &Api, call: &Call) -> Result<Answer> {
+    let (session_id, approval_id) = (call.part(0), call.part(1));
+    let body: DecideBody = call.body()?;
+    let decision = api.decision(body)?;
+    let record = of_session(api, session_id, approval_id)?;
+    if record.status != ApprovalStatus::Pending.as_str() {
+        return Err(Error::new(
+            Code::AlreadyResolved,
+            format!("approval {approval_id} is not pending: it is {}", record.status),
+        )
+        .detail("approval", to_json(&record)));
+    }
+    api.sessions.decide(session_id, approval_id, decision)?;
+    let record = api.ledger.read(|db| approval::get(db, approval_id))?;
+    Ok(json(200, to_json(&record)))
+}
+
+impl Api {
+    fn decision(&self, body: DecideBody) -> Result<Decision> {
+        let word = body.decision.as_deref().map(|word| word.trim().to_lowercase());
+        let is_accept = match word.as_deref() {
+            Some("accept" | "accepted") => Some(true),
+            Some("decline" | "declined" | "reject" | "rejected") => Some(false),
+            None if body.option_id.is_some() => None,
+            None => {
+                return Err(Error::bad_request("decision is missing")
+                    .hint("send \"accept\" or \"decline\", or an option_id"));
+            }
+            Some(other) => {
+                return Err(Error::bad_request(format!("decision is {other:?}"))
+                    .hint("it can be \"accept\" or \"decline\""));
+            }
+        };
+        if let Some(scope) = body.scope.as_deref()
+            && !matches!(scope, "once" | "session")
+        {
+            return Err(Error::bad_request(format!("scope is {scope:?}"))
+                .hint("it can be \"once\" or \"session\""));
+        }
+        let input = match body.payload.as_ref().and_then(|payload| payload.get("input")) {
+            Some(Value::Array(items)) => Some(self.input(items)?),
+            _ => None,
+        };
+        Ok(Decision {
+            is_accept,
+            option_id: body.option_id,
+            scope: body.scope,
+            message: body.message,
+            payload: body.payload,
+            input,
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! Events: reading the log in pages, and opening streams on it.
+
+use super::stream::{Cursor, StreamPlan};
+use super::{Api, Call};
+use crate::error::{Code, Error, Result};
+use crate::http::{Answer, Response};
+use crate::ledger::event::{self, Page, SYSTEM_SCOPE};
+use crate::ledger::session;
+use crate::model::ScopeKind;
+use crate::model::event::EventFilter;
+
+/// An answer of many large events ends early; the cursor says where to go on.
+const LIST_BYTES: usize = 8 * 1024 * 1024;
+
+pub(super) fn list_all(api: &Api, call: &Call) -> Result<Answer> {
+    list(api, call, None)
+}
+
+pub(super) fn list_of_session(api: &Api, call: &Call) -> Result<Answer> {
+    let scope_key = session_scope(api, call.part(0))?;
+    list(api, call, Some(scope_key))
+}
+
+pub(super) fn list_of_system(api: &Api, call: &Call) -> Result<Answer> {
+    let scope_key = system_scope(api)?;
+    list(api, call, Some(scope_key))
+}
+
+pub(super) fn stream_all(api: &Api, call: &Call) -> Result<Answer> {
+    stream(api, call, None)
+}
+
+pub(super) fn stream_of_session(api: &Api, call: &Call) -> Result<Answer> {
+    let scope_key = session_scope(api, call.part(0))?;
+    stream(api, call, Some(scope_key))
+}
+
+pub(super) fn stream_of_system(api: &Api, call: &Call) -> Result<Answer> {
+    let scope_key = system_scope(api)?;
+    stream(api, call, Some(scope_key))
+}
+
+fn session_scope(api: &Api, session_id: &str) -> Result<i64> {
+    api.ledger.read(|db| {
+        session::key(db, session_id)?;
+        Ok(event::scope_key(db, ScopeKind::Session, session_id)?)
+    })
+}
+
+fn system_scope(api: &Api) -> Result<i64> {
+    api.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::System, SYSTEM_SCOPE)?))
+}
+
+fn filter(call: &Call) -> Result<EventFilter> {
+    let kinds =
+        EventFilter::parse_kinds(call.text("kinds").unwrap_or_default()).map_err(|word| {
+            Error::bad_request(format!("kinds: {word:?} can not name an event")).hint(
+                "write kinds like turn.completed and families like item.*, with commas between",
+            )
+        })?;
+    Ok(EventFilter {
+        kinds,
+        critical_only: call.is_on("critical_only", false)?,
+        turn_id: call.text("turn_id").map(str::to_owned),
+    })
+}
+
+fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
+    let filter = filter(call)?;
+    let descending = match call.one_of("order", &["asc", "desc"])? {
+        Some("desc") => true,
+        _ => false,
+    };
+    let limit = match (call.limit(500)?, scope_key) {
+        (0, Some(_)) => 1,
+        (limit, _) => limit,
+    };
+    let wanted = Page {
+        scope_key,
+        after: call.number("after_seq")?,
+        before: call.number("before_seq")?,
+        descending,
+        events_max: limit,
+        bytes_max: LIST_BYTES,
+    };
+    let frames = api.ledger.read(|db| event::page(db, &wanted, &filter))?;
+    let mut body = String::from("[");
+    for (place, frame) in frames.iter().enumerate() {
+        if place > 0 {
+            body.push(',');
+        }
+        body.push_str(&frame.json);
+    }
+    body.push(']');
+    let mut response = Response::json(200, body).header("Cache-Control", "no-store");
+    let bytes: usize = frames.iter().map(|frame| frame.json.len()).sum();
+    let is_cut = frames.len() == limit || bytes >= LIST_BYTES;
+    if let Some(last) = frames.last().filter(|_| is_cut) {
+        let place = if scope_key.is_some() { last.seq } else { last.row_id };
+        response = response.header("X-Next-Cursor", place.to_string());
+    }
+    Ok(Answer::Whole(response))
+}
+
+fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
+    let head = api.ledger.read(|db| match scope_key {
+        Some(scope_key) => event::newest_seq(db, scope_key),
+        None => event::newest_row_id(db),
+    })?;
+    let oldest = api.ledger.read(|db| match scope_key {
+        Some(scope_key) => event::oldest_seq(db, scope_key),
+        None => event::oldest_row_id(db),
+    })?;
+    let cursor = cursor(call, head)?;
+    if let Cursor::After(after) = cursor
+        && after > head
+    {
+        return Err(Error::new(
+            Code::CursorAhead,
+            format!("the cursor is {after}, the log ends at {head}"),
+        )
+        .hint("drop the cursor and read the state anew")
+        .detail("head", head.to_string()));
+    }
+    let until = EventFilter::parse_kinds(call.text("until").unwrap_or_default())
+        .map_err(|word| Error::bad_request(format!("until: {word:?} can not name an event")))?;
+    let limit = match call.number("limit")? {
+        Some(limit) => Some(usize::try_from(limit).map_err(|_| {
+            Error::bad_request(format!("limit is {limit}; it can not be negative"))
+        })?),
+        None => None,
+    };
+    let plan = StreamPlan {
+        scope_key,
+        cursor,
+        head,
+        oldest: oldest.unwrap_or(head + 1),
+        filter: filter(call)?,
+        until,
+        limit,
+        has_control: call.is_on("control", true)?,
+        is_ndjson: call.accepts("application/x-ndjson"),
+        heartbeat: api.config.heartbeat,
+    };
+    plan.answer(api)
+}
+
+/// `Last-Event-ID` wins over `after_seq`: a browser repeats its first URL with a newer header.
+fn cursor(call: &Call, head: i64) -> Result<Cursor> {
+    let header = call.head().header("last-event-id").map(str::trim).filter(|id| !id.is_empty());
+    if let Some(id) = header {
+        return match id.parse::<i64>() {
+            Ok(after) if after >= 0 => Ok(Cursor::After(after)),
+            _ => Err(Error::bad_request(format!("Last-Event-ID is {id:?}"))
+                .hint("send the id of the last event, or leave the header out")),
+        };
+    }
+    match call.text("after_seq") {
+        None => Ok(Cursor::Start),
+        Some("latest") => Ok(Cursor::After(head)),
+        Some(_) => Ok(Cursor::After(call.number("after_seq")?.unwrap_or(0).max(0))),
+    }
+}

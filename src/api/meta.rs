@@ -1,0 +1,105 @@
+//! What the server says about itself: health, readiness, version, diagnostics.
+
+use super::{Api, Call, json};
+use crate::error::Result;
+use crate::http::Answer;
+use crate::ledger::{session, to_json};
+use crate::model::id;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+
+/// `GET /health`: the process answers. No store is asked.
+pub(super) fn health(api: &Api, _call: &Call) -> Result<Answer> {
+    let body = json!({
+        "status": "ok",
+        "providers": api.config.providers.len(),
+        "public_base_url": api.public_base_url(),
+    });
+    Ok(json(200, to_json(&body)))
+}
+
+/// `GET /ready`: the writer commits and the store answers.
+pub(super) fn ready(api: &Api, _call: &Call) -> Result<Answer> {
+    api.ledger.write(|_tx| Ok(()))?;
+    api.ledger.read(|db| Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?))?;
+    Ok(json(200, to_json(&json!({"status": "ready"}))))
+}
+
+pub(super) fn version(_api: &Api, _call: &Call) -> Result<Answer> {
+    Ok(json(200, to_json(&json!({"version": env!("CARGO_PKG_VERSION")}))))
+}
+
+pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
+    let body = json!({
+        "providers": providers(api),
+        "recovery": recovery(api),
+        "writer": writer(api),
+        "streams": api.streams.load(Ordering::Relaxed),
+        "session_threads": api.sessions.threads(),
+        "session_status_counts": api.ledger.read(session::status_counts)?
+            .into_iter()
+            .map(|(status, count)| (status, Value::from(count)))
+            .collect::<serde_json::Map<_, _>>(),
+        "uptime_ms": u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "now": id::now_ms(),
+    });
+    Ok(json(200, to_json(&body)))
+}
+
+pub(super) fn diagnostics_providers(api: &Api, _call: &Call) -> Result<Answer> {
+    Ok(json(200, to_json(&json!({"providers": providers(api)}))))
+}
+
+pub(super) fn diagnostics_recovery(api: &Api, _call: &Call) -> Result<Answer> {
+    Ok(json(200, to_json(&recovery(api))))
+}
+
+fn providers(api: &Api) -> Value {
+    let of = |(name, provider): (&&str, &crate::config::Provider)| {
+        json!({
+            "provider": name,
+            "healthy": true,
+            "health_error": null,
+            "live_agents": api.sessions.live_agents(name),
+            "live_agents_max": provider.live_max,
+            "agents": provider.agents.keys().collect::<Vec<_>>(),
+        })
+    };
+    api.config.providers.iter().map(of).collect()
+}
+
+fn recovery(api: &Api) -> Value {
+    let startup = api.recovered.get().map(|recovered| {
+        json!({
+            "sessions_attached": recovered.sessions_attached,
+            "sessions_resumed": recovered.sessions_resumed,
+            "orphans_stopped": recovered.orphans_stopped,
+        })
+    });
+    json!({"startup": startup, "active_anomalies": []})
+}
+
+fn writer(api: &Api) -> Value {
+    let counters = api.ledger.counters();
+    let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    json!({
+        "queue_depth": api.ledger.queue_depth(),
+        "commits": get(&counters.commits),
+        "jobs": get(&counters.jobs),
+        "events": get(&counters.events),
+        "batch_max": get(&counters.batch_max),
+        "commit_us": get(&counters.commit_us),
+        "commit_us_max": get(&counters.commit_us_max),
+        "failed": get(&counters.failed),
+    })
+}
+
+impl Api {
+    /// As configured, else the address that clients on this machine reach.
+    pub fn public_base_url(&self) -> String {
+        self.config
+            .public_base_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{}{}", self.address, self.config.base_path))
+    }
+}

@@ -1,0 +1,56 @@
+//! Query parameters: values are checked, errors name the parameter. Names that a route does not know are ignored, since
+//! proxies and clients add their own.
+
+use super::Call;
+use crate::error::{Error, Result};
+
+/// The most that one list answer holds.
+const LIST_MAX: usize = 10_000;
+
+impl Call {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.head().query_value(name)
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>> {
+        self.text(name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    Error::bad_request(format!("{name} is {text:?}; it must be a whole number"))
+                })
+            })
+            .transpose()
+    }
+
+    pub(super) fn is_on(&self, name: &str, default: bool) -> Result<bool> {
+        match self.text(name) {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(text) => {
+                Err(Error::bad_request(format!("{name} is {text:?}; it must be true or false")))
+            }
+        }
+    }
+
+    /// `limit`, at most 10,000.
+    pub(super) fn limit(&self, default: usize) -> Result<usize> {
+        match self.number("limit")? {
+            None => Ok(default),
+            Some(limit) => usize::try_from(limit).map(|limit| limit.min(LIST_MAX)).map_err(|_| {
+                Error::bad_request(format!("limit is {limit}; it can not be negative"))
+            }),
+        }
+    }
+
+    /// A filter that must be one of these words.
+    pub(super) fn one_of<'a>(&'a self, name: &str, words: &[&str]) -> Result<Option<&'a str>> {
+        match self.text(name) {
+            Some(text) if !words.contains(&text) => Err(Error::bad_request(format!(
+                "{name} is {text:?}; it can be {}",
+                words.join(", ")
+            ))),
+            other => Ok(other),
+        }
+    }
+}

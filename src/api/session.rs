@@ -1,0 +1,239 @@
+//! Sessions: make, list, show, resume, close, delete, read back.
+
+use super::{Api, Call, json, page};
+use crate::error::{Code, Error, Result};
+use crate::http::{Answer, Response};
+use crate::ledger::event;
+use crate::ledger::item;
+use crate::ledger::session::{self, SessionQuery};
+use crate::ledger::to_json;
+use crate::model::{ScopeKind, SessionStatus};
+use crate::session::SessionRequest;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+#[derive(Deserialize)]
+struct CreateBody {
+    provider: String,
+    agent: Option<String>,
+    title: Option<String>,
+    cwd: Option<String>,
+    model: Option<String>,
+    mode: Option<String>,
+    reasoning_level: Option<String>,
+    permission_mode: Option<String>,
+    system_prompt: Option<String>,
+    metadata: Option<Box<RawValue>>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    mcp_servers: Vec<Value>,
+    #[serde(default = "yes")]
+    wait: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct ResumeBody {
+    provider_session_ref: Option<String>,
+    canonical_provider_session_ref: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct CloseBody {
+    reason: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
+    let body: CreateBody = call.body()?;
+    let (provider_name, provider) = api.enabled_provider(&body.provider)?;
+    let agent = body.agent.unwrap_or_else(|| "default".to_owned());
+    if !provider.agents.contains_key(&agent) {
+        let names: Vec<&str> = provider.agents.keys().map(String::as_str).collect();
+        return Err(Error::bad_request(format!("agent: {provider_name} has no agent {agent:?}"))
+            .hint(format!("it has {}", names.join(", "))));
+    }
+    let cwd = body.cwd.map(|cwd| folder(&cwd)).transpose()?;
+    check_env(&body.env)?;
+    let mcp_servers = body
+        .mcp_servers
+        .into_iter()
+        .enumerate()
+        .map(|(place, server)| mcp_server(place, server))
+        .collect::<Result<Vec<Value>>>()?;
+    let metadata = body.metadata.as_deref().map(RawValue::get).filter(|text| *text != "null");
+    let request = SessionRequest {
+        provider: provider_name.to_owned(),
+        agent,
+        title: body.title,
+        cwd,
+        model: body.model,
+        mode: body.mode,
+        reasoning_level: body.reasoning_level,
+        permission_mode: body.permission_mode,
+        system_prompt: body.system_prompt,
+        metadata: metadata.unwrap_or("{}").to_owned(),
+        env: to_json(&body.env),
+        mcp_servers: to_json(&mcp_servers),
+        wait: body.wait,
+        idempotency: call.idempotency()?,
+    };
+    let session_id = api.sessions.create(request)?;
+    Ok(json(200, api.ledger.session_json(&session_id)?))
+}
+
+/// An existing folder, as an absolute path.
+fn folder(cwd: &str) -> Result<String> {
+    let path = std::path::absolute(Path::new(cwd.trim()))
+        .map_err(|_| Error::bad_request(format!("cwd: {cwd:?} is not a path")))?;
+    if !path.is_dir() {
+        return Err(Error::bad_request(format!(
+            "cwd: {} is not an existing folder",
+            path.display()
+        ))
+        .hint("create it first, or name another"));
+    }
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| Error::bad_request("cwd: the path is not UTF-8"))
+}
+
+fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
+    for (name, value) in env {
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        if !is_name || value.contains('\0') {
+            return Err(Error::bad_request(format!("env: {name:?} can not be a variable")));
+        }
+    }
+    Ok(())
+}
+
+/// An MCP server in ACP's shape: `env` and `headers` are lists of pairs there; an object is taken too.
+fn mcp_server(place: usize, mut server: Value) -> Result<Value> {
+    let wrong = |what: &str| Error::bad_request(format!("mcp_servers[{place}]: {what}"));
+    let fields = server.as_object_mut().ok_or_else(|| wrong("must be an object"))?;
+    if !fields.get("name").is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty())) {
+        return Err(wrong("name is missing"));
+    }
+    let has = |name: &str| fields.get(name).is_some_and(Value::is_string);
+    if !has("command") && !has("url") {
+        return Err(wrong("needs a command (stdio) or a url (http, sse)"));
+    }
+    let is_stdio = has("command");
+    for list in ["env", "headers"] {
+        if let Some(Value::Object(pairs)) = fields.get(list) {
+            let pairs = pairs.iter().map(|(name, value)| json!({"name": name, "value": value}));
+            let pairs = Value::Array(pairs.collect());
+            fields.insert(list.to_owned(), pairs);
+        }
+    }
+    if is_stdio {
+        fields.entry("args").or_insert_with(|| json!([]));
+        fields.entry("env").or_insert_with(|| json!([]));
+    }
+    Ok(server)
+}
+
+pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
+    Ok(json(200, api.ledger.session_json(call.part(0))?))
+}
+
+pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
+    let statuses: Vec<&str> = SessionStatus::ALL.iter().map(|status| status.as_str()).collect();
+    let limit = call.limit(1000)?;
+    let query = SessionQuery {
+        status: call.one_of("status", &statuses)?.map(str::to_owned),
+        provider: call.text("provider").map(str::to_owned),
+        after: call.text("cursor").map(list_place).transpose()?,
+        limit,
+    };
+    let records = api.ledger.read(|db| session::list(db, &query))?;
+    let next = records
+        .last()
+        .filter(|_| limit > 0 && records.len() == limit)
+        .map(|last| format!("{}.{}", last.updated_at, last.session_key));
+    Ok(page(&records, next))
+}
+
+/// The place in the list that `X-Next-Cursor` named.
+fn list_place(cursor: &str) -> Result<(i64, i64)> {
+    cursor
+        .split_once('.')
+        .and_then(|(at, key)| Some((at.parse().ok()?, key.parse().ok()?)))
+        .ok_or_else(|| {
+            Error::bad_request(format!("cursor is {cursor:?}"))
+                .hint("send the X-Next-Cursor of the page before")
+        })
+}
+
+pub(super) fn resume(api: &Api, call: &Call) -> Result<Answer> {
+    let body: ResumeBody = call.optional_body()?;
+    let native_ref = body.provider_session_ref.or(body.canonical_provider_session_ref);
+    api.sessions.resume(call.part(0), native_ref)?;
+    Ok(json(200, api.ledger.session_json(call.part(0))?))
+}
+
+pub(super) fn close(api: &Api, call: &Call) -> Result<Answer> {
+    let body: CloseBody = call.optional_body()?;
+    let reason = body.reason.unwrap_or_else(|| "closed_by_request".to_owned());
+    api.sessions.close(call.part(0), &reason)?;
+    Ok(json(200, api.ledger.session_json(call.part(0))?))
+}
+
+pub(super) fn delete(api: &Api, call: &Call) -> Result<Answer> {
+    let is_purge = call.is_on("purge", false)?;
+    api.sessions.close(call.part(0), "deleted")?;
+    if is_purge {
+        api.sessions.purge(call.part(0))?;
+    }
+    Ok(Answer::Whole(Response::new(204)))
+}
+
+/// The whole conversation as items, and the seq from which a stream goes on without a gap.
+pub(super) fn transcript(api: &Api, call: &Call) -> Result<Answer> {
+    let session_id = call.part(0);
+    let limit = call.limit(1000)?;
+    let after = call.number("cursor")?;
+    let (items, as_of_seq) = api.ledger.read(|db| {
+        // One snapshot for both, so that they fit together.
+        let snapshot = db.unchecked_transaction()?;
+        let items = item::list_grown(&snapshot, session_id, None, after, limit)?;
+        let scope_key = event::scope_key(&snapshot, ScopeKind::Session, session_id)?;
+        Ok((items, event::newest_seq(&snapshot, scope_key)?))
+    })?;
+    let next = items
+        .last()
+        .filter(|_| limit > 0 && items.len() == limit)
+        .map(|last| last.item_key.to_string());
+    let Answer::Whole(response) = page(&items, next) else {
+        return Err(Error::new(Code::Internal, "a page is a whole answer"));
+    };
+    Ok(Answer::Whole(response.header("X-As-Of-Seq", as_of_seq.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_mcp_server_gets_the_shape_that_agents_take() {
+        let given = json!({"name": "echo", "command": "echo", "env": {"A": "b"}});
+        let made = mcp_server(0, given).unwrap();
+        let env = json!([{"name": "A", "value": "b"}]);
+        assert_eq!(made, json!({"name": "echo", "command": "echo", "env": env, "args": []}));
+        let error = mcp_server(3, json!({"command": "x"})).unwrap_err();
+        assert!(error.message.contains("mcp_servers[3]"), "{error}");
+    }
+
+    #[test]
+    fn a_list_cursor_is_two_numbers() {
+        assert_eq!(list_place("12.3").unwrap(), (12, 3));
+        assert!(list_place("12").is_err());
+    }
+}

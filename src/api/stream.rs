@@ -1,0 +1,249 @@
+//! A stream: a cursor that moves over the log, on its connection's own thread.
+//!
+//! It takes frames from the tail while it keeps up and from the database in pages while it does not; at the head it
+//! waits for its scope's next commit or for the next heartbeat. There is no queue: a slow reader costs itself time and
+//! nobody memory. What it sends after a reconnect with the last id is what it would have sent without the break.
+
+use super::Api;
+use crate::error::{Code, Error, Result};
+use crate::http::{Answer, StreamHead, StreamWriter};
+use crate::ledger::event::{self, Frame, Page};
+use crate::ledger::tail::{Look, Woken};
+use crate::ledger::{Ledger, Watch};
+use crate::limits;
+use crate::model::event::EventFilter;
+use serde_json::json;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where a client wants to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cursor {
+    Start,
+    After(i64),
+}
+
+/// What a client asked for, checked.
+pub(super) struct StreamPlan {
+    /// None = the whole log.
+    pub scope_key: Option<i64>,
+    pub cursor: Cursor,
+    pub head: i64,
+    pub oldest: i64,
+    pub filter: EventFilter,
+    /// The stream ends behind the first event of one of these kinds.
+    pub until: Vec<String>,
+    pub limit: Option<usize>,
+    pub has_control: bool,
+    pub is_ndjson: bool,
+    pub heartbeat: Duration,
+}
+
+/// One open stream, counted.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are collected for one write.
+const WRITE_BYTES: usize = 128 * 1024;
+
+impl StreamPlan {
+    pub(super) fn answer(self, api: &Api) -> Result<Answer> {
+        let open = api.streams.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&api.streams));
+        if open >= api.config.streams_max {
+            return Err(Error::new(
+                Code::Capacity,
+                format!("{} streams are open, as many as the configuration allows", open),
+            )
+            .hint("close one, or raise server.max_streams"));
+        }
+        let media_type = if self.is_ndjson { "application/x-ndjson" } else { "text/event-stream" };
+        let head = StreamHead {
+            status: 200,
+            headers: vec![
+                ("Content-Type", media_type.to_owned()),
+                ("Cache-Control", "no-store".to_owned()),
+                ("X-Accel-Buffering", "no".to_owned()),
+            ],
+        };
+        let ledger = api.ledger.clone();
+        let run = move |writer: &mut StreamWriter| {
+            let _place = place;
+            // An error is a client that is gone; it will come back with its cursor.
+            if let Err(error) = (Stream::new(self, &ledger)).run(writer) {
+                log::debug!("a stream ended: {error}");
+            }
+        };
+        Ok(Answer::Stream(head, Box::new(run)))
+    }
+}
+
+struct Stream<'a> {
+    plan: StreamPlan,
+    ledger: &'a Ledger,
+    watch: Watch,
+    /// The position of the last event that was passed, in the stream's own numbers.
+    cursor: i64,
+    /// The row up to which the log was looked at; None while the database is read.
+    row_id: Option<i64>,
+    out: Vec<u8>,
+    sent: usize,
+    is_over: bool,
+}
+
+impl<'a> Stream<'a> {
+    fn new(plan: StreamPlan, ledger: &'a Ledger) -> Stream<'a> {
+        let watch = ledger.tail().watch(plan.scope_key);
+        let cursor = match plan.cursor {
+            Cursor::Start => 0,
+            Cursor::After(after) => after,
+        };
+        // In the whole log the cursor is a row id, so the ring may be looked at from the first.
+        let row_id = plan.scope_key.is_none().then_some(cursor);
+        let is_over = plan.limit == Some(0);
+        Stream { plan, ledger, watch, cursor, row_id, out: Vec::new(), sent: 0, is_over }
+    }
+
+    fn run(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
+        let resume = match self.plan.cursor {
+            Cursor::Start => "start",
+            Cursor::After(after) if after + 1 < self.plan.oldest => "pruned",
+            Cursor::After(_) => "ok",
+        };
+        if !self.plan.is_ndjson {
+            self.out.extend_from_slice(b"retry: 1000\n\n");
+        }
+        let opened = json!({
+            "head": self.plan.head, "oldest": self.plan.oldest, "resume": resume,
+        });
+        self.control("stream.opened", &opened.to_string());
+        let mut is_caught_up = false;
+        let mut frames = Vec::new();
+        while !self.is_over {
+            self.next_frames(&mut frames).map_err(io::Error::other)?;
+            let is_at_head = frames.is_empty() && self.row_id.is_some();
+            for frame in frames.drain(..) {
+                self.pass(&frame, writer)?;
+            }
+            if !is_at_head || self.is_over {
+                continue;
+            }
+            if !is_caught_up {
+                is_caught_up = true;
+                let head = self.cursor.max(self.plan.head);
+                self.control("stream.caught_up", &json!({"head": head}).to_string());
+            }
+            self.flush(writer)?;
+            if !self.wait(writer)? {
+                break;
+            }
+        }
+        self.flush(writer)
+    }
+
+    /// The next frames behind the cursor. None of them and a row means the head is reached.
+    fn next_frames(&mut self, frames: &mut Vec<Arc<Frame>>) -> Result<()> {
+        if let Some(row_id) = self.row_id {
+            match self.watch.look(row_id, limits::PAGE_EVENTS, frames) {
+                Look::UpTo(row_id) => {
+                    self.row_id = Some(row_id);
+                    return Ok(());
+                }
+                Look::Behind => self.row_id = None,
+            }
+        }
+        // Whatever is committed up to here is seen by a read that begins now.
+        let head_row_id = self.ledger.tail().newest_row_id();
+        let page = Page {
+            scope_key: self.plan.scope_key,
+            after: Some(self.cursor),
+            before: None,
+            descending: false,
+            events_max: limits::PAGE_EVENTS,
+            bytes_max: limits::PAGE_BYTES,
+        };
+        *frames = self.ledger.read(|db| event::page(db, &page, &self.plan.filter))?;
+        let bytes: usize = frames.iter().map(|frame| frame.json.len()).sum();
+        if frames.len() < limits::PAGE_EVENTS && bytes < limits::PAGE_BYTES {
+            let last_row_id = frames.last().map_or(0, |frame| frame.row_id);
+            self.row_id = Some(head_row_id.max(last_row_id));
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, frame: &Frame, writer: &mut StreamWriter) -> io::Result<()> {
+        let position = if self.plan.scope_key.is_some() { frame.seq } else { frame.row_id };
+        // A page and the ring may overlap by the events that were committed in between.
+        if self.is_over || position <= self.cursor {
+            return Ok(());
+        }
+        self.cursor = position;
+        if !frame.is_taken_by(&self.plan.filter) {
+            return Ok(());
+        }
+        if self.plan.is_ndjson {
+            self.out.extend_from_slice(frame.json.as_bytes());
+            self.out.push(b'\n');
+        } else {
+            write!(self.out, "id: {position}\nevent: {}\ndata: ", frame.kind)?;
+            self.out.extend_from_slice(frame.json.as_bytes());
+            self.out.extend_from_slice(b"\n\n");
+        }
+        self.sent += 1;
+        let until = EventFilter { kinds: self.plan.until.clone(), ..EventFilter::default() };
+        let is_last = !self.plan.until.is_empty() && frame.is_taken_by(&until);
+        self.is_over = is_last || self.plan.limit == Some(self.sent);
+        if self.out.len() >= WRITE_BYTES { self.flush(writer) } else { Ok(()) }
+    }
+
+    fn control(&mut self, event: &str, data: &str) {
+        // Lines of NDJSON are event records and nothing else.
+        if self.plan.has_control && !self.plan.is_ndjson {
+            self.out.extend_from_slice(format!("event: {event}\ndata: {data}\n\n").as_bytes());
+        }
+    }
+
+    fn flush(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
+        if !self.out.is_empty() {
+            writer.write_all(&self.out)?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// Waits for news at the head. False when the stream is to end.
+    fn wait(&mut self, writer: &mut StreamWriter) -> io::Result<bool> {
+        let row_id = self.row_id.unwrap_or(0);
+        let heartbeat_at = Instant::now() + self.plan.heartbeat;
+        // First a short wait with the buffer in hand; a stream that is quiet for longer gives it back.
+        let mut woken = self.watch.wait(row_id, self.plan.heartbeat.min(KEEP_BUFFER));
+        if woken == Woken::TimedOut {
+            self.out = Vec::new();
+            let left = heartbeat_at.saturating_duration_since(Instant::now());
+            woken = self.watch.wait(row_id, left);
+        }
+        match woken {
+            Woken::News => Ok(true),
+            Woken::TimedOut => {
+                if !self.plan.is_ndjson {
+                    writer.write_all(b":\n\n")?;
+                }
+                Ok(!writer.is_client_gone())
+            }
+            Woken::Closing => {
+                self.control("stream.closing", r#"{"reason":"shutdown"}"#);
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// How long a quiet stream holds its write buffer.
+const KEEP_BUFFER: Duration = Duration::from_secs(1);

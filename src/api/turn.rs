@@ -1,0 +1,266 @@
+//! Turns: start, queue, wait, show, interrupt; and what a client may put into one.
+
+use super::{Api, Call, json, page};
+use crate::error::{Code, Error, Result};
+use crate::http::{Answer, Response};
+use crate::ledger::turn::TurnRecord;
+use crate::ledger::{event, item, session, to_json, turn};
+use crate::model::input::Input;
+use crate::model::{ScopeKind, TurnStatus};
+use crate::provider::Capabilities;
+use crate::session::{NewTurn, When};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+/// How long `wait=true` waits when the client does not say, and at most.
+const WAIT_MS: i64 = 300_000;
+const WAIT_MS_MAX: i64 = 3_600_000;
+
+#[derive(Deserialize)]
+struct CreateBody {
+    input: Vec<Value>,
+    when: Option<String>,
+    expected_turn_id: Option<String>,
+    model: Option<String>,
+    mode: Option<String>,
+    reasoning_level: Option<String>,
+    permission_mode: Option<String>,
+}
+
+pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
+    let session_id = call.part(0);
+    let wait_ms = wait_ms(call)?;
+    let body: CreateBody = call.body()?;
+    let record = api.ledger.read(|db| session::get_private(db, session_id))?;
+    let input = api.input(&body.input)?;
+    check_supported(&input, record.capabilities.as_deref())?;
+    let when = match body.when.as_deref() {
+        None | Some("now") => When::Now,
+        Some("queue") => When::Queue,
+        Some("steer") => When::Steer,
+        Some(other) => {
+            return Err(Error::bad_request(format!("when is {other:?}"))
+                .hint("it can be \"now\", \"queue\" or \"steer\""));
+        }
+    };
+    let turn = NewTurn {
+        input,
+        when,
+        expected_turn_id: body.expected_turn_id,
+        model: body.model,
+        mode: body.mode,
+        reasoning_level: body.reasoning_level,
+        permission_mode: body.permission_mode,
+        idempotency: call.idempotency()?,
+    };
+    let turn_id = api.sessions.start_turn(session_id, turn)?;
+    if let Some(wait_ms) = wait_ms {
+        return api.waited(call, session_id, &turn_id, wait_ms);
+    }
+    let status = api.ledger.read(|db| turn::get(db, session_id, &turn_id))?.status;
+    let accepted = json!({"session_id": session_id, "turn_id": turn_id, "status": status});
+    Ok(json(200, to_json(&accepted)))
+}
+
+/// None = do not wait.
+fn wait_ms(call: &Call) -> Result<Option<i64>> {
+    let timeout_ms = call.number("timeout_ms")?.unwrap_or(WAIT_MS);
+    let is_wait = call.is_on("wait", false)?;
+    Ok(is_wait.then_some(timeout_ms.clamp(0, WAIT_MS_MAX)))
+}
+
+pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
+    let wait_ms = call.number("wait_ms")?.unwrap_or(0).clamp(0, WAIT_MS_MAX);
+    let record = api.wait_for_turn(call.part(0), call.part(1), wait_ms)?;
+    Ok(json(200, to_json(&record)))
+}
+
+pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
+    let statuses: Vec<&str> = TurnStatus::ALL.iter().map(|status| status.as_str()).collect();
+    let status = call.one_of("status", &statuses)?;
+    let limit = call.limit(1000)?;
+    let after = call.number("cursor")?;
+    let records = api.ledger.read(|db| {
+        let session_key = session::key(db, call.part(0))?;
+        turn::list(db, session_key, status, after, limit)
+    })?;
+    let next = records
+        .last()
+        .filter(|_| limit > 0 && records.len() == limit)
+        .map(|last| last.turn_key.to_string());
+    Ok(page(&records, next))
+}
+
+pub(super) fn items(api: &Api, call: &Call) -> Result<Answer> {
+    let limit = call.limit(1000)?;
+    let after = call.number("cursor")?;
+    let records = api.ledger.read(|db| {
+        let turn_key = turn::get(db, call.part(0), call.part(1))?.turn_key;
+        item::list_grown(db, call.part(0), Some(turn_key), after, limit)
+    })?;
+    let next = records
+        .last()
+        .filter(|_| limit > 0 && records.len() == limit)
+        .map(|last| last.item_key.to_string());
+    Ok(page(&records, next))
+}
+
+pub(super) fn interrupt(api: &Api, call: &Call) -> Result<Answer> {
+    let _body: Map<String, Value> = call.optional_body()?;
+    api.sessions.interrupt(call.part(0), call.part(1))?;
+    Ok(Answer::Whole(Response::new(202)))
+}
+
+impl Api {
+    /// The finished turn; 202 with the turn as it is when the time runs out.
+    fn waited(&self, call: &Call, session_id: &str, turn_id: &str, wait_ms: i64) -> Result<Answer> {
+        let record = self.wait_for_turn(session_id, turn_id, wait_ms)?;
+        let status = if record.is_terminal() { 200 } else { 202 };
+        if call.accepts("text/plain") {
+            let text = record.assistant_text.unwrap_or_default();
+            return Ok(Answer::Whole(Response::text(status, text)));
+        }
+        Ok(json(status, to_json(&record)))
+    }
+
+    /// Waits on the session's log, not on the turn: it wakes for each of its events and looks.
+    fn wait_for_turn(&self, session_id: &str, turn_id: &str, wait_ms: i64) -> Result<TurnRecord> {
+        let deadline = Instant::now() + Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+        let read = || self.ledger.read(|db| turn::get(db, session_id, turn_id));
+        let mut record = read()?;
+        if record.is_terminal() || wait_ms == 0 {
+            return Ok(record);
+        }
+        let scope_key =
+            self.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Session, session_id)?))?;
+        let watch = self.ledger.tail().watch(Some(scope_key));
+        loop {
+            let row_id = self.ledger.tail().newest_row_id();
+            record = read()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if record.is_terminal() || left.is_zero() || self.ledger.tail().is_closing() {
+                return Ok(record);
+            }
+            watch.wait(row_id, left);
+        }
+    }
+
+    /// The checked input of a turn. Errors name the item.
+    pub(super) fn input(&self, items: &[Value]) -> Result<Vec<Input>> {
+        if items.is_empty() {
+            return Ok(vec![Input::Text { text: "Go on.".to_owned() }]);
+        }
+        items.iter().enumerate().map(|(place, item)| self.input_item(place, item)).collect()
+    }
+
+    fn input_item(&self, place: usize, item: &Value) -> Result<Input> {
+        let wrong = |what: String| Error::bad_request(format!("input[{place}]: {what}"));
+        if let Some(text) = item.as_str() {
+            return Ok(Input::Text { text: text.to_owned() });
+        }
+        let fields = item.as_object().ok_or_else(|| wrong("must be a text or an object".into()))?;
+        let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
+        match (text_of("type"), text_of("text")) {
+            (None | Some("text"), Some(text)) => Ok(Input::Text { text: text.to_owned() }),
+            (None | Some("text"), None) => Err(wrong("text is missing".into())),
+            (Some("image"), _) => self.image(place, fields),
+            (Some("resource_link"), _) => {
+                let uri = text_of("uri").ok_or_else(|| wrong("uri is missing".into()))?;
+                let name = text_of("name").map(str::to_owned);
+                Ok(Input::ResourceLink { uri: uri.to_owned(), name })
+            }
+            (Some(other), _) => Err(wrong(format!(
+                "type is {other:?}; it can be \"text\", \"image\" or \"resource_link\""
+            ))),
+        }
+    }
+
+    fn image(&self, place: usize, fields: &Map<String, Value>) -> Result<Input> {
+        let wrong = |what: String| Error::bad_request(format!("input[{place}]: {what}"));
+        let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
+        let most = self.config.image_bytes_max;
+        let bytes = match (text_of("data"), text_of("path")) {
+            (Some(data), _) => STANDARD
+                .decode(data.trim())
+                .map_err(|error| wrong(format!("data is not base64: {error}")))?,
+            (None, Some(path)) => read_image(path, most).map_err(wrong)?,
+            (None, None) => {
+                return Err(wrong("an image needs data (base64) and media_type, or path".into()));
+            }
+        };
+        if bytes.len() > most {
+            return Err(Error::new(
+                Code::PayloadTooLarge,
+                format!("input[{place}]: the image has {} bytes, the limit is {most}", bytes.len()),
+            )
+            .hint("make it smaller, or raise limits.max_image_bytes"));
+        }
+        let media_type = image_type(&bytes)
+            .ok_or_else(|| wrong("the bytes are no PNG, JPEG, GIF or WebP image".into()))?;
+        Ok(Input::Image { data: STANDARD.encode(bytes), media_type: media_type.to_owned() })
+    }
+}
+
+fn read_image(path: &str, most: usize) -> std::result::Result<Vec<u8>, String> {
+    if !path.starts_with('/') {
+        return Err(format!("path {path:?} must be absolute"));
+    }
+    let told = |error: std::io::Error| format!("path {path:?}: {error}");
+    // The kind is looked at before it is opened: opening a pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(told)?.is_file() {
+        return Err(format!("path {path:?} is not a file"));
+    }
+    let file = std::fs::File::open(path).map_err(told)?;
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(told)?;
+    Ok(bytes)
+}
+
+/// The type that the first bytes tell.
+fn image_type(bytes: &[u8]) -> Option<&'static str> {
+    let is_webp = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        _ if is_webp => Some("image/webp"),
+        _ => None,
+    }
+}
+
+/// Refuses what the agent has said it can not take.
+pub(super) fn check_supported(input: &[Input], capabilities: Option<&str>) -> Result<()> {
+    let Some(capabilities) = capabilities else { return Ok(()) };
+    let known: Capabilities = serde_json::from_str(capabilities).unwrap_or_default();
+    for (place, item) in input.iter().enumerate() {
+        let (what, is_taken) = match item {
+            Input::Text { .. } => continue,
+            Input::Image { .. } => ("images", known.image),
+            Input::ResourceLink { .. } => ("resource links", known.resource_link),
+        };
+        if !is_taken {
+            return Err(Error::new(
+                Code::UnsupportedInput,
+                format!("input[{place}]: this agent does not take {what}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_known_by_their_bytes() {
+        assert_eq!(image_type(b"\x89PNG\r\n"), Some("image/png"));
+        assert_eq!(image_type(b"RIFF....WEBPVP8 "), Some("image/webp"));
+        assert_eq!(image_type(b"<svg>"), None);
+        assert_eq!(image_type(b""), None);
+    }
+}

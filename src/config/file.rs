@@ -1,0 +1,203 @@
+//! The configuration as people write it: TOML, every key optional, unknown keys refused.
+//!
+//! Keys that older servers know are accepted; those without a meaning here are told at the start (see
+//! [`File::without_meaning`]).
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    pub server: Server,
+    pub auth: Auth,
+    pub data: Data,
+    pub providers: Providers,
+    pub approvals: Approvals,
+    pub events: Events,
+    pub keeper: Keeper,
+    pub limits: Limits,
+    pub processes: Processes,
+    pub teams: Teams,
+    pub worktrees: Worktrees,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    pub bind_address: Option<String>,
+    pub public_base_url: Option<String>,
+    pub base_path: Option<String>,
+    pub allowed_hosts: Vec<String>,
+    pub cors_origins: Vec<String>,
+    pub max_connections: Option<usize>,
+    pub max_streams: Option<usize>,
+    pub shutdown_grace_secs: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    pub mode: Option<String>,
+    pub token: Option<String>,
+    pub token_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    pub root_dir: Option<String>,
+    pub sqlite_path: Option<String>,
+    pub logs_dir: Option<String>,
+    pub providers_dir: Option<String>,
+    pub synchronous: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Providers {
+    pub claude_auth_mode: Option<String>,
+    pub codex: Option<Vendor>,
+    pub claude: Option<Vendor>,
+    pub acp: Option<Acp>,
+    pub demo: Option<Vendor>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vendor {
+    pub enabled: Option<bool>,
+    pub max_instances: Option<usize>,
+    pub max_sessions_per_instance: Option<usize>,
+    pub turn_timeout_secs: Option<u64>,
+    pub request_timeout_secs: Option<u64>,
+    pub idle_sleep_secs: Option<u64>,
+    pub env_passthrough: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Acp {
+    pub enabled: Option<bool>,
+    pub max_instances: Option<usize>,
+    pub max_sessions_per_instance: Option<usize>,
+    pub turn_timeout_secs: Option<u64>,
+    pub request_timeout_secs: Option<u64>,
+    pub wait_timeout_secs: Option<u64>,
+    pub idle_sleep_secs: Option<u64>,
+    pub env_passthrough: Vec<String>,
+    pub client_fs: Option<bool>,
+    pub client_terminal: Option<bool>,
+    pub command: Option<String>,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub transport: Option<String>,
+    pub title: Option<String>,
+    pub agents: BTreeMap<String, Agent>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    pub command: Option<String>,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub transport: Option<String>,
+    pub title: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    pub timeout_secs: Option<u64>,
+    pub on_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    pub live_queue_capacity: Option<u64>,
+    pub critical_queue_capacity: Option<u64>,
+    pub team_queue_capacity: Option<u64>,
+    pub delta_retention_hours: Option<u64>,
+    pub heartbeat_secs: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keeper {
+    pub lease_secs: Option<u64>,
+    pub grace_ms: Option<u64>,
+    pub journal_bytes_max: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub max_image_bytes: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Processes {
+    pub enabled: Option<bool>,
+    pub max_concurrent: Option<u64>,
+    pub default_timeout_ms: Option<u64>,
+    pub max_output_bytes_per_process: Option<u64>,
+    pub allow_shell: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Teams {
+    pub enabled: Option<bool>,
+    pub non_lead_can_add_members: Option<bool>,
+    pub non_lead_can_remove_members: Option<bool>,
+    pub model_presets: Vec<ModelPreset>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelPreset {
+    pub name: String,
+    pub provider: String,
+    pub model: Option<String>,
+    pub thinking_effort: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worktrees {
+    pub enabled: Option<bool>,
+    pub root_dir: Option<String>,
+    pub init_script_path: Option<String>,
+    pub deletion_policy_default: Option<String>,
+}
+
+impl File {
+    /// The keys that are set here and do nothing in this version, each with what stands in its place.
+    pub fn without_meaning(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        let mut tell = |is_set: bool, key: &str, instead: &str| {
+            if is_set {
+                notices.push(format!("{key} is accepted and does nothing: {instead}"));
+            }
+        };
+        let events = &self.events;
+        let queues = "streams read the log at their own pace, there is no queue to size";
+        tell(events.live_queue_capacity.is_some(), "events.live_queue_capacity", queues);
+        tell(events.critical_queue_capacity.is_some(), "events.critical_queue_capacity", queues);
+        tell(events.team_queue_capacity.is_some(), "events.team_queue_capacity", queues);
+        let wait = self.providers.acp.as_ref().is_some_and(|acp| acp.wait_timeout_secs.is_some());
+        let turn_limit = "a turn has no time limit unless turn_timeout_secs sets one";
+        tell(wait, "providers.acp.wait_timeout_secs", turn_limit);
+        let vendor = "this version drives ACP agents; name the program under providers.acp";
+        let is_on = |vendor: &Option<Vendor>| {
+            vendor.as_ref().is_some_and(|vendor| vendor.enabled == Some(true))
+        };
+        tell(is_on(&self.providers.codex), "providers.codex", vendor);
+        tell(is_on(&self.providers.claude), "providers.claude", vendor);
+        tell(self.providers.claude_auth_mode.is_some(), "providers.claude_auth_mode", vendor);
+        notices
+    }
+}

@@ -1,0 +1,284 @@
+//! Properties of the ledger as a whole: whatever comes in whatever order, and wherever it is cut off.
+
+use super::event::{self, NewEvent, Page};
+use super::session::NewSession;
+use super::{Ledger, Synchronous};
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use crate::model::event::{EventFilter, EventKind};
+use crate::model::{ScopeKind, TurnSource, TurnStatus, id};
+use crate::thread::{self, Thread};
+use rusqlite::Connection;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        let path = std::env::temp_dir().join(id::new("gooselake"));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn ledger(&self) -> Opened {
+        open(&self.0.join("db"))
+    }
+}
+
+/// A ledger and its thread, which ends when the ledger above it is dropped.
+struct Opened {
+    ledger: Ledger,
+    writer: Thread,
+}
+
+fn open(path: &Path) -> Opened {
+    let (ledger, writer) = Ledger::open(path, Synchronous::Normal).unwrap();
+    Opened { ledger, writer }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A small generator of numbers: the same seed gives the same test.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn new_session(session_id: &str) -> NewSession {
+    NewSession {
+        session_id: session_id.to_owned(),
+        provider: "demo".to_owned(),
+        agent: "default".to_owned(),
+        title: None,
+        cwd: None,
+        agent_cwd: "/".to_owned(),
+        model: None,
+        mode: None,
+        reasoning_level: None,
+        permission_mode: None,
+        system_prompt: None,
+        metadata: "{}".to_owned(),
+        env: "{}".to_owned(),
+        mcp_servers: "[]".to_owned(),
+    }
+}
+
+fn append(ledger: &Ledger, scope_id: &str, is_good: bool) -> Result<i64> {
+    let scope_id = scope_id.to_owned();
+    ledger.write(move |tx| {
+        let event = NewEvent::session(&scope_id, EventKind::SessionUpdated, "{\"n\":1}".to_owned());
+        let seq = tx.append(event)?;
+        if is_good { Ok(seq) } else { Err(Error::new(Code::Conflict, "on purpose")) }
+    })
+}
+
+/// Every scope counts 1, 2, 3, …, and row ids go up by one.
+fn check_log(db: &Connection) -> HashMap<i64, i64> {
+    let mut heads: HashMap<i64, i64> = HashMap::new();
+    let mut statement =
+        db.prepare("SELECT row_id, scope_key, seq FROM event ORDER BY row_id").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    let mut expected_row_id = 1;
+    while let Some(row) = rows.next().unwrap() {
+        assert_eq!(row.get::<_, i64>(0).unwrap(), expected_row_id);
+        expected_row_id += 1;
+        let head = heads.entry(row.get(1).unwrap()).or_insert(0);
+        *head += 1;
+        assert_eq!(row.get::<_, i64>(2).unwrap(), *head);
+    }
+    heads
+}
+
+#[test]
+fn many_writers_and_failing_changes_leave_no_hole_and_no_double() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    let watch = ledger.tail().watch(None);
+    let (threads, writes) = (8, 200);
+    let writers: Vec<Thread> = (0..threads)
+        .map(|number| {
+            let ledger = ledger.clone();
+            let body = move || {
+                let mut numbers = Numbers(number);
+                for _ in 0..writes {
+                    let scope = format!("s{}", numbers.below(5));
+                    let is_good = numbers.below(4) > 0;
+                    assert_eq!(append(&ledger, &scope, is_good).is_ok(), is_good);
+                }
+            };
+            thread::spawn("test-writer", body).unwrap()
+        })
+        .collect();
+    for writer in writers {
+        assert!(writer.join());
+    }
+    let heads = ledger.read(|db| Ok(check_log(db))).unwrap();
+    let committed: i64 = heads.values().sum();
+    assert_eq!(ledger.tail().newest_row_id(), committed);
+    // What the tail published is what the database has.
+    let mut frames = Vec::new();
+    watch.look(0, usize::MAX, &mut frames);
+    let page = Page {
+        scope_key: None,
+        after: None,
+        before: None,
+        descending: false,
+        events_max: limits::TAIL_FRAMES,
+        bytes_max: usize::MAX,
+    };
+    let stored = ledger.read(|db| event::page(db, &page, &EventFilter::default())).unwrap();
+    assert_eq!(frames.len(), stored.len());
+    for (live, replayed) in frames.iter().zip(&stored) {
+        assert_eq!(live.json, replayed.json);
+    }
+}
+
+#[test]
+fn cut_off_between_any_two_writes_everything_answered_is_there() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    let mut numbers = Numbers(7);
+    let mut answered: HashMap<String, i64> = HashMap::new();
+    for round in 0..60 {
+        let scope = format!("s{}", numbers.below(3));
+        let is_good = numbers.below(5) > 0;
+        if let Ok(seq) = append(ledger, &scope, is_good) {
+            answered.insert(scope, seq);
+        }
+        // What a killed process leaves: the files as they are now, nothing closed, nothing checkpointed.
+        let copy = folder.0.join(format!("copy{round}"));
+        std::fs::create_dir(&copy).unwrap();
+        for file in ["db", "db-wal"] {
+            std::fs::copy(folder.0.join(file), copy.join(file)).unwrap();
+        }
+        let again = open(&copy.join("db"));
+        again
+            .ledger
+            .read(|db| {
+                check_log(db);
+                for (scope, seq) in &answered {
+                    let key = event::scope_key(db, ScopeKind::Session, scope)?;
+                    assert_eq!(event::newest_seq(db, key)?, *seq, "{scope} in round {round}");
+                }
+                Ok(())
+            })
+            .unwrap();
+        let next = append(&again.ledger, "s0", true).unwrap();
+        assert_eq!(next, answered.get("s0").copied().unwrap_or(0) + 1);
+    }
+}
+
+#[test]
+fn a_session_has_one_active_turn_whatever_asks() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    let key = ledger.write(|tx| tx.insert_session(&new_session("sess_1"))).unwrap();
+    let start = move |ledger: &Ledger, turn_id: String| {
+        ledger.write(move |tx| {
+            tx.insert_turn(&super::turn::NewTurn {
+                turn_id: &turn_id,
+                session_key: key,
+                status: TurnStatus::InProgress,
+                source: TurnSource::User,
+                input: "[]",
+                model: None,
+                mode: None,
+                reasoning_level: None,
+                permission_mode: None,
+            })
+        })
+    };
+    let (told, outcomes) = crossbeam_channel::unbounded();
+    let racers: Vec<Thread> = (0..8)
+        .map(|number| {
+            let (ledger, told) = (ledger.clone(), told.clone());
+            let body = move || {
+                told.send(start(&ledger, format!("turn_{number}")).map_err(|e| e.code)).unwrap();
+            };
+            thread::spawn("racer", body).unwrap()
+        })
+        .collect();
+    drop(racers);
+    drop(told);
+    let outcomes: Vec<_> = outcomes.iter().collect();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    let refused = outcomes.iter().filter(|outcome| **outcome == Err(Code::TurnActive)).count();
+    assert_eq!(refused, 7);
+}
+
+#[test]
+fn a_purge_gives_no_number_out_again() {
+    let folder = Folder::new();
+    let Opened { ledger, writer } = folder.ledger();
+    append(&ledger, "keep", true).unwrap();
+    for _ in 0..3 {
+        append(&ledger, "purged", true).unwrap();
+    }
+    ledger.write(|tx| tx.purge_scope(ScopeKind::Session, "purged")).unwrap();
+    drop(ledger);
+    writer.join();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    append(ledger, "keep", true).unwrap();
+    assert_eq!(ledger.tail().newest_row_id(), 5);
+    // The purged name begins a new log of its own.
+    assert_eq!(append(ledger, "purged", true).unwrap(), 1);
+}
+
+#[test]
+fn a_stream_that_looks_late_still_sees_each_event_once() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    append(ledger, "s", true).unwrap();
+    let scope_key = ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Session, "s")?)).unwrap();
+    let watch = ledger.tail().watch(Some(scope_key));
+    let writer = {
+        let ledger = ledger.clone();
+        thread::spawn("test-writer", move || {
+            for _ in 0..500 {
+                append(&ledger, "s", true).unwrap();
+            }
+        })
+        .unwrap()
+    };
+    let (mut row_id, mut seen) = (0, Vec::new());
+    while seen.len() < 501 {
+        let mut frames = Vec::new();
+        match watch.look(row_id, 7, &mut frames) {
+            super::tail::Look::UpTo(up_to) => row_id = up_to,
+            super::tail::Look::Behind => {
+                let page = Page {
+                    scope_key: Some(scope_key),
+                    after: Some(seen.len() as i64),
+                    before: None,
+                    descending: false,
+                    events_max: 7,
+                    bytes_max: usize::MAX,
+                };
+                frames = ledger.read(|db| event::page(db, &page, &EventFilter::default())).unwrap();
+                row_id = frames.last().map_or(row_id, |frame| frame.row_id);
+            }
+        }
+        seen.extend(frames.iter().map(|frame| frame.seq));
+        if seen.len() < 501 {
+            watch.wait(row_id, Duration::from_secs(10));
+        }
+    }
+    writer.join();
+    assert_eq!(seen, (1..=501).collect::<Vec<i64>>());
+}

@@ -1,0 +1,256 @@
+//! The composition root: builds everything, owns every handle, and knows the order of start and shutdown.
+//!
+//! Start: the lock of the data folder, then the port (so a second server has changed nothing when it fails), the
+//! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
+//! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
+
+use crate::api::Api;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::http;
+use crate::ledger::event::NewEvent;
+use crate::ledger::{Ledger, Tx};
+use crate::model::event::EventKind;
+use crate::session::{Sessions, Sidecars};
+use crate::signals::Stop;
+use crate::thread::{self, Thread};
+use crossbeam_channel::{Receiver, Sender};
+use rustix::fs::FlockOperation;
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// A running server. Dropping it without [`Server::stop`] ends the threads but tells nobody.
+pub struct Server {
+    api: Arc<Api>,
+    http: http::Server,
+    /// Closing it ends the housekeeper.
+    housekeeper_end: Sender<()>,
+    housekeeper: Thread,
+    writer: Thread,
+    grace: Duration,
+    /// Held until everything else is gone.
+    lock: File,
+}
+
+/// How often old idempotency keys are forgotten.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+
+impl Server {
+    /// Starts the server. Errors: another one has the data folder or the port, or the database is not ours.
+    pub fn start(config: Config) -> Result<Server> {
+        make_folder(&config.root_dir)?;
+        let lock = lock_folder(&config.root_dir)?;
+        let listener = TcpListener::bind(config.bind).map_err(|error| {
+            Error::internal(format!("the address {} can not be bound: {error}", config.bind))
+                .hint("end the program that holds it, or choose another with --bind")
+        })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::internal("the bound address can not be read").source(error))?;
+        make_folder(&config.root_dir.join("keepers"))?;
+        make_folder(&config.root_dir.join("providers"))?;
+        let token = token(&config)?;
+        let sidecars = sidecars()?;
+        let (ledger, writer) = Ledger::open(&config.sqlite_path, config.synchronous)?;
+        restrict(&config.sqlite_path)?;
+        let config = Arc::new(config);
+        let sessions = Sessions::new(Arc::clone(&config), ledger.clone(), sidecars);
+        ledger.write(|tx| tell_start(tx))?;
+        let api = Arc::new(Api {
+            config: Arc::clone(&config),
+            ledger: ledger.clone(),
+            sessions: sessions.clone(),
+            token,
+            address,
+            streams: Arc::new(AtomicUsize::new(0)),
+            started: Instant::now(),
+            recovered: OnceLock::new(),
+        });
+        let recovered = sessions.recover()?;
+        let summary = json!({"summary": {
+            "sessions_attached": recovered.sessions_attached,
+            "sessions_resumed": recovered.sessions_resumed,
+            "orphans_stopped": recovered.orphans_stopped,
+        }});
+        ledger.write(move |tx| {
+            let kind = EventKind::RuntimeStartupRecovered;
+            tx.append(NewEvent::system(kind, summary.to_string())).map(|_seq| ())
+        })?;
+        drop(api.recovered.set(recovered));
+        let limits =
+            http::Limits { connections: config.connections_max, ..http::Limits::default() };
+        let http =
+            http::Server::start(listener, limits, Arc::clone(&api) as Arc<dyn http::Handler>)
+                .map_err(|error| Error::internal("the server can not accept").source(error))?;
+        let (housekeeper_end, end) = crossbeam_channel::bounded(0);
+        let housekeeper = thread::spawn("housekeeper", move || keep_house(&ledger, &end))
+            .map_err(|error| Error::internal("no thread can be started").source(error))?;
+        let grace = config.shutdown_grace;
+        Ok(Server { api, http, housekeeper_end, housekeeper, writer, grace, lock })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.api.address
+    }
+
+    pub fn public_base_url(&self) -> String {
+        self.api.public_base_url()
+    }
+
+    /// Ends everything within the grace of the configuration, whatever clients and agents do.
+    pub fn stop(self, stop: Stop) {
+        let deadline = Instant::now() + self.grace;
+        let Server { api, http, housekeeper_end, housekeeper, writer, lock, .. } = self;
+        http.stop_accepting();
+        api.ledger.tail().close();
+        api.sessions.shut_down(stop == Stop::EndAll, deadline);
+        let reason = match stop {
+            Stop::Leave => "sigterm",
+            Stop::EndAll => "sigint",
+        };
+        let payload = json!({"reason": reason}).to_string();
+        let told = api.ledger.write(move |tx| {
+            tx.append(NewEvent::system(EventKind::RuntimeStopped, payload)).map(|_seq| ())
+        });
+        if let Err(error) = told {
+            log::warn!("the stop is not in the log: {error}");
+        }
+        http.close(deadline.saturating_duration_since(Instant::now()).max(MIN_CLOSE));
+        drop(housekeeper_end);
+        housekeeper.join();
+        // The last handle on the ledger: the writer drains, makes its checkpoint and ends.
+        drop(api);
+        writer.join();
+        drop(lock);
+    }
+}
+
+/// Connections get this long to finish even when the sessions have used the grace up.
+const MIN_CLOSE: Duration = Duration::from_millis(200);
+
+fn tell_start(tx: &mut Tx<'_>) -> Result<()> {
+    let payload = json!({"version": env!("CARGO_PKG_VERSION"), "pid": std::process::id()});
+    tx.append(NewEvent::system(EventKind::RuntimeStarted, payload.to_string())).map(|_seq| ())
+}
+
+/// The housekeeper: what is due by age alone. Ends when its channel closes.
+fn keep_house(ledger: &Ledger, end: &Receiver<()>) {
+    use crossbeam_channel::RecvTimeoutError::Timeout;
+    while end.recv_timeout(HOUSEKEEPING) == Err(Timeout) {
+        if let Err(error) = ledger.write(|tx| tx.expire_keys()) {
+            log::warn!("old idempotency keys are still there: {error}");
+        }
+    }
+}
+
+/// A folder that nobody else can look into.
+fn make_folder(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        Error::internal(format!("the folder {} can not be made: {error}", path.display()))
+            .hint("choose another with --data-dir")
+    })
+}
+
+/// One server for one data folder: the lock is taken before anything in it is read.
+fn lock_folder(root: &Path) -> Result<File> {
+    let path = root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| {
+            Error::internal(format!("{} can not be opened: {error}", path.display()))
+                .hint("make the data folder writable for the user that runs the server")
+        })?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Error::internal(format!("another server runs on the data folder {}", root.display()))
+            .hint("stop it, or choose another folder with --data-dir")
+    })?;
+    Ok(file)
+}
+
+/// The database holds prompts and environments: for its owner alone.
+fn restrict(path: &Path) -> Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let file = PathBuf::from(format!("{}{suffix}", path.display()));
+        if file.exists() {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).map_err(
+                |error| {
+                    Error::internal(format!("{} can not be made private", file.display()))
+                        .source(error)
+                },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The operator's token: configured, or in its file, or made now.
+fn token(config: &Config) -> Result<String> {
+    if let Some(token) = &config.token {
+        return Ok(token.clone());
+    }
+    let path = &config.token_file;
+    let told = |error: std::io::Error| {
+        Error::internal(format!("the token file {}: {error}", path.display()))
+    };
+    if let Ok(text) = std::fs::read_to_string(path)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    let mut bytes = [0; 32];
+    std::io::Read::read_exact(&mut File::open("/dev/urandom").map_err(told)?, &mut bytes)
+        .map_err(told)?;
+    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(told)?;
+    writeln!(file, "{token}").map_err(told)?;
+    Ok(token)
+}
+
+/// The programs that come with this one: beside it (a build), or under `sidecars/` of its bundle.
+fn sidecars() -> Result<Sidecars> {
+    let here = std::env::current_exe()
+        .and_then(std::fs::canonicalize)
+        .map_err(|error| Error::internal("the program's own path can not be read").source(error))?;
+    let folder = here.parent().unwrap_or(Path::new("/"));
+    let bundle = folder.parent().unwrap_or(folder);
+    let find = |name: &str| {
+        [folder.join(name), bundle.join("sidecars").join(name).join(name)]
+            .into_iter()
+            .find(|path| path.is_file())
+            .ok_or_else(|| {
+                Error::internal(format!("{name} is not beside {}", here.display()))
+                    .hint("build the whole workspace (make build), or install the whole bundle")
+            })
+    };
+    Ok(Sidecars { keeper: find("gg-keeper")?, demo_agent: find("gg-demo-agent")? })
+}
+
+/// Raises the bound on open files to what the system allows: each connection and each agent needs some.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        log::warn!("the bound on open files stays at {:?}: {error}", limit.current);
+    }
+}

@@ -1,0 +1,564 @@
+//! Floor 4: sessions. Each live one is a thread that owns its agent; this file finds, starts and stops those threads.
+//!
+//! [`Sessions`] is what the HTTP floor calls: its methods run on the caller's thread, hand a command to the session's
+//! thread and wait for its answer. A session without a thread (asleep, or nothing to do) gets one when somebody sends it
+//! a command. The table of threads is the only shared state; its lock is never held over a wait.
+
+mod actor;
+mod agent;
+mod apply;
+mod approval;
+mod capacity;
+mod launch;
+mod load;
+mod opening;
+mod step;
+mod terminal;
+mod turn;
+
+pub use actor::{Decision, When};
+
+use crate::config::{Config, Provider};
+use crate::error::{Code, Error, Result};
+use crate::keeper;
+use crate::ledger::event::NewEvent;
+use crate::ledger::idempotency::{self, IdempotencyKey};
+use crate::ledger::session::{NewSession, SessionChange};
+use crate::ledger::turn::TurnEnd;
+use crate::ledger::{Ledger, agent as agent_rows, session as session_rows, to_json};
+use crate::limits;
+use crate::model::event::EventKind;
+use crate::model::input::Input;
+use crate::model::{TurnSource, TurnStatus, id};
+use crate::thread::{self, Thread};
+use actor::{Actor, Command, TurnRequest};
+use capacity::{Capacity, Reservation};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The programs that come with the server.
+#[derive(Clone, Debug)]
+pub struct Sidecars {
+    pub keeper: PathBuf,
+    pub demo_agent: PathBuf,
+}
+
+/// What all session threads share.
+struct Shared {
+    config: Arc<Config>,
+    ledger: Ledger,
+    sidecars: Sidecars,
+    capacity: Arc<Capacity>,
+    threads: Mutex<Threads>,
+    is_stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    live: HashMap<String, Handle>,
+    /// Threads that have taken themselves out and are about to end; joined by whoever comes next.
+    retired: Vec<Thread>,
+}
+
+struct Handle {
+    commands: Sender<Command>,
+    thread: Option<Thread>,
+}
+
+/// The sessions of this server; cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    shared: Arc<Shared>,
+}
+
+/// A session that a client wants.
+pub struct SessionRequest {
+    pub provider: String,
+    pub agent: String,
+    pub title: Option<String>,
+    pub cwd: Option<String>,
+    pub model: Option<String>,
+    pub mode: Option<String>,
+    pub reasoning_level: Option<String>,
+    pub permission_mode: Option<String>,
+    pub system_prompt: Option<String>,
+    /// JSON texts.
+    pub metadata: String,
+    pub env: String,
+    pub mcp_servers: String,
+    /// Answer when the agent is ready, not at once.
+    pub wait: bool,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// A turn that a client wants.
+pub struct NewTurn {
+    pub input: Vec<Input>,
+    pub when: When,
+    pub expected_turn_id: Option<String>,
+    pub model: Option<String>,
+    pub mode: Option<String>,
+    pub reasoning_level: Option<String>,
+    pub permission_mode: Option<String>,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// What the start found and took up.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    pub sessions_attached: usize,
+    pub sessions_resumed: usize,
+    pub orphans_stopped: usize,
+}
+
+/// An answer that takes longer than any deadline of the session's own means a thread that hangs.
+const ANSWER_SLACK: Duration = Duration::from_secs(60);
+/// How long one agent may take to fall asleep to make room for another.
+const MAKE_ROOM: Duration = Duration::from_secs(20);
+
+impl Sessions {
+    pub fn new(config: Arc<Config>, ledger: Ledger, sidecars: Sidecars) -> Sessions {
+        Sessions {
+            shared: Arc::new(Shared {
+                config,
+                ledger,
+                sidecars,
+                capacity: Arc::new(Capacity::default()),
+                threads: Mutex::new(Threads::default()),
+                is_stopping: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Takes up what the last server left: each session with an agent or with work gets its thread, in parallel and
+    /// without waiting for it; children that no session knows are stopped.
+    pub fn recover(&self) -> Result<Recovered> {
+        let ledger = &self.shared.ledger;
+        let live = ledger.read(agent_rows::live_sessions)?;
+        let waiting = ledger.read(session_rows::with_work)?;
+        let known = ledger.read(agent_rows::known_children)?;
+        let mut recovered = Recovered { sessions_attached: live.len(), ..Recovered::default() };
+        for (session_id, _) in &live {
+            self.shared.wake(session_id)?;
+        }
+        for session_id in waiting {
+            if !live.iter().any(|(live, _)| *live == session_id) {
+                recovered.sessions_resumed += 1;
+                self.shared.wake(&session_id)?;
+            }
+        }
+        let root = self.shared.keepers_dir();
+        for child_id in keeper::list(&root)? {
+            if !known.contains(&child_id) {
+                recovered.orphans_stopped += 1;
+                self.shared.end_orphan(&child_id);
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// Makes a session and starts its agent. Answers with its id.
+    pub fn create(&self, request: SessionRequest) -> Result<String> {
+        let shared = &self.shared;
+        let wait = request.wait;
+        if let Some(claim) = &request.idempotency
+            && let Some(made) = shared.ledger.read(|db| idempotency::find(db, claim))?
+        {
+            return Ok(made);
+        }
+        shared.refuse_when_stopping()?;
+        let reservation = self.make_room(&request.provider)?;
+        let provider = request.provider.clone();
+        let (session_id, is_new) = self.insert(request)?;
+        if !is_new {
+            return Ok(session_id);
+        }
+        let answer = self
+            .ask(&session_id, |answer| Command::Open { reservation: Some(reservation), answer })?;
+        if wait {
+            let timeout = shared.provider(&provider).request_timeout;
+            wait_for(&answer, timeout + ANSWER_SLACK)??;
+        }
+        Ok(session_id)
+    }
+
+    fn insert(&self, request: SessionRequest) -> Result<(String, bool)> {
+        let server_cwd = std::env::current_dir()
+            .map_err(|error| Error::internal("the server's own folder is gone").source(error))?;
+        let agent_cwd =
+            request.cwd.clone().unwrap_or_else(|| server_cwd.to_string_lossy().into_owned());
+        self.shared.ledger.write(move |tx| {
+            let session_id = id::new("sess");
+            if let Some(claim) = &request.idempotency
+                && let Some(made) = tx.claim_key(claim, &session_id)?
+            {
+                return Ok((made, false));
+            }
+            tx.insert_session(&NewSession {
+                session_id: session_id.clone(),
+                provider: request.provider,
+                agent: request.agent,
+                title: request.title,
+                cwd: request.cwd,
+                agent_cwd,
+                model: request.model,
+                mode: request.mode,
+                reasoning_level: request.reasoning_level,
+                permission_mode: request.permission_mode,
+                system_prompt: request.system_prompt,
+                metadata: request.metadata,
+                env: request.env,
+                mcp_servers: request.mcp_servers,
+            })?;
+            let record = tx.session(&session_id)?;
+            let payload = format!(
+                "{{\"provider\":{},\"session\":{}}}",
+                to_json(&record.provider),
+                to_json(&record)
+            );
+            tx.append(NewEvent::session(&session_id, EventKind::SessionCreated, payload))?;
+            Ok((session_id, true))
+        })
+    }
+
+    /// Starts, queues or refuses a turn; answers with its id.
+    pub fn start_turn(&self, session_id: &str, turn: NewTurn) -> Result<String> {
+        self.shared.refuse_when_stopping()?;
+        let reservation = self.room_for(session_id)?;
+        let request = Box::new(TurnRequest {
+            input: turn.input,
+            source: TurnSource::User,
+            when: turn.when,
+            expected_turn_id: turn.expected_turn_id,
+            model: turn.model,
+            mode: turn.mode,
+            reasoning_level: turn.reasoning_level,
+            permission_mode: turn.permission_mode,
+            idempotency: turn.idempotency,
+        });
+        self.call(session_id, |answer| Command::StartTurn { request, reservation, answer })
+    }
+
+    pub fn interrupt(&self, session_id: &str, turn_id: &str) -> Result<()> {
+        let turn_id = turn_id.to_owned();
+        self.call(session_id, |answer| Command::Interrupt { turn_id, answer })
+    }
+
+    pub fn decide(&self, session_id: &str, approval_id: &str, decision: Decision) -> Result<()> {
+        let reservation = self.room_for(session_id)?;
+        let approval_id = approval_id.to_owned();
+        drop(reservation);
+        self.call(session_id, |answer| Command::Decide { approval_id, decision, answer })
+    }
+
+    /// Wakes the agent of a session, or tries again to open one that has failed.
+    pub fn resume(&self, session_id: &str, native_ref: Option<String>) -> Result<()> {
+        self.shared.refuse_when_stopping()?;
+        let id = session_id.to_owned();
+        let has_ref = self.shared.ledger.write(move |tx| {
+            let record = tx.session(&id)?;
+            if record.status == "closed" {
+                return Err(over(&id));
+            }
+            let state = (record.status == "failed").then_some("open");
+            let has_ref = native_ref.is_some() || record.provider_session_ref.is_some();
+            let change = SessionChange {
+                state: state.filter(|_| has_ref),
+                provider_session_ref: native_ref,
+                is_failure_over: has_ref,
+                ..SessionChange::default()
+            };
+            tx.change_session(&id, &change)?;
+            Ok(has_ref)
+        })?;
+        if !has_ref {
+            return Err(Error::new(
+                Code::Conflict,
+                "the agent never opened this session, so there is nothing to resume",
+            )
+            .hint("create a new session"));
+        }
+        let reservation = self.room_for(session_id)?;
+        self.call(session_id, |answer| Command::Open { reservation, answer })?;
+        let id = session_id.to_owned();
+        self.shared.ledger.write(move |tx| {
+            tx.append(NewEvent::session(&id, EventKind::SessionResumed, "{}".to_owned()))
+                .map(|_seq| ())
+        })
+    }
+
+    /// Ends the session and its agent's whole process tree. A closed one stays as it is.
+    pub fn close(&self, session_id: &str, reason: &str) -> Result<()> {
+        let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
+        if record.status == "closed" {
+            return Ok(());
+        }
+        let reason = reason.to_owned();
+        self.call(session_id, |answer| Command::Close { reason, answer })
+    }
+
+    /// Removes a closed session and its whole log for good.
+    pub fn purge(&self, session_id: &str) -> Result<()> {
+        let session_id = session_id.to_owned();
+        self.shared.ledger.write(move |tx| tx.purge_session(&session_id))
+    }
+
+    /// Live agents of a provider.
+    pub fn live_agents(&self, provider: &str) -> usize {
+        self.shared.capacity.live(provider)
+    }
+
+    /// Threads of sessions now.
+    pub fn threads(&self) -> usize {
+        self.shared.lock().live.len()
+    }
+
+    /// Stops all threads by the deadline. Busy agents stay with their keepers, idle ones go to sleep; all are ended when
+    /// `is_final`. Threads that hang are left behind and named in the log.
+    pub fn shut_down(&self, is_final: bool, deadline: Instant) {
+        self.shared.is_stopping.store(true, Ordering::SeqCst);
+        let handles: Vec<(String, Handle)> = self.shared.lock().live.drain().collect();
+        for (_, handle) in &handles {
+            drop(handle.commands.send_deadline(Command::Shutdown { is_final }, deadline));
+        }
+        let (done, joined) = crossbeam_channel::bounded::<()>(0);
+        let retired = std::mem::take(&mut self.shared.lock().retired);
+        let waiter = thread::spawn("sessions-join", move || {
+            for (_, handle) in handles {
+                drop(handle);
+            }
+            drop(retired);
+            drop(done);
+        });
+        if joined.recv_deadline(deadline) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            log::warn!("some sessions did not stop in time; their agents stay with their keepers");
+            // Joining would wait for them: the process ends without.
+            std::mem::forget(waiter);
+        }
+    }
+
+    /// A reservation for a session whose agent is not running; None for one that is.
+    fn room_for(&self, session_id: &str) -> Result<Option<Reservation>> {
+        let (provider, is_live) = self.shared.ledger.read(|db| {
+            let record = session_rows::get(db, session_id)?;
+            let is_over = matches!(record.status.as_str(), "closed" | "failed");
+            Ok((record.provider, record.live || is_over))
+        })?;
+        if is_live { Ok(None) } else { self.make_room(&provider).map(Some) }
+    }
+
+    /// A reservation, after the longest idle agent was put to sleep if there was no room. Errors: `capacity`.
+    fn make_room(&self, provider: &str) -> Result<Reservation> {
+        let live_max = self.shared.provider(provider).live_max;
+        let ledger = &self.shared.ledger;
+        if let Some(reservation) = self.shared.capacity.reserve(provider, live_max) {
+            return Ok(reservation);
+        }
+        let idle = ledger.read(|db| agent_rows::idle_sessions(db, provider, i64::MAX))?;
+        for session_id in idle.iter().take(3) {
+            let asleep = self.ask(session_id, |answer| Command::Sleep { answer })?;
+            let is_asleep = wait_for(&asleep, MAKE_ROOM).is_ok_and(|slept| slept.unwrap_or(false));
+            if is_asleep && let Some(reservation) = self.shared.capacity.reserve(provider, live_max)
+            {
+                return Ok(reservation);
+            }
+        }
+        Err(Error::new(
+            Code::Capacity,
+            format!("{live_max} agents of {provider} live, as many as the configuration allows"),
+        )
+        .hint("close a session, wait for a turn to end, or raise max_instances"))
+    }
+
+    fn call<T>(
+        &self,
+        session_id: &str,
+        command: impl FnOnce(actor::Answer<T>) -> Command,
+    ) -> Result<T> {
+        let answer = self.ask(session_id, command)?;
+        let provider = self.shared.config.providers.values();
+        let longest = provider.map(|provider| provider.request_timeout).max().unwrap_or_default();
+        wait_for(&answer, longest + ANSWER_SLACK)?
+    }
+
+    fn ask<T>(
+        &self,
+        session_id: &str,
+        command: impl FnOnce(actor::Answer<T>) -> Command,
+    ) -> Result<Receiver<Result<T>>> {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        self.shared.send(session_id, command(answer))?;
+        Ok(answered)
+    }
+}
+
+/// The answer, or `agent_timeout` when none comes.
+fn wait_for<T>(answer: &Receiver<T>, at_most: Duration) -> Result<T> {
+    answer.recv_timeout(at_most).map_err(|error| match error {
+        crossbeam_channel::RecvTimeoutError::Timeout => {
+            Error::new(Code::AgentTimeout, "the session did not answer in time")
+        }
+        crossbeam_channel::RecvTimeoutError::Disconnected => {
+            Error::internal("the session's thread ended before it answered")
+                .hint("the log of the server says why; try again")
+        }
+    })
+}
+
+fn over(session_id: &str) -> Error {
+    Error::new(Code::SessionClosed, format!("session {session_id} is closed"))
+        .hint("create a new session")
+}
+
+impl Shared {
+    fn provider(&self, name: &str) -> Provider {
+        // A provider may have left the configuration while sessions of it are in the ledger.
+        self.config.providers.get(name).cloned().unwrap_or_else(|| Provider::gone())
+    }
+
+    fn keepers_dir(&self) -> PathBuf {
+        self.config.root_dir.join("keepers")
+    }
+
+    fn keeper_dir(&self, child_id: &str) -> PathBuf {
+        self.keepers_dir().join(child_id)
+    }
+
+    /// Ends a child that no session knows, and removes what it left.
+    fn end_orphan(&self, child_id: &str) {
+        if let Err(error) = keeper::sweep(child_id) {
+            log::error!("the orphan {child_id} can not be ended: {error}");
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(self.keeper_dir(child_id)) {
+            log::warn!("the journal of {child_id} can not be removed: {error}");
+        }
+    }
+
+    fn reserve(self: &Arc<Self>, provider: &str) -> Option<Reservation> {
+        self.capacity.reserve(provider, self.provider(provider).live_max)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_when_stopping(&self) -> Result<()> {
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
+        }
+        Ok(())
+    }
+
+    /// Hands a command to the session's thread, which is started if there is none.
+    fn send(self: &Arc<Self>, session_id: &str, command: Command) -> Result<()> {
+        self.refuse_when_stopping()?;
+        let mut threads = self.lock();
+        threads.retired.retain(|thread| !thread.is_finished());
+        let handle = match threads.live.get(session_id) {
+            Some(handle) => handle,
+            None => {
+                let handle = self.start(session_id)?;
+                threads.live.entry(session_id.to_owned()).or_insert(handle)
+            }
+        };
+        handle.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => Error::new(
+                Code::Capacity,
+                format!("{} requests wait for session {session_id}", limits::SESSION_INBOX),
+            ),
+            TrySendError::Disconnected(_) => Error::internal("the session's thread has ended"),
+        })
+    }
+
+    /// Starts the session's thread if there is none.
+    fn wake(self: &Arc<Self>, session_id: &str) -> Result<()> {
+        let mut threads = self.lock();
+        if !threads.live.contains_key(session_id) {
+            let handle = self.start(session_id)?;
+            threads.live.insert(session_id.to_owned(), handle);
+        }
+        Ok(())
+    }
+
+    fn start(self: &Arc<Self>, session_id: &str) -> Result<Handle> {
+        let (commands, inbox) = crossbeam_channel::bounded(limits::SESSION_INBOX);
+        let shared = Arc::clone(self);
+        let session_id: Arc<str> = Arc::from(session_id);
+        let short = &session_id[session_id.len().saturating_sub(6)..];
+        let name = format!("session-{short}");
+        let thread =
+            thread::spawn(name, move || run(&shared, &session_id, inbox)).map_err(|error| {
+                Error::new(Code::Capacity, "no thread can be started").source(error)
+            })?;
+        Ok(Handle { commands, thread: Some(thread) })
+    }
+
+    /// A thread with nothing left to do takes itself out of the table, unless somebody has sent it something.
+    fn retire(&self, session_id: &str, inbox: &Receiver<Command>) -> bool {
+        let mut threads = self.lock();
+        if !inbox.is_empty() {
+            return false;
+        }
+        if let Some(mut handle) = threads.live.remove(session_id)
+            && let Some(thread) = handle.thread.take()
+        {
+            threads.retired.push(thread);
+        }
+        true
+    }
+}
+
+/// The body of a session's thread. A panic ends this session's turn with a reason, and nothing else.
+fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Command>) {
+    let waiting = inbox.clone();
+    let body = std::panic::AssertUnwindSafe(|| {
+        match Actor::new(Arc::clone(shared), Arc::clone(session_id), inbox) {
+            Ok(mut actor) => actor.run(),
+            Err(error) => log::error!("session {session_id} can not be loaded: {error}"),
+        }
+    });
+    if std::panic::catch_unwind(body).is_err() {
+        log::error!("the thread of session {session_id} panicked; its turn fails");
+        if let Err(error) = after_panic(shared, session_id) {
+            log::error!("session {session_id}: its turn can not be ended: {error}");
+        }
+    }
+    // Whoever still waits sees its channel close.
+    while !shared.retire(session_id, &waiting) {
+        drop(waiting.try_recv());
+    }
+}
+
+/// Ends the turn and the agent of a session whose thread is gone.
+fn after_panic(shared: &Arc<Shared>, session_id: &Arc<str>) -> Result<()> {
+    let id = Arc::clone(session_id);
+    let child = shared.ledger.write(move |tx| {
+        let session_key = tx.open_session_key(&id)?;
+        let child = tx.agent(session_key)?.map(|row| row.child_id);
+        tx.delete_agent(session_key)?;
+        let Some(turn) = tx.active_turn(session_key)? else { return Ok(child) };
+        let error = json!({"code": "internal", "message": "a defect of the server ended the turn"});
+        let end = TurnEnd { error: Some(error.to_string()), ..TurnEnd::default() };
+        tx.end_open_items(session_key)?;
+        tx.withdraw_pending(session_key, "internal")?;
+        tx.end_turn(&turn.id, TurnStatus::Failed, &end)?;
+        let payload = json!({
+            "status": "failed", "usage": null, "error": error, "assistant_text": null,
+            "stop_reason": null,
+        });
+        let event = NewEvent::session(&id, EventKind::TurnFailed, payload.to_string());
+        tx.append(event.turn(&turn.id))?;
+        tx.touch_session(&id)?;
+        Ok(child)
+    })?;
+    if let Some(child_id) = child {
+        shared.end_orphan(&child_id);
+    }
+    Ok(())
+}

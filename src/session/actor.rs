@@ -1,0 +1,536 @@
+//! The thread of one live session.
+//!
+//! It owns the adapter, the connection to the keeper and every transition of its session, and waits in one place: the
+//! select in [`Actor::run`], over commands, agent output and the next deadline. What it holds in memory is a copy of
+//! the ledger (see [`super::load`]); when a commit fails the copy is thrown away and read again. It ends when the
+//! session is closed, failed or asleep and nobody has sent it anything meanwhile.
+
+use super::agent::Agent;
+use super::capacity::Reservation;
+use super::step::Step;
+use super::terminal::Terminals;
+use super::{Shared, apply, load};
+use crate::error::{Code, Error, Result};
+use crate::keeper::FromKeeper;
+use crate::ledger::agent::Offsets;
+use crate::ledger::idempotency::IdempotencyKey;
+use crate::limits;
+use crate::model::input::Input;
+use crate::model::{ItemType, TurnSource, TurnStatus};
+use crate::provider::{Adapter, AgentError, Effects, Usage};
+use crossbeam_channel::{Receiver, Sender};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What others tell a session's thread. Each is answered on its own channel.
+pub(super) enum Command {
+    /// Start the agent now and say when it is ready; a session that is live already is ready.
+    Open {
+        reservation: Option<Reservation>,
+        answer: Answer<()>,
+    },
+    StartTurn {
+        request: Box<TurnRequest>,
+        reservation: Option<Reservation>,
+        answer: Answer<String>,
+    },
+    Interrupt {
+        turn_id: String,
+        answer: Answer<()>,
+    },
+    Decide {
+        approval_id: String,
+        decision: Decision,
+        answer: Answer<()>,
+    },
+    Close {
+        reason: String,
+        answer: Answer<()>,
+    },
+    /// Put the agent to sleep if it is idle; answers whether it sleeps.
+    Sleep {
+        answer: Answer<bool>,
+    },
+    /// The server stops: leave a busy agent to its keeper, put an idle one to sleep, or end it when `is_final`.
+    Shutdown {
+        is_final: bool,
+    },
+}
+
+pub(super) type Answer<T> = Sender<Result<T>>;
+
+/// A turn that a client wants.
+pub(super) struct TurnRequest {
+    pub input: Vec<Input>,
+    pub source: TurnSource,
+    pub when: When,
+    pub expected_turn_id: Option<String>,
+    pub model: Option<String>,
+    pub mode: Option<String>,
+    pub reasoning_level: Option<String>,
+    pub permission_mode: Option<String>,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Now,
+    Queue,
+    Steer,
+}
+
+/// A client's answer to an approval.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// None when an option was named instead.
+    pub is_accept: Option<bool>,
+    pub option_id: Option<String>,
+    /// `once` or `session`.
+    pub scope: Option<String>,
+    pub message: Option<String>,
+    pub payload: Option<Value>,
+    /// For a gate: what the turn is to start with instead.
+    pub input: Option<Vec<Input>>,
+}
+
+/// All that a session's thread waits for.
+enum Event {
+    Command(Command),
+    Child(FromChild),
+    /// A deadline has come.
+    Time,
+    /// The table of sessions is gone.
+    NobodyLeft,
+}
+
+/// What comes from kept children.
+pub(super) enum FromChild {
+    Agent { child_id: Arc<str>, message: FromKeeper },
+    Terminal { terminal_id: Arc<str>, message: FromKeeper },
+}
+
+pub(super) struct Actor {
+    pub shared: Arc<Shared>,
+    pub session_id: Arc<str>,
+    pub session_key: i64,
+    pub provider: Arc<str>,
+    pub agent_name: String,
+    pub commands: Receiver<Command>,
+    pub children: (Sender<FromChild>, Receiver<FromChild>),
+    pub state: State,
+    pub reservation: Option<Reservation>,
+    /// Set while the ledger refuses to commit: nothing is read from the agent until then.
+    retry_at: Option<Instant>,
+    is_ending: bool,
+    /// The server shuts down: nothing new is started.
+    pub is_stopping: bool,
+}
+
+/// The copy of the ledger, and the agent.
+pub(super) struct State {
+    pub adapter: Option<Box<dyn Adapter>>,
+    pub agent: Option<Agent>,
+    pub phase: Phase,
+    pub turn: Option<LiveTurn>,
+    pub items: HashMap<String, LiveItem>,
+    pub approvals: HashMap<String, LiveApproval>,
+    pub terminals: Terminals,
+    pub queued: usize,
+    pub usage: Usage,
+    pub title: Option<String>,
+    /// Why the session could not be opened, until the step that told it is committed; and whether it is gone.
+    pub open_failure: Option<(AgentError, bool)>,
+    /// What a restored adapter asks for again, until the agent is attached.
+    pub again: Effects,
+    /// Who waits for the agent to be ready.
+    pub openers: Vec<Answer<()>>,
+    /// Who waits for the agent's process tree to be gone, and with what.
+    pub closers: Vec<Box<dyn FnOnce(&Actor) + Send>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No agent; one can be started.
+    Asleep,
+    /// The agent is started and has not opened the session yet; until the deadline.
+    Opening {
+        deadline: Instant,
+        is_resume: bool,
+    },
+    Open,
+    /// The agent was told to end; it is killed at the deadline.
+    Stopping {
+        deadline: Instant,
+        why: Stop,
+    },
+    /// Closed, or failed: nothing more happens.
+    Over,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Sleep,
+    /// It was to sleep and did not end by itself.
+    SleepBySignal,
+    Close,
+    Shutdown,
+    /// It did not do what it was told in time.
+    Unresponsive,
+}
+
+/// The active turn.
+pub(super) struct LiveTurn {
+    pub turn_id: Arc<str>,
+    pub source: TurnSource,
+    pub is_dispatched: bool,
+    /// The gate's approval while nobody has let the turn through.
+    pub gate: Option<String>,
+    pub input: Vec<Input>,
+    pub model: Option<String>,
+    pub mode: Option<String>,
+    pub reasoning_level: Option<String>,
+    pub permission_mode: Option<String>,
+    pub assistant_text: String,
+    pub usage: Option<Usage>,
+    pub plan: Option<Vec<Value>>,
+    /// When to give up waiting for the agent to obey an interrupt.
+    pub interrupt_deadline: Option<Instant>,
+    pub is_interrupted: bool,
+    pub timeout_at: Option<Instant>,
+    /// For a turn that the agent began: when it counts as over unless something happens.
+    pub quiet_at: Option<Instant>,
+}
+
+pub(super) struct LiveItem {
+    pub item_id: Arc<str>,
+    pub item_type: ItemType,
+    pub body: Map<String, Value>,
+    /// What the deltas have added up to, by field.
+    pub text: String,
+    pub output: String,
+    pub created_at: i64,
+}
+
+pub(super) struct LiveApproval {
+    pub adapter_key: String,
+    pub expires_at: Option<i64>,
+}
+
+/// Work that the agent began by itself counts as over after this much quiet; ACP has no word for its end.
+pub(super) const AGENT_TURN_QUIET: Duration = Duration::from_secs(2);
+/// How long an agent may take to obey an interrupt before it is ended.
+pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(15);
+/// How long an agent may take to end after its stdin was closed, before it gets SIGTERM.
+pub(super) const SLEEP_GRACE: Duration = Duration::from_secs(8);
+/// The pause after a commit that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Actor {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        session_id: Arc<str>,
+        commands: Receiver<Command>,
+    ) -> Result<Actor> {
+        let children = crossbeam_channel::bounded(limits::AGENT_INBOX);
+        let mut actor = Actor {
+            shared,
+            session_id,
+            session_key: 0,
+            provider: Arc::from(""),
+            agent_name: String::new(),
+            commands,
+            children,
+            state: State::default(),
+            reservation: None,
+            retry_at: None,
+            is_ending: false,
+            is_stopping: false,
+        };
+        load::load(&mut actor)?;
+        Ok(actor)
+    }
+
+    /// The loop. Returns when the thread has nothing left to own.
+    pub(super) fn run(&mut self) {
+        load::go_on(self);
+        while !(self.is_ending || self.is_done() && self.retire()) {
+            match self.next_event() {
+                Event::Command(command) => self.serve(command),
+                Event::Child(message) => self.hear(message),
+                Event::Time => self.on_time(),
+                Event::NobodyLeft => self.is_ending = true,
+            }
+        }
+        self.leave();
+    }
+
+    fn next_event(&self) -> Event {
+        let deadline = match self.deadline() {
+            Some(deadline) => crossbeam_channel::at(deadline),
+            None => crossbeam_channel::never(),
+        };
+        let never = crossbeam_channel::never();
+        // While a commit is to be tried again the agent's output stays in its journal.
+        let output = if self.retry_at.is_some() { &never } else { &self.children.1 };
+        crossbeam_channel::select! {
+            recv(self.commands) -> command => command.map_or(Event::NobodyLeft, Event::Command),
+            // This actor holds a sender too, so the channel does not close.
+            recv(output) -> message => message.map_or(Event::Time, Event::Child),
+            recv(deadline) -> _ => Event::Time,
+        }
+    }
+
+    fn retire(&self) -> bool {
+        self.shared.retire(&self.session_id, &self.commands)
+    }
+
+    fn is_done(&self) -> bool {
+        let state = &self.state;
+        let is_at_rest = state.phase == Phase::Over
+            || self.is_stopping
+            || (state.phase == Phase::Asleep && state.turn.is_none() && state.queued == 0);
+        is_at_rest && state.agent.is_none() && state.terminals.is_empty() && self.retry_at.is_none()
+    }
+
+    fn serve(&mut self, command: Command) {
+        match command {
+            Command::Open { reservation, answer } => self.open(reservation, answer),
+            Command::StartTurn { request, reservation, answer } => {
+                self.start_turn(*request, reservation, &answer);
+            }
+            Command::Interrupt { turn_id, answer } => self.interrupt(&turn_id, &answer),
+            Command::Decide { approval_id, decision, answer } => {
+                self.decide(&approval_id, decision, &answer);
+            }
+            Command::Close { reason, answer } => self.close(reason, answer),
+            Command::Sleep { answer } => self.sleep(Some(answer)),
+            Command::Shutdown { is_final } => self.shut_down(is_final),
+        }
+    }
+
+    /// Takes one message and whatever else waits, up to a bound, into one step.
+    fn hear(&mut self, first: FromChild) {
+        let mut step = self.step();
+        let mut bytes = self.take(first, &mut step);
+        while bytes < limits::SESSION_BATCH_BYTES {
+            let Ok(message) = self.children.1.try_recv() else { break };
+            bytes += self.take(message, &mut step);
+        }
+        if self.commit(step).is_ok() {
+            self.after_output();
+        }
+    }
+
+    /// Works one message into the step; returns its size.
+    fn take(&mut self, message: FromChild, step: &mut Step) -> usize {
+        match message {
+            FromChild::Agent { child_id, message } => {
+                let is_current =
+                    self.state.agent.as_ref().is_some_and(|agent| agent.child_id == child_id);
+                if is_current { self.hear_agent(message, step) } else { 0 }
+            }
+            FromChild::Terminal { terminal_id, message } => {
+                self.hear_terminal(&terminal_id, message, step)
+            }
+        }
+    }
+
+    pub(super) fn step(&self) -> Step {
+        Step::new(Arc::clone(&self.session_id), Arc::clone(&self.provider))
+    }
+
+    /// Commits a step together with the journal offsets and the adapter's snapshot, sends what it has for the agent,
+    /// and does what comes afterwards. An error leaves the session as the ledger has it.
+    pub(super) fn commit(&mut self, mut step: Step) -> Result<()> {
+        let stdin = std::mem::take(&mut step.stdin);
+        let is_session_changed = step.is_session_changed;
+        let is_visible = step.is_visible;
+        let session_id = Arc::clone(&self.session_id);
+        let session_key = self.session_key;
+        let agent = self.state.agent.as_mut().map(|agent| {
+            let snapshot = agent.changed_snapshot(self.state.adapter.as_deref());
+            let (stdin_at, accepted) = (agent.offsets.stdin, agent.newly_accepted());
+            agent.offsets.stdin += i64::try_from(stdin.len()).unwrap_or(0);
+            (agent.offsets, snapshot, stdin_at, accepted)
+        });
+        let is_agent_changed = agent.as_ref().is_some_and(|(offsets, snapshot, ..)| {
+            snapshot.is_some() || Some(*offsets) != self.state.committed_offsets()
+        });
+        if step.is_empty() && stdin.is_empty() && !is_agent_changed {
+            let (_, afterwards) = step.into_parts();
+            afterwards.into_iter().for_each(|action| action());
+            return Ok(());
+        }
+        let (changes, afterwards) = step.into_parts();
+        let bytes = stdin.clone();
+        let committed = self.shared.ledger.write(move |tx| {
+            for change in changes {
+                change(tx)?;
+            }
+            if let Some((offsets, snapshot, stdin_at, accepted)) = agent {
+                tx.update_agent(session_key, offsets, snapshot.as_deref())?;
+                if !bytes.is_empty() {
+                    tx.insert_stdin(session_key, stdin_at, &bytes)?;
+                }
+                if let Some(accepted) = accepted {
+                    tx.trim_stdin(session_key, accepted)?;
+                }
+            }
+            if is_session_changed {
+                apply::session_updated(tx, &session_id)?;
+            }
+            if is_visible {
+                tx.touch_session(&session_id)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = committed {
+            self.give_up_copy(&error);
+            return Err(error);
+        }
+        if let Some(agent) = &mut self.state.agent {
+            agent.is_committed(stdin);
+        }
+        afterwards.into_iter().for_each(|action| action());
+        Ok(())
+    }
+
+    /// The ledger did not take a step, so what is in memory may be ahead of it: forget it and read it again.
+    fn give_up_copy(&mut self, error: &Error) {
+        log::error!("session {}: a step was not committed: {error}", self.session_id);
+        self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+        for opener in self.state.openers.drain(..) {
+            drop(opener.send(Err(Error::new(error.code, error.message.clone()))));
+        }
+        self.drop_agent();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if self.retry_at.is_some() {
+            return self.retry_at;
+        }
+        let phase = match self.state.phase {
+            Phase::Opening { deadline, .. } | Phase::Stopping { deadline, .. } => Some(deadline),
+            Phase::Asleep | Phase::Open | Phase::Over => None,
+        };
+        let turn = self.state.turn.as_ref();
+        let idle = self.idle_deadline();
+        let expiry = self.next_expiry();
+        [
+            phase,
+            turn.and_then(|turn| turn.interrupt_deadline),
+            turn.and_then(|turn| turn.timeout_at),
+            turn.and_then(|turn| turn.quiet_at),
+            idle,
+            expiry,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does whatever is due now.
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if let Some(retry_at) = self.retry_at {
+            if now >= retry_at {
+                self.read_again();
+            }
+            return;
+        }
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        match self.state.phase {
+            Phase::Opening { deadline, .. } if now >= deadline => self.opening_timed_out(),
+            Phase::Stopping { deadline, why } if now >= deadline => self.stopping_timed_out(why),
+            _ => {}
+        }
+        let turn = self.state.turn.as_ref();
+        if is_due(turn.and_then(|turn| turn.interrupt_deadline)) {
+            self.end_agent(Stop::Unresponsive);
+        } else if is_due(turn.and_then(|turn| turn.timeout_at)) {
+            self.turn_timed_out();
+        } else if is_due(turn.and_then(|turn| turn.quiet_at)) {
+            self.agent_turn_quiet();
+        }
+        if is_due(self.next_expiry()) {
+            self.expire_approvals();
+        }
+        if is_due(self.idle_deadline()) {
+            self.sleep(None);
+        }
+    }
+
+    fn read_again(&mut self) {
+        self.retry_at = None;
+        match load::load(self) {
+            Ok(()) => load::go_on(self),
+            Err(error) => self.give_up_copy(&error),
+        }
+    }
+
+    /// The ledger must be readable and the copy good before a command is worked on.
+    pub(super) fn ready_for_commands(&mut self) -> Result<()> {
+        if self.retry_at.is_some() {
+            self.read_again();
+        }
+        if self.retry_at.is_some() {
+            return Err(Error::new(
+                Code::Capacity,
+                "the session can not be written to at the moment",
+            )
+            .hint("the log of the server says why; try again"));
+        }
+        Ok(())
+    }
+
+    /// The thread ends: whoever still waits is told.
+    fn leave(&mut self) {
+        for opener in self.state.openers.drain(..) {
+            drop(opener.send(Err(Error::new(Code::ShuttingDown, "the server is shutting down"))));
+        }
+    }
+
+    pub(super) fn end_thread(&mut self) {
+        self.is_ending = true;
+    }
+
+    pub(super) fn is_turn_active(&self) -> bool {
+        self.state.turn.is_some()
+    }
+}
+
+impl State {
+    pub(super) fn committed_offsets(&self) -> Option<Offsets> {
+        self.agent.as_ref().map(|agent| agent.committed)
+    }
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            adapter: None,
+            agent: None,
+            phase: Phase::Asleep,
+            turn: None,
+            items: HashMap::new(),
+            approvals: HashMap::new(),
+            terminals: Terminals::default(),
+            queued: 0,
+            usage: Usage::default(),
+            title: None,
+            open_failure: None,
+            again: Effects::default(),
+            openers: Vec::new(),
+            closers: Vec::new(),
+        }
+    }
+}
+
+impl LiveTurn {
+    /// How the turn ends when its agent is gone.
+    pub(super) fn end_without_agent(&self) -> TurnStatus {
+        if self.is_interrupted { TurnStatus::Interrupted } else { TurnStatus::Failed }
+    }
+}

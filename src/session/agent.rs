@@ -1,0 +1,616 @@
+//! The agent process of a session: starting it, hearing it, losing it, putting it to sleep.
+//!
+//! Runs on the session's thread. Order that makes kill -9 harmless: the ledger knows of an agent before its keeper is
+//! started (a keeper that no row names is stopped at the next start), and bytes for its stdin are committed with their
+//! offset before they are sent (sent twice, the keeper takes them once).
+
+use super::actor::{AGENT_TURN_QUIET, Actor, Answer, FromChild, Phase, SLEEP_GRACE, Stop};
+use super::capacity::Reservation;
+use super::launch;
+use super::step::{Step, offset_of};
+use crate::error::{Code, Error, Result};
+use crate::keeper::{self, Exit, FromKeeper, Keeper, Stream};
+use crate::ledger::agent::Offsets;
+use crate::limits;
+use crate::model::event::EventKind;
+use crate::model::id;
+use crate::provider::{self, Adapter, AgentError, Effects, Open};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a session knows of its agent process.
+pub(super) struct Agent {
+    pub child_id: Arc<str>,
+    keeper: Option<Keeper>,
+    /// Where the journals stand with the step that is being made.
+    pub offsets: Offsets,
+    /// Where they stand in the ledger.
+    pub committed: Offsets,
+    /// The snapshot that the ledger has.
+    snapshot: String,
+    /// Decided bytes that the keeper has not taken yet.
+    unsent: VecDeque<(i64, Vec<u8>)>,
+    /// Up to where they were handed to the keeper's connection.
+    sent: i64,
+    /// What the keeper has taken, and up to where the ledger has forgotten it.
+    accepted: i64,
+    forgotten: i64,
+    /// Stdout behind the last whole line, and where the next byte is expected.
+    line: Vec<u8>,
+    line_dropped: usize,
+    read_offset: u64,
+    stderr_tail: VecDeque<u8>,
+    stderr_offset: u64,
+    is_attached: bool,
+    /// It was running when this server started.
+    pub is_adopted: bool,
+    pub pid: Option<u32>,
+    pub idle_since: Instant,
+    acknowledged: i64,
+    trim_at: Option<Instant>,
+}
+
+/// Output is acknowledged to the keeper in steps of this size while a turn runs.
+const ACKNOWLEDGE_BYTES: i64 = 256 * 1024;
+/// A quiet agent's journal is emptied after this pause.
+const TRIM_PAUSE: Duration = Duration::from_secs(1);
+
+impl Agent {
+    pub(super) fn new(child_id: Arc<str>, committed: Offsets, snapshot: String) -> Agent {
+        Agent {
+            child_id,
+            keeper: None,
+            offsets: committed,
+            committed,
+            snapshot,
+            unsent: VecDeque::new(),
+            sent: 0,
+            accepted: 0,
+            forgotten: 0,
+            line: Vec::new(),
+            line_dropped: 0,
+            read_offset: u64::try_from(committed.stdout).unwrap_or(0),
+            stderr_tail: VecDeque::new(),
+            stderr_offset: u64::try_from(committed.stderr).unwrap_or(0),
+            is_attached: false,
+            is_adopted: false,
+            pid: None,
+            idle_since: Instant::now(),
+            acknowledged: committed.stdout,
+            trim_at: None,
+        }
+    }
+
+    pub(super) fn set_unsent(&mut self, unsent: Vec<(i64, Vec<u8>)>) {
+        self.unsent = unsent.into();
+    }
+
+    /// The adapter's snapshot when it differs from the one in the ledger.
+    pub(super) fn changed_snapshot(&mut self, adapter: Option<&dyn Adapter>) -> Option<String> {
+        let snapshot = adapter?.snapshot().to_string();
+        if snapshot == self.snapshot {
+            return None;
+        }
+        self.snapshot.clone_from(&snapshot);
+        Some(snapshot)
+    }
+
+    /// What the keeper has taken since the ledger was last told.
+    pub(super) fn newly_accepted(&mut self) -> Option<i64> {
+        if self.accepted == self.forgotten {
+            return None;
+        }
+        self.forgotten = self.accepted;
+        Some(self.accepted)
+    }
+
+    /// The step is committed: its bytes may go out, and what it covered may leave the journal.
+    pub(super) fn is_committed(&mut self, stdin: Vec<u8>) {
+        let at = self.committed.stdin;
+        self.committed = self.offsets;
+        if !stdin.is_empty() {
+            self.unsent.push_back((at, stdin));
+            self.send_unsent();
+        }
+        if self.committed.stdout - self.acknowledged >= ACKNOWLEDGE_BYTES {
+            self.acknowledge(false);
+        }
+    }
+
+    /// Sends what was not sent yet. What the keeper can not hold now is sent when the agent has read some.
+    fn send_unsent(&mut self) {
+        let (true, Some(keeper)) = (self.is_attached, &self.keeper) else { return };
+        let from = self.sent;
+        for (at, bytes) in self.unsent.iter().filter(|(at, _)| *at >= from) {
+            if keeper.stdin(offset_back(*at), bytes.clone()).is_err() {
+                return;
+            }
+            self.sent = at + i64::try_from(bytes.len()).unwrap_or(0);
+        }
+    }
+
+    fn acknowledge(&mut self, trim: bool) {
+        self.acknowledged = self.committed.stdout;
+        if let Some(keeper) = &self.keeper {
+            keeper.ack(offset_back(self.committed.stdout), self.stderr_offset, trim);
+        }
+    }
+
+    fn stderr_text(&self) -> String {
+        let (a, b) = self.stderr_tail.as_slices();
+        String::from_utf8_lossy(&[a, b].concat()).into_owned()
+    }
+}
+
+fn offset_back(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(0)
+}
+
+impl Actor {
+    /// Makes sure that the agent is there; answers when it is ready.
+    pub(super) fn open(&mut self, reservation: Option<Reservation>, answer: Answer<()>) {
+        if let Err(error) = self.ready_for_commands() {
+            drop(answer.send(Err(error)));
+            return;
+        }
+        self.keep(reservation);
+        match self.state.phase {
+            Phase::Open => drop(answer.send(Ok(()))),
+            Phase::Over => drop(answer.send(Err(super::over(&self.session_id)))),
+            Phase::Opening { .. } => self.state.openers.push(answer),
+            Phase::Stopping { .. } => {
+                self.state.openers.push(answer);
+            }
+            Phase::Asleep => {
+                self.state.openers.push(answer);
+                self.launch(self.step());
+            }
+        }
+    }
+
+    pub(super) fn keep(&mut self, reservation: Option<Reservation>) {
+        if reservation.is_some() {
+            self.reservation = reservation;
+        }
+    }
+
+    /// Starts the agent and begins the handshake, in the transaction of `step`.
+    pub(super) fn launch(&mut self, mut step: Step) {
+        if self.reservation.is_none() {
+            self.reservation = self.shared.reserve(&self.provider);
+        }
+        if self.reservation.is_none() {
+            drop(self.commit(step));
+            self.opening_failed(&AgentError {
+                code: "capacity".to_owned(),
+                message: "as many agents live as the configuration allows".to_owned(),
+                data: Value::Null,
+            });
+            return;
+        }
+        let open = match self.how_to_open() {
+            Ok(open) => open,
+            Err(error) => return self.opening_failed(&agent_error(&error)),
+        };
+        let is_resume = open.resume.is_some();
+        let child_id: Arc<str> = id::new("agent").into();
+        let mut adapter = provider::adapter(&self.provider);
+        let mut effects = Effects::default();
+        adapter.open(&open, &mut effects);
+        step.stdin.append(&mut effects.stdin);
+        let (session_key, child) = (self.session_key, Arc::clone(&child_id));
+        step.change(move |tx| tx.insert_agent(session_key, &child, "null"));
+        step.is_visible = true;
+        self.state.agent = Some(Agent::new(child_id, Offsets::default(), String::new()));
+        self.state.adapter = Some(adapter);
+        let deadline = Instant::now() + self.shared.provider(&self.provider).request_timeout;
+        self.state.phase = Phase::Opening { deadline, is_resume };
+        if self.commit(step).is_ok()
+            && let Err(error) = self.start_keeper()
+        {
+            let exit = never_started(&error);
+            let mut step = self.step();
+            self.agent_exited(&exit, &mut step);
+            if self.commit(step).is_ok() {
+                self.after_output();
+            }
+        }
+    }
+
+    fn how_to_open(&self) -> Result<Open> {
+        let ledger = &self.shared.ledger;
+        let private = ledger
+            .read(|connection| crate::ledger::session::get_private(connection, &self.session_id))?;
+        let provider = self.shared.provider(&self.provider);
+        Ok(Open {
+            cwd: private.agent_cwd,
+            model: private.model,
+            mode: private.mode,
+            reasoning_level: private.reasoning_level,
+            permission_mode: private.permission_mode,
+            system_prompt: private.system_prompt,
+            mcp_servers: serde_json::from_str(&private.mcp_servers).unwrap_or_default(),
+            resume: private.provider_session_ref,
+            client_fs: provider.client_fs,
+            client_terminal: provider.client_terminal,
+        })
+    }
+
+    fn start_keeper(&mut self) -> Result<()> {
+        let child_id = match &self.state.agent {
+            Some(agent) => Arc::clone(&agent.child_id),
+            None => return Ok(()),
+        };
+        let spec = launch::agent_spec(self, &child_id)?;
+        let keeper = keeper::spawn(&spec, self.agent_sink(&child_id))?;
+        if let Some(agent) = &mut self.state.agent {
+            agent.keeper = Some(keeper);
+        }
+        Ok(())
+    }
+
+    /// Attaches to the agent that the ledger knows of, running or ended.
+    pub(super) fn reattach(&mut self) {
+        let Some(agent) = &mut self.state.agent else { return };
+        agent.is_adopted = true;
+        let child_id = Arc::clone(&agent.child_id);
+        let (stdout_from, stderr_from) = (agent.read_offset, agent.stderr_offset);
+        let dir = self.shared.keeper_dir(&child_id);
+        let sink = self.agent_sink(&child_id);
+        let attached = keeper::attach(&dir, stdout_from, stderr_from, sink);
+        match (attached, &mut self.state.agent) {
+            (Ok(attached), Some(agent)) => agent.keeper = Some(attached.keeper),
+            (Err(error), _) => {
+                let mut step = self.step();
+                self.agent_exited(&never_started(&error), &mut step);
+                if self.commit(step).is_ok() {
+                    self.after_output();
+                }
+            }
+            (Ok(_), None) => {}
+        }
+    }
+
+    fn agent_sink(&self, child_id: &Arc<str>) -> impl FnMut(FromKeeper) + Send + 'static {
+        let (inbox, child_id) = (self.children.0.clone(), Arc::clone(child_id));
+        // Blocks while the session is busy: the keeper holds the rest in its journal.
+        move |message| {
+            drop(inbox.send(FromChild::Agent { child_id: Arc::clone(&child_id), message }))
+        }
+    }
+
+    /// Works what the keeper says into the step; returns its size in bytes.
+    pub(super) fn hear_agent(&mut self, message: FromKeeper, step: &mut Step) -> usize {
+        match message {
+            FromKeeper::Hello(hello) => {
+                self.attached(hello.child_pid, hello.stdin_end, step);
+                1
+            }
+            FromKeeper::Output { stream: Stream::Stdout, offset, bytes } => {
+                self.hear_stdout(offset, &bytes, step);
+                bytes.len()
+            }
+            FromKeeper::Output { stream: Stream::Stderr, offset, bytes } => {
+                if let Some(agent) = &mut self.state.agent {
+                    let seen = agent.stderr_offset.saturating_sub(offset);
+                    let fresh = bytes.get(usize::try_from(seen).unwrap_or(0)..).unwrap_or_default();
+                    agent.stderr_tail.extend(fresh);
+                    let excess = agent.stderr_tail.len().saturating_sub(limits::STDERR_TAIL_BYTES);
+                    agent.stderr_tail.drain(..excess);
+                    agent.stderr_offset = agent.stderr_offset.max(offset + bytes.len() as u64);
+                    agent.offsets.stderr = offset_of(agent.stderr_offset);
+                }
+                bytes.len()
+            }
+            FromKeeper::StdinAccepted { end } => {
+                if let Some(agent) = &mut self.state.agent {
+                    agent.accept(offset_of(end));
+                    agent.send_unsent();
+                }
+                1
+            }
+            FromKeeper::Exited(exit) => {
+                self.agent_exited(&exit, step);
+                1
+            }
+        }
+    }
+
+    fn attached(&mut self, pid: u32, stdin_end: u64, step: &mut Step) {
+        let agent_name = self.agent_name.clone();
+        let Some(agent) = &mut self.state.agent else { return };
+        agent.is_attached = true;
+        agent.pid = Some(pid);
+        agent.accept(offset_of(stdin_end));
+        agent.send_unsent();
+        if !agent.is_adopted {
+            let payload = json!({"agent": agent_name, "pid": pid});
+            step.event(EventKind::AgentStarted, None, payload.to_string());
+        }
+    }
+
+    fn hear_stdout(&mut self, offset: u64, bytes: &[u8], step: &mut Step) {
+        let Some(agent) = &mut self.state.agent else { return };
+        let seen = usize::try_from(agent.read_offset.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let Some(fresh) = bytes.get(seen..) else { return };
+        let mut at = offset + seen as u64;
+        agent.read_offset = offset + bytes.len() as u64;
+        let Some(mut adapter) = self.state.adapter.take() else { return };
+        let mut effects = Effects::default();
+        for piece in fresh.split_inclusive(|byte| *byte == b'\n') {
+            at += piece.len() as u64;
+            let Some(agent) = &mut self.state.agent else { break };
+            let Some(end) = piece.strip_suffix(b"\n") else {
+                agent.keep_partial(piece);
+                break;
+            };
+            let line = if agent.line.is_empty() {
+                std::borrow::Cow::Borrowed(end)
+            } else {
+                agent.keep_partial(end);
+                std::borrow::Cow::Owned(std::mem::take(&mut agent.line))
+            };
+            let dropped = std::mem::take(&mut agent.line_dropped);
+            agent.offsets.stdout = offset_of(at);
+            step.agent_offset = Some(at);
+            if dropped > 0 {
+                self.unparsed(step, &String::from_utf8_lossy(&line), line.len() + dropped);
+            } else if !line.trim_ascii().is_empty() {
+                adapter.line(&line, &mut effects);
+                self.apply_all(&mut effects, &mut adapter, step);
+            }
+        }
+        step.agent_offset = None;
+        self.state.adapter = Some(adapter);
+        if let Some(turn) = &mut self.state.turn
+            && turn.quiet_at.is_some()
+        {
+            turn.quiet_at = Some(Instant::now() + AGENT_TURN_QUIET);
+        }
+    }
+
+    /// What comes after a step of agent output: a session that could not be opened, a turn that can start now.
+    pub(super) fn after_output(&mut self) {
+        self.start_terminals();
+        if let Some((error, is_gone)) = self.state.open_failure.take() {
+            self.open_refused(&error, is_gone);
+        }
+        self.start_next();
+        if let Some(agent) = &mut self.state.agent
+            && self.state.turn.is_none()
+            && agent.trim_at.is_none()
+            && agent.acknowledged != agent.committed.stdout
+        {
+            agent.trim_at = Some(Instant::now() + TRIM_PAUSE);
+        }
+    }
+
+    /// The agent is gone: what hung on it ends, in the transaction of `step`.
+    pub(super) fn agent_exited(&mut self, exit: &Exit, step: &mut Step) {
+        let Some(mut agent) = self.state.agent.take() else { return };
+        self.state.adapter = None;
+        if !agent.line.is_empty() {
+            let rest = String::from_utf8_lossy(&agent.line).into_owned();
+            self.unparsed(step, &rest, agent.line.len() + agent.line_dropped);
+        }
+        let phase = std::mem::replace(&mut self.state.phase, Phase::Asleep);
+        let why = match phase {
+            Phase::Stopping { why, .. } => Some(why),
+            Phase::Over => Some(Stop::Close),
+            _ => None,
+        };
+        let stderr_tail = agent.stderr_text();
+        let kind = match why {
+            Some(Stop::Sleep | Stop::SleepBySignal) => EventKind::AgentSlept,
+            _ => EventKind::AgentExited,
+        };
+        let payload = json!({
+            "exit_code": exit.code, "signal": exit.signal, "stopped_by": exit.stopped_by,
+            "error": exit.error, "stderr": stderr_tail, "lost": exit.lost,
+        });
+        step.event(kind, None, payload.to_string());
+        let error = exit_error(exit, &stderr_tail, why);
+        self.end_turn_without_agent(&error, step);
+        let session_key = self.session_key;
+        step.change(move |tx| tx.delete_agent(session_key));
+        let dir = self.shared.keeper_dir(&agent.child_id);
+        agent.keeper = None;
+        step.afterwards(move || {
+            if let Err(error) = keeper::forget(&dir) {
+                log::warn!("the journal {} can not be removed: {error}", dir.display());
+            }
+        });
+        self.drop_terminals(step);
+        if phase == Phase::Over || why == Some(Stop::Close) {
+            self.state.phase = Phase::Over;
+        } else if matches!(phase, Phase::Opening { .. }) {
+            self.opening_died(phase, &error, exit.lost, step);
+        }
+        let closers = std::mem::take(&mut self.state.closers);
+        for closer in closers {
+            closer(self);
+        }
+    }
+
+    /// Lets go of the agent without telling it anything: its keeper holds it, the ledger knows where to go on.
+    pub(super) fn drop_agent(&mut self) {
+        // A reader that is blocked on the inbox must be free before it is joined: the inbox goes first.
+        self.children = crossbeam_channel::bounded(limits::AGENT_INBOX);
+        self.state.agent = None;
+        self.detach_terminals();
+    }
+
+    /// Ends the agent's whole tree.
+    pub(super) fn end_agent(&mut self, why: Stop) {
+        let grace = self.shared.config.keeper_grace;
+        if let Some(turn) = &mut self.state.turn {
+            turn.interrupt_deadline = None;
+        }
+        let Some(agent) = &self.state.agent else { return };
+        if let Some(keeper) = &agent.keeper {
+            keeper.stop(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        }
+        // The keeper kills after its grace; this is for a keeper that does not answer.
+        let deadline = Instant::now() + grace + Duration::from_secs(5);
+        self.state.phase = Phase::Stopping { deadline, why };
+    }
+
+    pub(super) fn idle_deadline(&self) -> Option<Instant> {
+        let agent = self.state.agent.as_ref()?;
+        let is_idle =
+            self.state.phase == Phase::Open && self.state.turn.is_none() && self.state.queued == 0;
+        if !is_idle {
+            return None;
+        }
+        let idle_sleep = self.shared.provider(&self.provider).idle_sleep;
+        let sleep_at =
+            idle_sleep.filter(|_| self.can_sleep()).map(|pause| agent.idle_since + pause);
+        [sleep_at, agent.trim_at].into_iter().flatten().min()
+    }
+
+    fn can_sleep(&self) -> bool {
+        self.state.adapter.as_ref().is_some_and(|adapter| adapter.capabilities().resume)
+    }
+
+    /// Puts an idle agent to sleep, or empties its journal when only that is due.
+    pub(super) fn sleep(&mut self, answer: Option<Answer<bool>>) {
+        let now = Instant::now();
+        let pause = self.shared.provider(&self.provider).idle_sleep;
+        let is_idle =
+            self.state.phase == Phase::Open && !self.is_turn_active() && self.state.queued == 0;
+        let can_sleep = is_idle && self.can_sleep();
+        let Some(agent) = &mut self.state.agent else {
+            answer.map(|answer| answer.send(Ok(true)));
+            return;
+        };
+        if agent.trim_at.is_some_and(|trim_at| now >= trim_at) {
+            agent.trim_at = None;
+            agent.acknowledge(true);
+        }
+        let is_due = pause.is_some_and(|pause| now >= agent.idle_since + pause);
+        if !can_sleep || (answer.is_none() && !is_due) {
+            answer.map(|answer| answer.send(Ok(false)));
+            return;
+        }
+        if let Some(keeper) = &agent.keeper {
+            keeper.close_stdin();
+        }
+        self.state.phase = Phase::Stopping { deadline: now + SLEEP_GRACE, why: Stop::Sleep };
+        if let Some(answer) = answer {
+            self.state.closers.push(Box::new(move |_| drop(answer.send(Ok(true)))));
+        }
+    }
+
+    pub(super) fn stopping_timed_out(&mut self, why: Stop) {
+        let Some(agent) = &self.state.agent else { return };
+        if why == Stop::Sleep {
+            // It did not end when its stdin closed: now by signal, and it still counts as sleep.
+            return self.end_agent(Stop::SleepBySignal);
+        }
+        log::error!("session {}: the keeper of its agent does not answer", self.session_id);
+        // The keeper dies with what it holds; its end is heard as any other.
+        if let Err(error) = keeper::sweep(&agent.child_id) {
+            log::error!("session {}: {error}", self.session_id);
+        }
+        self.state.phase = Phase::Stopping { deadline: Instant::now() + SLEEP_GRACE, why };
+    }
+
+    pub(super) fn shut_down(&mut self, is_final: bool) {
+        self.is_stopping = true;
+        let is_busy = self.is_turn_active() || self.state.queued > 0;
+        if matches!(self.state.phase, Phase::Stopping { .. }) {
+            // It ends by itself soon.
+        } else if is_final && self.state.agent.is_some() {
+            if let Some(turn) = &mut self.state.turn {
+                turn.is_interrupted = true;
+            }
+            self.end_agent(Stop::Shutdown);
+        } else if !is_busy && self.can_sleep() && self.state.phase == Phase::Open {
+            self.sleep(Some(crossbeam_channel::bounded(1).0));
+        } else {
+            self.drop_agent();
+            self.end_thread();
+        }
+    }
+}
+
+impl Agent {
+    fn accept(&mut self, end: i64) {
+        self.accepted = self.accepted.max(end);
+        while let Some((at, bytes)) = self.unsent.front()
+            && at + i64::try_from(bytes.len()).unwrap_or(0) <= self.accepted
+        {
+            self.unsent.pop_front();
+        }
+    }
+
+    /// Keeps a part of a line, up to the bound on lines; the rest is counted.
+    fn keep_partial(&mut self, piece: &[u8]) {
+        let room = limits::AGENT_LINE_BYTES.saturating_sub(self.line.len());
+        let kept = piece.len().min(room);
+        self.line.extend_from_slice(&piece[..kept]);
+        self.line_dropped += piece.len() - kept;
+    }
+}
+
+/// The end of a child whose keeper could not be started, or has left nothing behind.
+pub(super) fn never_started(error: &Error) -> Exit {
+    Exit {
+        code: None,
+        signal: None,
+        stopped_by: "lost".to_owned(),
+        error: Some(error.to_string()),
+        ended_at_ms: id::now_ms(),
+        stdout_dropped: 0,
+        stderr_dropped: 0,
+        lost: error.code == Code::NotFound,
+    }
+}
+
+/// What an exit means for the turn that it ended.
+fn exit_error(exit: &Exit, stderr: &str, why: Option<Stop>) -> AgentError {
+    let how = match (&exit.error, exit.code, exit.signal) {
+        (Some(error), ..) => error.clone(),
+        (None, Some(code), _) => format!("the agent ended with exit code {code}"),
+        (None, None, Some(signal)) => format!("the agent was ended by signal {signal}"),
+        (None, None, None) => "the agent is gone".to_owned(),
+    };
+    let message = match why {
+        Some(Stop::Unresponsive) => {
+            format!("the agent did not answer in time and was ended ({how})")
+        }
+        _ => how,
+    };
+    let last_line = stderr.trim_end().lines().last().unwrap_or_default();
+    AgentError {
+        message: if last_line.is_empty() { message } else { format!("{message}: {last_line}") },
+        code: "agent_exited".to_owned(),
+        data: json!({"exit_code": exit.code, "signal": exit.signal, "stopped_by": exit.stopped_by}),
+    }
+}
+
+pub(super) fn agent_error(error: &Error) -> AgentError {
+    AgentError {
+        message: error.message.clone(),
+        code: error.code.as_str().to_owned(),
+        data: Value::Null,
+    }
+}
+
+/// What a client is told when its agent could not be had.
+pub(super) fn client_error(error: &AgentError) -> Error {
+    let code = match error.code.as_str() {
+        "agent_timeout" => Code::AgentTimeout,
+        "capacity" => Code::Capacity,
+        _ => Code::AgentFailed,
+    };
+    let told = Error::new(code, format!("the agent could not be opened: {}", error.message));
+    match error.code.as_str() {
+        "authentication_required" => {
+            told.hint("log in with the agent's own program, or give it its key")
+        }
+        _ => told,
+    }
+}

@@ -1,0 +1,140 @@
+//! How an agent is started: its program, its environment, its folder.
+//!
+//! A child gets an environment made anew: a short list of what every program needs, what the configuration and the
+//! session add, and nothing else of the server's, so no key of one vendor reaches another's agent.
+
+use super::Shared;
+use super::actor::Actor;
+use crate::config::Provider;
+use crate::error::{Code, Error, Result};
+use crate::keeper::{JournalPolicy, Policy, Spec};
+use crate::ledger::session;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Variables that every child may have, by name or (with a star) by prefix.
+const PASSED_ON: &[&str] = &[
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PATH",
+    "LANG",
+    "LC_*",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "SSL_CERT_*",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "XDG_*",
+];
+/// The journal of stderr keeps this much of its end.
+const STDERR_JOURNAL_BYTES: u64 = 256 * 1024;
+
+/// What the keeper needs to start this session's agent.
+pub(super) fn agent_spec(actor: &Actor, child_id: &str) -> Result<Spec> {
+    let shared = &actor.shared;
+    let session_id = &actor.session_id;
+    let private = shared.ledger.read(|db| session::get_private(db, session_id))?;
+    let provider = shared.provider(&actor.provider);
+    let agent = provider.agents.get(&actor.agent_name).ok_or_else(|| {
+        Error::new(
+            Code::Conflict,
+            format!("the agent {:?} is not in the configuration any more", actor.agent_name),
+        )
+    })?;
+    let mut env = passed_on(&provider.env_passthrough);
+    if agent.command.is_none() {
+        let state = shared.config.root_dir.join("providers/demo");
+        env.insert("GG_DEMO_STATE_DIR".to_owned(), state.to_string_lossy().into_owned());
+    }
+    env.extend(agent.env.clone());
+    let of_session: BTreeMap<String, String> =
+        serde_json::from_str(&private.env).unwrap_or_default();
+    env.extend(of_session);
+    let program = program(shared, &provider, &actor.agent_name, &env)?;
+    let mut argv = vec![program.to_string_lossy().into_owned()];
+    argv.extend(agent.args.iter().cloned());
+    let cwd = PathBuf::from(&private.agent_cwd);
+    if !cwd.is_dir() {
+        return Err(Error::new(
+            Code::Conflict,
+            format!("the session's folder {} is gone", cwd.display()),
+        ));
+    }
+    Ok(Spec {
+        stdout: JournalPolicy { policy: Policy::Block, bytes_max: shared.config.journal_bytes_max },
+        stderr: drop_oldest(STDERR_JOURNAL_BYTES),
+        stdin_pipe: true,
+        ..spec(shared, child_id, argv, env, cwd)
+    })
+}
+
+/// The common part of every kept child.
+pub(super) fn spec(
+    shared: &Shared,
+    child_id: &str,
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    cwd: PathBuf,
+) -> Spec {
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Spec {
+        child_id: child_id.to_owned(),
+        dir: shared.keeper_dir(child_id),
+        program: shared.sidecars.keeper.clone(),
+        argv: argv.into_iter().map(Into::into).collect(),
+        env: env.into_iter().collect(),
+        cwd,
+        stdout: drop_oldest(STDERR_JOURNAL_BYTES),
+        stderr: drop_oldest(STDERR_JOURNAL_BYTES),
+        grace_ms: millis(shared.config.keeper_grace),
+        lease_ms: millis(shared.config.keeper_lease),
+        stdin_pipe: false,
+    }
+}
+
+/// A journal that keeps the end of what was written.
+pub(super) fn drop_oldest(bytes_max: u64) -> JournalPolicy {
+    JournalPolicy { policy: Policy::DropOldest, bytes_max }
+}
+
+/// The environment that every child starts from.
+pub(super) fn passed_on(also: &[String]) -> BTreeMap<String, String> {
+    let is_passed = |name: &str| {
+        let fits = |rule: &str| match rule.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == rule,
+        };
+        PASSED_ON.iter().any(|rule| fits(rule)) || also.iter().any(|rule| fits(rule))
+    };
+    std::env::vars().filter(|(name, _)| is_passed(name)).collect()
+}
+
+fn program(
+    shared: &Shared,
+    provider: &Provider,
+    agent_name: &str,
+    env: &BTreeMap<String, String>,
+) -> Result<PathBuf> {
+    let command = provider.agents.get(agent_name).and_then(|agent| agent.command.as_deref());
+    let Some(command) = command else { return Ok(shared.sidecars.demo_agent.clone()) };
+    if command.contains('/') {
+        return Ok(PathBuf::from(command));
+    }
+    let path = env.get("PATH").map(String::as_str).unwrap_or_default();
+    path.split(':')
+        .filter(|folder| !folder.is_empty())
+        .map(|folder| Path::new(folder).join(command))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| {
+            Error::new(Code::AgentFailed, format!("the program {command:?} is not on PATH"))
+                .hint("install it, or give its whole path in the configuration")
+        })
+}

@@ -1,0 +1,187 @@
+//! From the ledger to the copy that a session's thread holds, and on from there.
+//!
+//! Used when the thread starts (also in the middle of a turn, after the server was killed) and when a commit failed.
+
+use super::actor::{Actor, LiveApproval, LiveItem, LiveTurn, Phase, State};
+use super::agent::Agent;
+use crate::error::Result;
+use crate::ledger::agent::{self, Offsets};
+use crate::ledger::approval::{self, ApprovalQuery};
+use crate::ledger::event::{self, Page};
+use crate::ledger::turn::TurnRecord;
+use crate::ledger::{item, session, turn};
+use crate::limits;
+use crate::model::event::{EventFilter, EventKind};
+use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus};
+use crate::provider::{self, Effects};
+use rusqlite::Connection;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What the adapter asked for again when it was restored.
+type Again = Effects;
+
+/// Reads the session into `actor`, without touching its agent.
+pub(super) fn load(actor: &mut Actor) -> Result<()> {
+    let ledger = actor.shared.ledger.clone();
+    let session_id = Arc::clone(&actor.session_id);
+    let (state, private, again) = ledger.read(|db| {
+        let private = session::get_private(db, &session_id)?;
+        let key = private.session_key;
+        let mut state = State::default();
+        state.title = private.title.clone();
+        state.usage = private
+            .usage
+            .as_deref()
+            .and_then(|usage| serde_json::from_str(usage).ok())
+            .unwrap_or_default();
+        let queued = TurnStatus::Queued.as_str();
+        state.queued = turn::list(db, key, Some(queued), None, limits::QUEUED_TURNS)?.len();
+        let scope_key = event::scope_key(db, ScopeKind::Session, &session_id)?;
+        if let Some(record) = turn::active(db, key)? {
+            load_turn(db, &mut state, &record, key, scope_key)?;
+        }
+        if matches!(private.state.as_str(), "closed" | "failed") {
+            state.phase = Phase::Over;
+        }
+        let again = load_agent(db, &mut state, &private)?;
+        Ok((state, private, again))
+    })?;
+    actor.state = state;
+    actor.session_key = private.session_key;
+    actor.provider = private.provider.into();
+    actor.agent_name = private.agent;
+    actor.state.again = again;
+    if actor.state.agent.is_some() && actor.reservation.is_none() {
+        actor.reservation = Some(actor.shared.capacity.reserve_anyway(&actor.provider));
+    }
+    if let Phase::Opening { deadline, .. } = &mut actor.state.phase {
+        *deadline += actor.shared.provider(&actor.provider).request_timeout;
+    }
+    Ok(())
+}
+
+fn load_turn(
+    db: &Connection,
+    state: &mut State,
+    record: &TurnRecord,
+    session_key: i64,
+    scope_key: i64,
+) -> Result<()> {
+    let mut turn = LiveTurn::of_record(record);
+    for item in item::list(db, session_key, Some(record.turn_key), None, usize::MAX)? {
+        let is_said = item.item_type == ItemType::AssistantMessage.as_str();
+        if is_said && item.completed_at.is_some() {
+            turn.add_assistant_text(item.body.get("text").and_then(Value::as_str).unwrap_or(""));
+        }
+    }
+    let last = |kind: EventKind| -> Result<Option<Value>> {
+        let filter = EventFilter {
+            kinds: vec![kind.as_str().to_owned()],
+            turn_id: Some(record.id.clone()),
+            ..EventFilter::default()
+        };
+        let page = Page {
+            scope_key: Some(scope_key),
+            after: None,
+            before: None,
+            descending: true,
+            events_max: 1,
+            bytes_max: usize::MAX,
+        };
+        let frames = event::page(db, &page, &filter)?;
+        let record =
+            frames.first().and_then(|frame| serde_json::from_str::<Value>(&frame.json).ok());
+        Ok(record.map(|record| record["payload"].clone()))
+    };
+    turn.usage = last(EventKind::UsageUpdated)?
+        .and_then(|payload| serde_json::from_value(payload["usage"].clone()).ok());
+    turn.plan =
+        last(EventKind::PlanUpdated)?.and_then(|payload| payload["entries"].as_array().cloned());
+    load_items(db, state, session_key, scope_key)?;
+    let query = ApprovalQuery {
+        session_key: Some(session_key),
+        status: Some(ApprovalStatus::Pending.as_str().to_owned()),
+        after: None,
+        limit: limits::PENDING_APPROVALS,
+    };
+    for pending in approval::list(db, &query)? {
+        let adapter_key = pending.adapter_key.clone();
+        if adapter_key.is_none() {
+            turn.gate = Some(pending.id.clone());
+        }
+        let live = LiveApproval {
+            adapter_key: adapter_key.unwrap_or_default(),
+            expires_at: pending.expires_at,
+        };
+        state.approvals.insert(pending.id, live);
+    }
+    state.turn = Some(turn);
+    Ok(())
+}
+
+/// Open items, with what their deltas in the log add up to.
+fn load_items(db: &Connection, state: &mut State, session_key: i64, scope_key: i64) -> Result<()> {
+    for open in item::open_items(db, session_key)? {
+        let body = item::grown_body(db, scope_key, open.started_seq, &open.item_id, open.body)?;
+        let mut live = LiveItem::new(open.item_type, body, open.created_at);
+        live.item_id = open.item_id.into();
+        state.items.insert(open.adapter_key, live);
+    }
+    Ok(())
+}
+
+/// The agent that the ledger knows of: its adapter as the last commit left it.
+fn load_agent(
+    db: &Connection,
+    state: &mut State,
+    private: &session::SessionPrivate,
+) -> Result<Again> {
+    let session_key = private.session_key;
+    let is_resume = private.provider_session_ref.is_some();
+    let Some(row) = agent::get(db, session_key)? else { return Ok(Effects::default()) };
+    let snapshot: Value = serde_json::from_str(&row.snapshot).unwrap_or(Value::Null);
+    let (adapter, again) = provider::restore(&private.provider, &snapshot)?;
+    let offsets =
+        Offsets { stdout: row.stdout_offset, stderr: row.stderr_offset, stdin: row.stdin_offset };
+    let mut live = Agent::new(row.child_id.as_str().into(), offsets, row.snapshot);
+    live.set_unsent(agent::unsent_stdin(db, session_key, 0)?);
+    state.agent = Some(live);
+    for (terminal_id, bytes_max) in agent::terminals(db, session_key)? {
+        state.terminals.expect(&terminal_id, bytes_max);
+    }
+    if state.phase != Phase::Over {
+        state.phase = if adapter.is_open() {
+            Phase::Open
+        } else {
+            Phase::Opening { deadline: std::time::Instant::now(), is_resume }
+        };
+    }
+    state.adapter = Some(adapter);
+    Ok(again)
+}
+
+/// Takes up what was going on: attaches to the agent, runs what can run.
+pub(super) fn go_on(actor: &mut Actor) {
+    if actor.state.agent.is_some() {
+        actor.reattach();
+        actor.reattach_terminals();
+        let mut again = std::mem::take(&mut actor.state.again);
+        if !again.is_empty() {
+            let mut step = actor.step();
+            if let Some(mut adapter) = actor.state.adapter.take() {
+                actor.apply_all(&mut again, &mut adapter, &mut step);
+                actor.state.adapter = Some(adapter);
+            }
+            if actor.commit(step).is_ok() {
+                actor.after_output();
+            }
+        }
+        if actor.state.phase == Phase::Over {
+            // It was being closed when the server stopped.
+            actor.end_agent(super::actor::Stop::Close);
+        }
+    } else if actor.state.phase != Phase::Over {
+        actor.start_next();
+    }
+}

@@ -1,0 +1,177 @@
+//! What happens when a session can not be opened, and when it is closed for good.
+//!
+//! Runs on the session's thread. A session that had opened before stays usable when its agent could not be started (its
+//! turn fails); one that never opened, or that its agent does not know any more, has failed.
+
+use super::actor::{Actor, Answer, Phase, Stop};
+use super::agent::{agent_error, client_error};
+use super::step::Step;
+use super::turn::end_payload;
+use crate::error::{Code, Error};
+use crate::ledger::session::SessionChange;
+use crate::ledger::to_json;
+use crate::ledger::turn::TurnEnd;
+use crate::limits;
+use crate::model::TurnStatus;
+use crate::model::event::EventKind;
+use crate::provider::{AgentError, Command};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+impl Actor {
+    pub(super) fn opening_timed_out(&mut self) {
+        let timeout = self.shared.provider(&self.provider).request_timeout.as_secs();
+        let error = AgentError {
+            code: "agent_timeout".to_owned(),
+            message: format!("the agent did not open the session within {timeout} s"),
+            data: Value::Null,
+        };
+        self.open_refused(&error, false);
+    }
+
+    /// The agent is there but will not open the session: end it, and say so to whoever waits.
+    pub(super) fn open_refused(&mut self, error: &AgentError, is_gone: bool) {
+        let is_resume = matches!(self.state.phase, Phase::Opening { is_resume: true, .. });
+        let mut step = self.step();
+        self.fail_opening(error, is_resume && !is_gone, &mut step);
+        if self.commit(step).is_ok() {
+            self.end_agent(Stop::Close);
+            if is_resume && !is_gone {
+                self.end_agent(Stop::Unresponsive);
+            }
+        }
+    }
+
+    /// The agent could not even be started.
+    pub(super) fn opening_failed(&mut self, error: &AgentError) {
+        let is_opened_before = self.was_opened();
+        let mut step = self.step();
+        self.fail_opening(error, is_opened_before, &mut step);
+        drop(self.commit(step));
+    }
+
+    /// The agent died before it had opened the session.
+    pub(super) fn opening_died(
+        &mut self,
+        phase: Phase,
+        error: &AgentError,
+        is_lost: bool,
+        step: &mut Step,
+    ) {
+        let is_resume = matches!(phase, Phase::Opening { is_resume: true, .. });
+        let is_told = self.state.turn.as_ref().is_some_and(|turn| turn.gate.is_none());
+        if is_lost && (is_told || !self.state.openers.is_empty()) {
+            // The server was killed between writing down that it starts an agent and starting it: start it now.
+            return;
+        }
+        self.fail_opening(error, is_resume, step);
+    }
+
+    /// A session that had opened before stays usable, its turn fails; one that never opened, or is gone at the agent,
+    /// has failed.
+    fn fail_opening(&mut self, error: &AgentError, is_usable: bool, step: &mut Step) {
+        for opener in self.state.openers.drain(..) {
+            let told = client_error(error);
+            step.afterwards(move || drop(opener.send(Err(told))));
+        }
+        if let Some(turn) = &self.state.turn
+            && (turn.gate.is_none() || !is_usable)
+        {
+            let turn_id = Arc::clone(&turn.turn_id);
+            let payload = json!({"error": error.message, "code": error.code});
+            step.event(EventKind::ProviderError, Some(turn_id), payload.to_string());
+            let status = turn.end_without_agent();
+            self.turn_ended(status, None, Some(error.clone()), step);
+        }
+        if is_usable {
+            return;
+        }
+        self.fail_queued(error, step);
+        let code = if error.code == "session_gone" { "resume_failed" } else { &error.code };
+        let payload = json!({"code": code, "message": error.message});
+        let failure = Some((code.to_owned(), error.message.clone()));
+        let session_id = Arc::clone(&self.session_id);
+        let last_error = Some(to_json(error));
+        step.change(move |tx| {
+            let state = Some("failed");
+            tx.change_session(
+                &session_id,
+                &SessionChange { state, failure, last_error, ..SessionChange::default() },
+            )
+        });
+        step.event(EventKind::SessionFailed, None, payload.to_string());
+        if self.state.agent.is_none() {
+            self.state.phase = Phase::Over;
+        }
+    }
+
+    /// Turns that wait in a session that is over will never run.
+    pub(super) fn fail_queued(&mut self, error: &AgentError, step: &mut Step) {
+        let session_key = self.session_key;
+        let queued = self.shared.ledger.read(|db| {
+            let status = Some(TurnStatus::Queued.as_str());
+            crate::ledger::turn::list(db, session_key, status, None, limits::QUEUED_TURNS + 1)
+        });
+        self.state.queued = 0;
+        for record in queued.unwrap_or_default() {
+            let id: Arc<str> = Arc::from(record.id.as_str());
+            let turn_id = Arc::clone(&id);
+            let end = TurnEnd { error: Some(to_json(error)), ..TurnEnd::default() };
+            let payload = end_payload(TurnStatus::Failed, None, Some(error), None, None);
+            step.change(move |tx| tx.end_turn(&turn_id, TurnStatus::Failed, &end).map(|_| ()));
+            step.event(EventKind::TurnFailed, Some(id), payload);
+        }
+    }
+
+    fn was_opened(&self) -> bool {
+        let session_id = &self.session_id;
+        let private =
+            self.shared.ledger.read(|db| crate::ledger::session::get_private(db, session_id));
+        private.is_ok_and(|private| private.provider_session_ref.is_some())
+    }
+
+    /// Ends the session for good. Answers when the agent's tree is gone.
+    pub(super) fn close(&mut self, reason: String, answer: Answer<()>) {
+        if let Err(error) = self.ready_for_commands() {
+            drop(answer.send(Err(error)));
+            return;
+        }
+        let mut step = self.step();
+        self.command(Command::Close, &mut step);
+        for opener in self.state.openers.drain(..) {
+            let session_id = Arc::clone(&self.session_id);
+            step.afterwards(move || drop(opener.send(Err(super::over(&session_id)))));
+        }
+        self.withdraw_all("session_closed", &mut step);
+        self.turn_ended(
+            TurnStatus::Interrupted,
+            Some("session_closed".to_owned()),
+            None,
+            &mut step,
+        );
+        let closed = Error::new(Code::SessionClosed, "the session was closed");
+        self.fail_queued(&agent_error(&closed), &mut step);
+        let session_id = Arc::clone(&self.session_id);
+        step.change(move |tx| {
+            let state = Some("closed");
+            tx.change_session(
+                &session_id,
+                &SessionChange { state, is_closed: true, ..SessionChange::default() },
+            )
+        });
+        let payload = json!({"reason": reason});
+        step.event(EventKind::SessionClosed, None, payload.to_string());
+        if let Err(error) = self.commit(step) {
+            drop(answer.send(Err(error)));
+            return;
+        }
+        self.stop_terminals();
+        if self.state.agent.is_none() {
+            self.state.phase = Phase::Over;
+            drop(answer.send(Ok(())));
+            return;
+        }
+        self.end_agent(Stop::Close);
+        self.state.closers.push(Box::new(move |_| drop(answer.send(Ok(())))));
+    }
+}

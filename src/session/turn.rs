@@ -1,0 +1,631 @@
+//! Turns: starting, queueing, interrupting and ending them.
+//!
+//! Runs on the session's thread. A turn is started in the ledger and in the agent's stdin by one transaction, so it is
+//! either both or neither. When the agent is not there yet the turn is started first and told to the agent once it has
+//! opened.
+
+use super::actor::{Actor, Answer, INTERRUPT_GRACE, LiveTurn, Phase, TurnRequest, When};
+use super::apply::merge_usage;
+use super::capacity::Reservation;
+use super::step::Step;
+use crate::error::{Code, Error, Result};
+use crate::ledger::idempotency;
+use crate::ledger::session::SessionChange;
+use crate::ledger::to_json;
+use crate::ledger::turn::{NewTurn, TurnEnd, TurnRecord};
+use crate::limits;
+use crate::model::event::EventKind;
+use crate::model::input::{Input, joined_text};
+use crate::model::{ApprovalStatus, ItemStatus, ItemType, TurnSource, TurnStatus, id};
+use crate::provider::{AgentError, Command, Effects, Usage};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Actor {
+    /// A client's turn. The answer is the turn's id, once it is committed.
+    pub(super) fn start_turn(
+        &mut self,
+        request: TurnRequest,
+        reservation: Option<Reservation>,
+        answer: &Answer<String>,
+    ) {
+        let outcome = self.try_start_turn(request, reservation);
+        drop(answer.send(outcome));
+        // The answer is out; an agent that sleeps is woken only now.
+        self.start_next();
+    }
+
+    fn try_start_turn(
+        &mut self,
+        request: TurnRequest,
+        reservation: Option<Reservation>,
+    ) -> Result<String> {
+        self.ready_for_commands()?;
+        if self.is_stopping {
+            return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
+        }
+        if self.state.phase == Phase::Over {
+            let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
+            ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
+        }
+        if let Some(claim) = &request.idempotency
+            && let Some(made) = self.shared.ledger.read(|db| idempotency::find(db, claim))?
+        {
+            return Ok(made);
+        }
+        let is_agents = |turn: &LiveTurn| turn.source == TurnSource::Agent;
+        if self.state.turn.as_ref().is_some_and(is_agents) {
+            // What the agent does by itself gives way to people.
+            let mut step = self.step();
+            self.command(Command::EndAgentTurn, &mut step);
+            self.commit(step)?;
+        }
+        self.check_against_active(&request)?;
+        self.keep(reservation);
+        let turn_id = id::new("turn");
+        let status = self.status_at_start(&request)?;
+        let mut step = self.step();
+        if let Some(claim) = request.idempotency.clone() {
+            let resource = turn_id.clone();
+            step.change(move |tx| tx.claim_key(&claim, &resource).map(|_none| ()));
+        }
+        self.insert_turn(&turn_id, status, &request, &mut step);
+        if status == TurnStatus::Queued {
+            self.state.queued += 1;
+            let payload = json!({"position": self.state.queued});
+            let id = Some(Arc::from(turn_id.as_str()));
+            step.event(EventKind::TurnQueued, id, payload.to_string());
+            self.commit(step)?;
+            return Ok(turn_id);
+        }
+        self.state.turn = Some(LiveTurn::of_request(&turn_id, request));
+        if status == TurnStatus::WaitingForApproval {
+            self.ask_gate(&mut step);
+        } else {
+            self.tell_start(None, &mut step);
+            self.dispatch(&mut step);
+        }
+        self.commit(step)?;
+        Ok(turn_id)
+    }
+
+    fn check_against_active(&self, request: &TurnRequest) -> Result<()> {
+        let active = self.state.turn.as_ref().map(|turn| Arc::clone(&turn.turn_id));
+        if let Some(expected) = &request.expected_turn_id
+            && active.as_deref() != Some(expected.as_str())
+        {
+            let runs = active.as_deref().unwrap_or("none");
+            return Err(Error::new(
+                Code::TurnMismatch,
+                format!("expected_turn_id is {expected}, the running turn is {runs}"),
+            ));
+        }
+        match (request.when, active) {
+            (When::Now, Some(turn_id)) => Err(Error::new(
+                Code::TurnActive,
+                format!("the session already runs turn {turn_id}"),
+            )
+            .hint("send it with \"when\": \"queue\", or interrupt the running turn")),
+            (When::Steer, Some(_)) => Err(Error::new(
+                Code::SteerUnsupported,
+                "this agent can not take input in the middle of a turn",
+            )
+            .hint("send it with \"when\": \"queue\"")),
+            (When::Queue, _) if self.state.queued >= limits::QUEUED_TURNS => Err(Error::new(
+                Code::Conflict,
+                format!("{} turns wait in this session already", limits::QUEUED_TURNS),
+            )
+            .hint("wait for one of them to end, or interrupt one")),
+            _ => Ok(()),
+        }
+    }
+
+    fn status_at_start(&self, request: &TurnRequest) -> Result<TurnStatus> {
+        if self.is_turn_active() || self.state.queued > 0 {
+            return Ok(TurnStatus::Queued);
+        }
+        let is_gated = match &request.permission_mode {
+            Some(mode) => mode == GATED,
+            None => self.is_session_gated()?,
+        };
+        Ok(if is_gated { TurnStatus::WaitingForApproval } else { TurnStatus::InProgress })
+    }
+
+    pub(super) fn is_session_gated(&self) -> Result<bool> {
+        let session_id = &self.session_id;
+        let private =
+            self.shared.ledger.read(|db| crate::ledger::session::get_private(db, session_id))?;
+        Ok(private.permission_mode.as_deref() == Some(GATED))
+    }
+
+    fn insert_turn(
+        &mut self,
+        turn_id: &str,
+        status: TurnStatus,
+        request: &TurnRequest,
+        step: &mut Step,
+    ) {
+        let (turn_id, session_key) = (turn_id.to_owned(), self.session_key);
+        let (input, source) = (to_json(&request.input), request.source);
+        let settings = (
+            request.model.clone(),
+            request.mode.clone(),
+            request.reasoning_level.clone(),
+            request.permission_mode.clone(),
+        );
+        step.is_visible = true;
+        step.change(move |tx| {
+            tx.insert_turn(&NewTurn {
+                turn_id: &turn_id,
+                session_key,
+                status,
+                source,
+                input: &input,
+                model: settings.0.as_deref(),
+                mode: settings.1.as_deref(),
+                reasoning_level: settings.2.as_deref(),
+                permission_mode: settings.3.as_deref(),
+            })
+        });
+    }
+
+    /// Tells that the turn has started, and what it starts with.
+    pub(super) fn tell_start(&mut self, source: Option<&str>, step: &mut Step) {
+        let Some(turn) = &self.state.turn else { return };
+        let turn_id = Arc::clone(&turn.turn_id);
+        let payload = match source {
+            Some(source) => json!({"source": source}),
+            None => json!({"source": turn.source.as_str()}),
+        };
+        let input = turn.input.clone();
+        step.event(EventKind::TurnStarted, Some(turn_id), payload.to_string());
+        if !input.is_empty() {
+            self.user_message(&input, step);
+        }
+    }
+
+    fn user_message(&mut self, input: &[Input], step: &mut Step) {
+        let mut body = Map::new();
+        body.insert("text".to_owned(), Value::from(joined_text(input)));
+        let is_more = input.iter().any(|item| !matches!(item, Input::Text { .. }));
+        if is_more {
+            // Without the bytes of images: they are in the turn's input.
+            let parts: Vec<Value> = input
+                .iter()
+                .map(|item| match item {
+                    Input::Text { text } => json!({"type": "text", "text": text}),
+                    Input::Image { media_type, data } => {
+                        json!({"type": "image", "media_type": media_type, "base64_bytes": data.len()})
+                    }
+                    Input::ResourceLink { uri, name } => {
+                        json!({"type": "resource_link", "uri": uri, "name": name})
+                    }
+                })
+                .collect();
+            body.insert("input".to_owned(), Value::from(parts));
+        }
+        self.whole_item(ItemType::UserMessage, body, step);
+    }
+
+    /// Tells the agent of the turn, if it is ready for it; else that happens when it has opened.
+    pub(super) fn dispatch(&mut self, step: &mut Step) {
+        let is_ready = self.state.phase == Phase::Open;
+        let (Some(turn), Some(mut adapter)) = (&mut self.state.turn, self.state.adapter.take())
+        else {
+            return;
+        };
+        if !is_ready || turn.is_dispatched || turn.gate.is_some() {
+            self.state.adapter = Some(adapter);
+            return;
+        }
+        turn.is_dispatched = true;
+        let timeout = self.shared.provider(&self.provider).turn_timeout;
+        turn.timeout_at = timeout.map(|timeout| Instant::now() + timeout);
+        let command = Command::StartTurn {
+            turn_id: turn.turn_id.to_string(),
+            input: turn.input.clone(),
+            model: turn.model.clone(),
+            mode: turn.mode.clone(),
+            reasoning_level: turn.reasoning_level.clone(),
+            permission_mode: turn.permission_mode.clone(),
+        };
+        let turn_id = Arc::clone(&turn.turn_id);
+        let mut effects = Effects::default();
+        adapter.command(command, &mut effects);
+        step.change(move |tx| tx.set_turn_dispatched(&turn_id));
+        self.apply_all(&mut effects, &mut adapter, step);
+        self.state.adapter = Some(adapter);
+    }
+
+    /// What can go on now goes on: an active turn that the agent has not been told of, or the next of the queue.
+    pub(super) fn start_next(&mut self) {
+        let is_blocked = self.is_stopping
+            || matches!(self.state.phase, Phase::Over | Phase::Stopping { .. })
+            || self.state.agent.is_some() && self.state.phase == Phase::Asleep;
+        if is_blocked {
+            return;
+        }
+        if self.state.turn.is_none() && self.state.queued > 0 && self.pop_queue().is_err() {
+            return;
+        }
+        let is_waiting_for_agent =
+            self.state.turn.as_ref().is_some_and(|turn| !turn.is_dispatched && turn.gate.is_none());
+        let is_wanted = is_waiting_for_agent || !self.state.openers.is_empty();
+        if self.state.phase == Phase::Asleep && is_wanted {
+            self.launch(self.step());
+        } else if self.state.phase == Phase::Open && is_waiting_for_agent {
+            let mut step = self.step();
+            self.dispatch(&mut step);
+            drop(self.commit(step));
+        }
+    }
+
+    /// Makes the first queued turn the active one.
+    fn pop_queue(&mut self) -> Result<()> {
+        let session_key = self.session_key;
+        let next =
+            self.shared.ledger.read(|db| crate::ledger::turn::next_queued(db, session_key))?;
+        let Some(record) = next else {
+            self.state.queued = 0;
+            return Ok(());
+        };
+        self.state.queued -= 1;
+        let turn = LiveTurn::of_record(&record);
+        let is_gated = match &turn.permission_mode {
+            Some(mode) => mode == GATED,
+            None => self.is_session_gated()?,
+        };
+        let turn_id = Arc::clone(&turn.turn_id);
+        self.state.turn = Some(turn);
+        let mut step = self.step();
+        let status = if is_gated { TurnStatus::WaitingForApproval } else { TurnStatus::InProgress };
+        step.change(move |tx| tx.set_turn_status(&turn_id, status));
+        if is_gated {
+            self.ask_gate(&mut step);
+        } else {
+            self.tell_start(None, &mut step);
+            self.dispatch(&mut step);
+        }
+        self.commit(step)
+    }
+
+    /// A turn that the agent began by itself.
+    pub(super) fn begin_turn(&mut self, source: TurnSource, step: &mut Step) {
+        if self.is_turn_active() {
+            return;
+        }
+        let request = TurnRequest::of_agent(source);
+        let turn_id = id::new("turn");
+        self.insert_turn(&turn_id, TurnStatus::InProgress, &request, step);
+        let mut turn = LiveTurn::of_request(&turn_id, request);
+        turn.is_dispatched = true;
+        turn.quiet_at = Some(Instant::now() + super::actor::AGENT_TURN_QUIET);
+        let id: Arc<str> = Arc::clone(&turn.turn_id);
+        self.state.turn = Some(turn);
+        step.change(move |tx| tx.set_turn_dispatched(&id));
+        self.tell_start(None, step);
+    }
+
+    pub(super) fn agent_turn_quiet(&mut self) {
+        self.command_in_step(Command::EndAgentTurn);
+    }
+
+    /// Gives the adapter a command in a step of its own.
+    pub(super) fn command_in_step(&mut self, command: Command) {
+        let mut step = self.step();
+        self.command(command, &mut step);
+        if self.commit(step).is_ok() {
+            self.after_output();
+        }
+    }
+
+    pub(super) fn command(&mut self, command: Command, step: &mut Step) {
+        let Some(mut adapter) = self.state.adapter.take() else { return };
+        let mut effects = Effects::default();
+        adapter.command(command, &mut effects);
+        self.apply_all(&mut effects, &mut adapter, step);
+        self.state.adapter = Some(adapter);
+    }
+
+    pub(super) fn turn_timed_out(&mut self) {
+        let Some(turn) = &mut self.state.turn else { return };
+        log::warn!("session {}: turn {} is over its time", self.session_id, turn.turn_id);
+        turn.timeout_at = None;
+        turn.interrupt_deadline = Some(Instant::now() + INTERRUPT_GRACE);
+        let turn_id = Arc::clone(&turn.turn_id);
+        let mut step = self.step();
+        let payload = json!({"reason": "turn_timeout"});
+        step.event(EventKind::TurnInterruptRequested, Some(turn_id), payload.to_string());
+        self.command(Command::Interrupt, &mut step);
+        drop(self.commit(step));
+    }
+
+    /// Asks the agent to end the turn; a queued or gated turn ends at once.
+    pub(super) fn interrupt(&mut self, turn_id: &str, answer: &Answer<()>) {
+        let outcome = self.try_interrupt(turn_id);
+        drop(answer.send(outcome));
+        self.start_next();
+    }
+
+    fn try_interrupt(&mut self, turn_id: &str) -> Result<()> {
+        self.ready_for_commands()?;
+        let session_id = Arc::clone(&self.session_id);
+        let record =
+            self.shared.ledger.read(|db| crate::ledger::turn::get(db, &session_id, turn_id))?;
+        let is_active = self.state.turn.as_ref().is_some_and(|turn| &*turn.turn_id == turn_id);
+        if record.status == TurnStatus::Queued.as_str() {
+            self.state.queued = self.state.queued.saturating_sub(1);
+            return self.end_waiting(&record);
+        }
+        if !is_active {
+            return Err(Error::new(
+                Code::Conflict,
+                format!("turn {turn_id} is not running: it is {}", record.status),
+            ));
+        }
+        let mut step = self.step();
+        let id: Arc<str> = Arc::from(turn_id);
+        step.event(EventKind::TurnInterruptRequested, Some(Arc::clone(&id)), "{}".to_owned());
+        step.change(move |tx| tx.set_interrupt_requested(&id));
+        let is_dispatched = match &mut self.state.turn {
+            Some(turn) => {
+                turn.is_interrupted = true;
+                turn.interrupt_deadline = Some(Instant::now() + INTERRUPT_GRACE);
+                turn.is_dispatched
+            }
+            None => false,
+        };
+        if is_dispatched {
+            self.command(Command::Interrupt, &mut step);
+        } else {
+            self.turn_ended(
+                TurnStatus::Interrupted,
+                Some("interrupted".to_owned()),
+                None,
+                &mut step,
+            );
+        }
+        self.commit(step)
+    }
+
+    fn end_waiting(&mut self, record: &TurnRecord) -> Result<()> {
+        let mut step = self.step();
+        let id: Arc<str> = Arc::from(record.id.as_str());
+        step.event(EventKind::TurnInterruptRequested, Some(Arc::clone(&id)), "{}".to_owned());
+        step.event(
+            EventKind::TurnInterrupted,
+            Some(Arc::clone(&id)),
+            end_payload(TurnStatus::Interrupted, None, None, None, Some("interrupted")),
+        );
+        step.change(move |tx| {
+            let stop_reason = Some("interrupted".to_owned());
+            let end = TurnEnd { stop_reason, ..TurnEnd::default() };
+            tx.end_turn(&id, TurnStatus::Interrupted, &end).map(|_ended| ())
+        });
+        self.commit(step)
+    }
+
+    /// The active turn is over: whatever is open ends with it.
+    pub(super) fn turn_ended(
+        &mut self,
+        status: TurnStatus,
+        stop_reason: Option<String>,
+        error: Option<AgentError>,
+        step: &mut Step,
+    ) {
+        let item_status = match status {
+            TurnStatus::Completed => ItemStatus::Completed,
+            TurnStatus::Failed => ItemStatus::Failed,
+            _ => ItemStatus::Interrupted,
+        };
+        self.complete_open_items(item_status, step);
+        self.withdraw_all("turn_ended", step);
+        if let Some(entries) = self.state.turn.as_mut().and_then(|turn| turn.plan.take()) {
+            let body = Map::from_iter([("entries".to_owned(), Value::from(entries))]);
+            self.whole_item(ItemType::Plan, body, step);
+        }
+        let Some(turn) = self.state.turn.take() else { return };
+        if let Some(usage) = &turn.usage {
+            self.add_usage(usage, step);
+        }
+        let assistant_text = (!turn.assistant_text.is_empty()).then_some(turn.assistant_text);
+        let payload = end_payload(
+            status,
+            turn.usage.as_ref(),
+            error.as_ref(),
+            assistant_text.as_deref(),
+            stop_reason.as_deref(),
+        );
+        let kind = match status {
+            TurnStatus::Completed => EventKind::TurnCompleted,
+            TurnStatus::Failed => EventKind::TurnFailed,
+            _ => EventKind::TurnInterrupted,
+        };
+        let turn_id = Arc::clone(&turn.turn_id);
+        let end = TurnEnd {
+            usage: turn.usage.as_ref().map(to_json),
+            error: error.as_ref().map(to_json),
+            stop_reason,
+            assistant_text,
+        };
+        let (session_key, session_id) = (self.session_key, Arc::clone(&self.session_id));
+        let last_error = end.error.clone();
+        let id = Arc::clone(&turn_id);
+        step.change(move |tx| {
+            tx.end_turn(&id, status, &end)?;
+            tx.set_agent_idle(session_key)?;
+            if last_error.is_some() {
+                let change = SessionChange { last_error, ..SessionChange::default() };
+                tx.change_session(&session_id, &change)?;
+            }
+            Ok(())
+        });
+        step.event(kind, Some(turn_id), payload);
+        if let Some(agent) = &mut self.state.agent {
+            agent.idle_since = Instant::now();
+        }
+    }
+
+    fn complete_open_items(&mut self, status: ItemStatus, step: &mut Step) {
+        let mut open: Vec<(String, Arc<str>)> = self
+            .state
+            .items
+            .iter()
+            .map(|(key, item)| (key.clone(), Arc::clone(&item.item_id)))
+            .collect();
+        // Ids are ordered by creation.
+        open.sort_by(|a, b| a.1.cmp(&b.1));
+        for (key, _) in open {
+            self.item_completed(&key, status, Map::new(), step);
+        }
+    }
+
+    /// Adds a turn's usage to the session's totals.
+    fn add_usage(&mut self, usage: &Usage, step: &mut Step) {
+        let total = &mut self.state.usage;
+        let sum = |into: &mut Option<i64>, new: Option<i64>| {
+            if let Some(new) = new {
+                *into = Some(into.unwrap_or(0) + new);
+            }
+        };
+        sum(&mut total.input_tokens, usage.input_tokens);
+        sum(&mut total.output_tokens, usage.output_tokens);
+        sum(&mut total.cached_input_tokens, usage.cached_input_tokens);
+        sum(&mut total.reasoning_tokens, usage.reasoning_tokens);
+        sum(&mut total.total_tokens, usage.total_tokens);
+        let latest = Usage {
+            context_used: usage.context_used,
+            context_window: usage.context_window,
+            cost_usd: usage.cost_usd,
+            ..Usage::default()
+        };
+        merge_usage(total, &latest);
+        let stored = Some(to_json(&*total));
+        let session_id = Arc::clone(&self.session_id);
+        step.change(move |tx| {
+            let change = SessionChange { usage: stored, ..SessionChange::default() };
+            tx.change_session(&session_id, &change)
+        });
+    }
+
+    /// The agent died: a turn that it was told of ends, with what it has said so far.
+    pub(super) fn end_turn_without_agent(&mut self, error: &AgentError, step: &mut Step) {
+        let Some(turn) = &self.state.turn else { return };
+        if !turn.is_dispatched {
+            return;
+        }
+        let status = turn.end_without_agent();
+        let turn_id = Arc::clone(&turn.turn_id);
+        self.withdraw_all("agent_gone", step);
+        if status == TurnStatus::Failed {
+            let payload = json!({"error": error.message, "code": error.code});
+            step.event(EventKind::ProviderError, Some(turn_id), payload.to_string());
+        }
+        let error = (status == TurnStatus::Failed).then(|| error.clone());
+        self.turn_ended(status, Some("agent_exited".to_owned()), error, step);
+    }
+
+    /// The decision of an expired gate, and of a declined one.
+    pub(super) fn end_gated(&mut self, status: ApprovalStatus, step: &mut Step) {
+        let source = match status {
+            ApprovalStatus::Expired => "approval.expired",
+            _ => "approval.declined",
+        };
+        if let Some(turn) = &mut self.state.turn {
+            turn.gate = None;
+        }
+        self.turn_ended(TurnStatus::Interrupted, Some(source.to_owned()), None, step);
+    }
+}
+
+/// The permission mode in which a person lets each turn through.
+const GATED: &str = "require_approval";
+
+/// The payload of a terminal event.
+pub(super) fn end_payload(
+    status: TurnStatus,
+    usage: Option<&Usage>,
+    error: Option<&AgentError>,
+    assistant_text: Option<&str>,
+    stop_reason: Option<&str>,
+) -> String {
+    json!({
+        "status": status.as_str(),
+        "usage": usage,
+        "error": error,
+        "assistant_text": assistant_text,
+        "stop_reason": stop_reason,
+    })
+    .to_string()
+}
+
+impl LiveTurn {
+    fn of_request(turn_id: &str, request: TurnRequest) -> LiveTurn {
+        LiveTurn {
+            turn_id: Arc::from(turn_id),
+            source: request.source,
+            is_dispatched: false,
+            gate: None,
+            input: request.input,
+            model: request.model,
+            mode: request.mode,
+            reasoning_level: request.reasoning_level,
+            permission_mode: request.permission_mode,
+            assistant_text: String::new(),
+            usage: None,
+            plan: None,
+            interrupt_deadline: None,
+            is_interrupted: false,
+            timeout_at: None,
+            quiet_at: None,
+        }
+    }
+
+    pub(super) fn of_record(record: &TurnRecord) -> LiveTurn {
+        let request = TurnRequest {
+            input: serde_json::from_str(record.input.get()).unwrap_or_default(),
+            source: TurnSource::parse(&record.source).unwrap_or(TurnSource::User),
+            when: When::Now,
+            expected_turn_id: None,
+            model: record.model.clone(),
+            mode: record.mode.clone(),
+            reasoning_level: record.reasoning_level.clone(),
+            permission_mode: record.permission_mode.clone(),
+            idempotency: None,
+        };
+        let mut turn = LiveTurn::of_request(&record.id, request);
+        turn.is_dispatched = record.is_dispatched;
+        turn
+    }
+
+    /// One more message of the assistant; messages are parted by a blank line. Keeps the end, where the answer is.
+    pub(super) fn add_assistant_text(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        if !self.assistant_text.is_empty() {
+            self.assistant_text.push_str("\n\n");
+        }
+        self.assistant_text.push_str(text);
+        let excess = self.assistant_text.len().saturating_sub(limits::ASSISTANT_TEXT_BYTES);
+        let cut = self.assistant_text.ceil_char_boundary(excess);
+        self.assistant_text.drain(..cut);
+    }
+}
+
+impl TurnRequest {
+    fn of_agent(source: TurnSource) -> TurnRequest {
+        TurnRequest {
+            input: Vec::new(),
+            source,
+            when: When::Now,
+            expected_turn_id: None,
+            model: None,
+            mode: None,
+            reasoning_level: None,
+            permission_mode: None,
+            idempotency: None,
+        }
+    }
+}
