@@ -329,8 +329,10 @@ impl Sessions {
         let (done, joined) = crossbeam_channel::bounded::<()>(0);
         let retired = std::mem::take(&mut self.shared.lock().retired);
         let waiter = thread::spawn("sessions-join", move || {
-            for (_, handle) in handles {
-                drop(handle);
+            for (_, Handle { commands, thread }) in handles {
+                // The inbox stays open until its thread has ended by itself.
+                thread.map(Thread::join);
+                drop(commands);
             }
             drop(retired);
             drop(done);
