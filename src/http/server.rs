@@ -27,8 +27,9 @@ const BACKLOG: i32 = 1024;
 /// nothing tells us when it is there again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Refused connections that are kept half closed for a while, the oldest making room for the next,
-/// so that the client reads its 503 instead of the reset that follows a close over unread bytes.
+/// Refused connections that are kept half closed until the next ones need their place, an `accept`
+/// fails, or the server stops; so that the client reads its 503 instead of the reset that follows a
+/// close over unread bytes.
 const REFUSED_KEPT_MAX: usize = 16;
 
 /// What threads get, after the grace, to see that their socket is gone.
