@@ -264,7 +264,7 @@ impl Api {
             None => name == "localhost",
         };
         let public = self.config.public_base_url.as_deref().map(url_host).unwrap_or_default();
-        let is_named = self.config.allowed_hosts.iter().any(|allowed| *allowed == name);
+        let is_named = self.config.allowed_hosts.contains(&name);
         if is_here || is_named || (!public.is_empty() && public == name) || host.is_empty() {
             return Ok(());
         }

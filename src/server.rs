@@ -62,7 +62,7 @@ impl Server {
         restrict(&config.sqlite_path)?;
         let config = Arc::new(config);
         let sessions = Sessions::new(Arc::clone(&config), ledger.clone(), sidecars);
-        ledger.write(|tx| tell_start(tx))?;
+        ledger.write(tell_start)?;
         let api = Arc::new(Api {
             config: Arc::clone(&config),
             ledger: ledger.clone(),

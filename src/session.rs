@@ -252,8 +252,12 @@ impl Sessions {
     pub fn decide(&self, session_id: &str, approval_id: &str, decision: Decision) -> Result<()> {
         let reservation = self.room_for(session_id)?;
         let approval_id = approval_id.to_owned();
-        drop(reservation);
-        self.call(session_id, |answer| Command::Decide { approval_id, decision, answer })
+        self.call(session_id, |answer| Command::Decide {
+            approval_id,
+            decision,
+            reservation,
+            answer,
+        })
     }
 
     /// Wakes the agent of a session, or tries again to open one that has failed.
@@ -420,7 +424,7 @@ fn over(session_id: &str) -> Error {
 impl Shared {
     fn provider(&self, name: &str) -> Provider {
         // A provider may have left the configuration while sessions of it are in the ledger.
-        self.config.providers.get(name).cloned().unwrap_or_else(|| Provider::gone())
+        self.config.providers.get(name).cloned().unwrap_or_else(Provider::gone)
     }
 
     fn keepers_dir(&self) -> PathBuf {

@@ -67,10 +67,7 @@ fn filter(call: &Call) -> Result<EventFilter> {
 
 fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
     let filter = filter(call)?;
-    let descending = match call.one_of("order", &["asc", "desc"])? {
-        Some("desc") => true,
-        _ => false,
-    };
+    let descending = call.one_of("order", &["asc", "desc"])? == Some("desc");
     let limit = match (call.limit(500)?, scope_key) {
         (0, Some(_)) => 1,
         (limit, _) => limit,

@@ -118,7 +118,8 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
 fn mcp_server(place: usize, mut server: Value) -> Result<Value> {
     let wrong = |what: &str| Error::bad_request(format!("mcp_servers[{place}]: {what}"));
     let fields = server.as_object_mut().ok_or_else(|| wrong("must be an object"))?;
-    if !fields.get("name").is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty())) {
+    let name = fields.get("name").and_then(Value::as_str).unwrap_or_default();
+    if name.is_empty() {
         return Err(wrong("name is missing"));
     }
     let has = |name: &str| fields.get(name).is_some_and(Value::is_string);

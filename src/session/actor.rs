@@ -7,7 +7,7 @@
 
 use super::agent::Agent;
 use super::capacity::Reservation;
-use super::step::Step;
+use super::step::{Afterwards, Step};
 use super::terminal::Terminals;
 use super::{Shared, apply, load};
 use crate::error::{Code, Error, Result};
@@ -43,6 +43,7 @@ pub(super) enum Command {
     Decide {
         approval_id: String,
         decision: Decision,
+        reservation: Option<Reservation>,
         answer: Answer<()>,
     },
     Close {
@@ -146,8 +147,8 @@ pub(super) struct State {
     pub again: Effects,
     /// Who waits for the agent to be ready.
     pub openers: Vec<Answer<()>>,
-    /// Who waits for the agent's process tree to be gone, and with what.
-    pub closers: Vec<Box<dyn FnOnce(&Actor) + Send>>,
+    /// Who waits for the agent's process tree to be gone, and for that to be in the ledger.
+    pub closers: Vec<Afterwards>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,7 +302,8 @@ impl Actor {
                 self.start_turn(*request, reservation, &answer);
             }
             Command::Interrupt { turn_id, answer } => self.interrupt(&turn_id, &answer),
-            Command::Decide { approval_id, decision, answer } => {
+            Command::Decide { approval_id, decision, reservation, answer } => {
+                self.keep(reservation);
                 self.decide(&approval_id, decision, &answer);
             }
             Command::Close { reason, answer } => self.close(reason, answer),

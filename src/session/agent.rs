@@ -426,11 +426,11 @@ impl Actor {
         if phase == Phase::Over || why == Some(Stop::Close) {
             self.state.phase = Phase::Over;
         } else if matches!(phase, Phase::Opening { .. }) {
-            self.opening_died(phase, &error, exit.lost, step);
+            let was_starting = agent.is_adopted && exit.lost;
+            self.opening_died(phase, &error, was_starting, step);
         }
-        let closers = std::mem::take(&mut self.state.closers);
-        for closer in closers {
-            closer(self);
+        for closer in std::mem::take(&mut self.state.closers) {
+            step.afterwards(closer);
         }
     }
 
@@ -499,7 +499,7 @@ impl Actor {
         }
         self.state.phase = Phase::Stopping { deadline: now + SLEEP_GRACE, why: Stop::Sleep };
         if let Some(answer) = answer {
-            self.state.closers.push(Box::new(move |_| drop(answer.send(Ok(true)))));
+            self.state.closers.push(Box::new(move || drop(answer.send(Ok(true)))));
         }
     }
 

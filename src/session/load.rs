@@ -28,15 +28,17 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
     let (state, private, again) = ledger.read(|db| {
         let private = session::get_private(db, &session_id)?;
         let key = private.session_key;
-        let mut state = State::default();
-        state.title = private.title.clone();
-        state.usage = private
-            .usage
-            .as_deref()
-            .and_then(|usage| serde_json::from_str(usage).ok())
-            .unwrap_or_default();
         let queued = TurnStatus::Queued.as_str();
-        state.queued = turn::list(db, key, Some(queued), None, limits::QUEUED_TURNS)?.len();
+        let mut state = State {
+            title: private.title.clone(),
+            usage: private
+                .usage
+                .as_deref()
+                .and_then(|usage| serde_json::from_str(usage).ok())
+                .unwrap_or_default(),
+            queued: turn::list(db, key, Some(queued), None, limits::QUEUED_TURNS)?.len(),
+            ..State::default()
+        };
         let scope_key = event::scope_key(db, ScopeKind::Session, &session_id)?;
         if let Some(record) = turn::active(db, key)? {
             load_turn(db, &mut state, &record, key, scope_key)?;

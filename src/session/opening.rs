@@ -55,12 +55,12 @@ impl Actor {
         &mut self,
         phase: Phase,
         error: &AgentError,
-        is_lost: bool,
+        was_starting: bool,
         step: &mut Step,
     ) {
         let is_resume = matches!(phase, Phase::Opening { is_resume: true, .. });
         let is_told = self.state.turn.as_ref().is_some_and(|turn| turn.gate.is_none());
-        if is_lost && (is_told || !self.state.openers.is_empty()) {
+        if was_starting && (is_told || !self.state.openers.is_empty()) {
             // The server was killed between writing down that it starts an agent and starting it: start it now.
             return;
         }
@@ -172,6 +172,6 @@ impl Actor {
             return;
         }
         self.end_agent(Stop::Close);
-        self.state.closers.push(Box::new(move |_| drop(answer.send(Ok(())))));
+        self.state.closers.push(Box::new(move || drop(answer.send(Ok(())))));
     }
 }

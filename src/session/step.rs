@@ -14,7 +14,8 @@ use serde_json::json;
 use std::sync::Arc;
 
 type Change = Box<dyn FnOnce(&mut Tx<'_>) -> Result<()> + Send>;
-type Afterwards = Box<dyn FnOnce() + Send>;
+/// What is done once a step is committed.
+pub(super) type Afterwards = Box<dyn FnOnce() + Send>;
 
 /// See the module's text.
 pub(super) struct Step {
