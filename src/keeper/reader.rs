@@ -8,7 +8,7 @@
 //! the next look gives the same answer.
 
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,9 @@ impl<S: FnMut(FromKeeper)> Reader<S> {
                 Ok(Some(Reply::Bye { reason })) if reason == BYE_REPLACED => return End::Replaced,
                 Ok(Some(Reply::Bye { reason })) => return End::Fault(reason),
                 Ok(None) => return End::Silent,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return End::Fault("the keeper does not answer".into());
+                }
                 Err(error) => return End::Fault(error.to_string()),
             }
         }
