@@ -5,7 +5,8 @@
 //! compressed bodies: none of the agents sends one, and one that did gets a 415.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -15,6 +16,8 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 /// The most bytes of a body. Agents send their whole history with each request, images too.
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long each read may take once the client was told off.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// A request.
 #[derive(Debug)]
@@ -186,6 +189,15 @@ pub fn write_chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
 /// Ends a stream.
 pub fn end_stream(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"0\r\n\r\n")
+}
+
+/// Leaves a client in the middle of its request: reads on for a moment without keeping anything,
+/// since closing over unread bytes would take the answer back from under it.
+pub fn leave(reader: &mut BufReader<TcpStream>) -> io::Result<()> {
+    reader.get_ref().shutdown(Shutdown::Write)?;
+    reader.get_ref().set_read_timeout(Some(LEAVE_MAX))?;
+    io::copy(&mut reader.by_ref().take(BODY_BYTES_MAX as u64), &mut io::sink())?;
+    Ok(())
 }
 
 fn reason(status: u16) -> &'static str {

@@ -11,8 +11,11 @@
 //! - [`plan`] decides, from the [`directive`]s of a conversation, with the tools of [`tool`];
 //! - [`speech`] cuts texts into deltas, [`reply`] is what an answer looks like.
 //!
+//! [`agents`] tells how the real agents are started against it.
+//!
 //! It runs as the program `mock-model`, or inside a test by [`Mock::start`].
 
+pub mod agents;
 pub mod conversation;
 pub mod dialect;
 pub mod directive;

@@ -28,6 +28,8 @@ use crate::speech::Wait;
 const IDLE_MAX: Duration = Duration::from_secs(600);
 /// How long a client may take to read what is written.
 const WRITE_MAX: Duration = Duration::from_secs(30);
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How many connections there may be at a time. One more is closed at once.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -140,11 +142,15 @@ fn accept(listener: &TcpListener, shared: &Shared) {
             if shared.gate.has_ended() {
                 return;
             }
-            if let Ok(stream) = stream
-                && shared.enter(number, &stream)
-                && start(scope, number, stream, shared).is_err()
-            {
-                shared.connections().remove(&number);
+            match stream {
+                Ok(stream) if shared.enter(number, &stream) => {
+                    if start(scope, number, stream, shared).is_err() {
+                        shared.connections().remove(&number);
+                    }
+                }
+                Ok(_) => {}
+                // Most likely there are no descriptors; asking again at once would only spin.
+                Err(_) => shared.gate.pause(ACCEPT_PAUSE),
             }
         }
     });
@@ -170,7 +176,17 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE_MAX))?;
     stream.set_write_timeout(Some(WRITE_MAX))?;
     let mut reader = BufReader::new(stream.try_clone()?);
-    while let Some(request) = http::read(&mut reader)? {
+    loop {
+        let request = match http::read(&mut reader) {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let body = json!({ "error": { "message": format!("mock: {error}") } });
+                http::write_json(&mut stream, 400, &body, false)?;
+                return http::leave(&mut reader);
+            }
+            Err(error) => return Err(error),
+        };
         let openings = shared.gate.openings();
         let reply = answer(&request, shared);
         play(&mut stream, &request, reply, openings, shared)?;
@@ -178,7 +194,6 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Finds the reply and writes the journal. The mind is locked for the thinking only.
