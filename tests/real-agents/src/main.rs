@@ -1,0 +1,132 @@
+//! Real agents through the real server: agent × scenario, as a matrix.
+//!
+//! For each installed agent a server of its own is started, with the agent's own program, against a mock model on
+//! loopback. Two agents run at a time, each on a thread of its own; `main` joins them. Exit code 0 when every cell is as
+//! expected, 1 when one is not, 2 for wrong use. `--write FILE` keeps the matrix. It installs nothing:
+//! `scripts/real-agents.sh` does.
+
+mod echo;
+mod scenario;
+
+use gooselake_harness::thread;
+use gooselake_mock_model::agents;
+use scenario::{Outcome, SCENARIOS};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Agents that are driven side by side: one for each core of a small machine.
+const SIDE_BY_SIDE: usize = 2;
+
+/// One agent's row: its name and a cell for each scenario.
+type Row = (&'static str, Vec<Outcome>);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut write_to = None;
+    let mut wanted = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            echo::ARGUMENT => return echo::serve(),
+            "--write" => write_to = rest.next().map(PathBuf::from),
+            name => wanted.push(name.to_owned()),
+        }
+    }
+    let Some(root) = agents::root() else { return fail("there is no HOME to look for agents in") };
+    let installed = agents::installed(&root);
+    let unknown = wanted.iter().find(|name| !installed.contains(&name.as_str()));
+    if let Some(name) = unknown {
+        return fail(&format!("the agent {name} is not installed; run scripts/real-agents.sh"));
+    }
+    let names: Vec<&'static str> = installed
+        .into_iter()
+        .filter(|name| {
+            // The older codex line is driven only when it is asked for: it is the same agent twice.
+            if wanted.is_empty() {
+                *name != "zed-codex-acp"
+            } else {
+                wanted.iter().any(|wanted| wanted == name)
+            }
+        })
+        .collect();
+    if names.is_empty() {
+        return fail("no real agent is installed; run scripts/real-agents.sh");
+    }
+    let rows = drive(&names, &root);
+    let matrix = matrix(&rows);
+    say(&matrix);
+    if let Some(path) = write_to
+        && let Err(error) = std::fs::write(&path, &matrix)
+    {
+        return fail(&format!("{}: {error}", path.display()));
+    }
+    let cells = || rows.iter().flat_map(|(_, cells)| cells);
+    let failed = cells().filter(|outcome| matches!(outcome, Outcome::Wrong(_))).count();
+    let passed = cells().filter(|outcome| matches!(outcome, Outcome::Right(_))).count();
+    say(&format!("{passed} passed, {failed} failed\n"));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn drive(names: &[&'static str], root: &std::path::Path) -> Vec<Row> {
+    let queue = Arc::new(Mutex::new(names.to_vec()));
+    let rows = Arc::new(Mutex::new(Vec::new()));
+    let workers: Vec<_> = (0..SIDE_BY_SIDE)
+        .map(|number| {
+            let (queue, rows, root) = (Arc::clone(&queue), Arc::clone(&rows), root.to_owned());
+            thread::spawn(&format!("agents-{number}"), move || {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let Some(name) = next else { return };
+                    let cells = scenario::run_all(name, &root, &|line| say(line));
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push((name, cells));
+                }
+            })
+            .expect("a thread for each core can be had")
+        })
+        .collect();
+    for worker in workers {
+        worker.join();
+    }
+    let mut rows = std::mem::take(&mut *rows.lock().unwrap_or_else(PoisonError::into_inner));
+    rows.sort_by_key(|(name, _): &Row| *name);
+    rows
+}
+
+/// The matrix as Markdown.
+fn matrix(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "# Real agents through the server\n\nMade by `make test-real`: each cell is one run of the named agent, at the version in\n`testdata/real-agents.txt`, through the built server against the mock model.\n\n| agent |",
+    );
+    for (name, _) in SCENARIOS {
+        write!(text, " {name} |").expect("a String takes all");
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---|".repeat(SCENARIOS.len()));
+    text.push('\n');
+    for (name, cells) in rows {
+        write!(text, "| {name} |").expect("a String takes all");
+        for cell in cells {
+            let (mark, told) = match cell {
+                Outcome::Right(told) => ("yes", told),
+                Outcome::Wrong(told) => ("NO", told),
+            };
+            write!(text, " {mark}: {} |", told.replace('|', "/")).expect("a String takes all");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn say(text: &str) {
+    let mut out = std::io::stdout();
+    drop(out.write_all(text.as_bytes()));
+    drop(out.flush());
+}
+
+fn fail(text: &str) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "real-agents: {text}"));
+    ExitCode::from(2)
+}
