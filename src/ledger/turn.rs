@@ -209,9 +209,9 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The agent is told of the turn in this transaction.
-    pub fn set_turn_dispatched(&mut self, turn_id: &str) -> Result<()> {
-        let now_ms = self.now_ms();
+    /// The agent is told of the turn in this transaction; or it turned out that it never was.
+    pub fn set_turn_dispatched(&mut self, turn_id: &str, is_dispatched: bool) -> Result<()> {
+        let now_ms = is_dispatched.then_some(self.now_ms());
         self.connection()
             .prepare_cached("UPDATE turn SET dispatched_at = ?2 WHERE turn_id = ?1")?
             .execute(params![turn_id, now_ms])?;

@@ -186,6 +186,8 @@ pub(super) struct LiveTurn {
     pub turn_id: Arc<str>,
     pub source: TurnSource,
     pub is_dispatched: bool,
+    /// Where in the agent's stdin the bytes that tell it of the turn begin; None when another server sent them.
+    pub told_at: Option<i64>,
     /// The gate's approval while nobody has let the turn through.
     pub gate: Option<String>,
     pub input: Vec<Input>,

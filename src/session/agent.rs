@@ -119,6 +119,11 @@ impl Agent {
         }
     }
 
+    /// Where the next byte for stdin goes, behind what the step already has for it.
+    pub(super) fn stdin_end(&self, step: &Step) -> i64 {
+        self.offsets.stdin + i64::try_from(step.stdin.len()).unwrap_or(0)
+    }
+
     /// Sends what was not sent yet. What the keeper can not hold now is sent when the agent has read some.
     fn send_unsent(&mut self) {
         let (true, Some(keeper)) = (self.is_attached, &self.keeper) else { return };
@@ -412,7 +417,17 @@ impl Actor {
         });
         step.event(kind, None, payload.to_string());
         let error = exit_error(exit, &stderr_tail, why);
-        self.end_turn_without_agent(&error, step);
+        let is_untold = |at: i64| agent.sent <= at && agent.accepted <= at;
+        match &mut self.state.turn {
+            // The agent was gone before a byte of the turn had left this server: a new one is told.
+            Some(turn) if turn.told_at.is_some_and(is_untold) && !turn.is_interrupted => {
+                turn.is_dispatched = false;
+                turn.told_at = None;
+                let turn_id = Arc::clone(&turn.turn_id);
+                step.change(move |tx| tx.set_turn_dispatched(&turn_id, false));
+            }
+            _ => self.end_turn_without_agent(&error, step),
+        }
         let session_key = self.session_key;
         step.change(move |tx| tx.delete_agent(session_key));
         let dir = self.shared.keeper_dir(&agent.child_id);

@@ -220,6 +220,7 @@ impl Actor {
             return;
         }
         turn.is_dispatched = true;
+        turn.told_at = self.state.agent.as_ref().map(|agent| agent.stdin_end(step));
         let timeout = self.shared.provider(&self.provider).turn_timeout;
         turn.timeout_at = timeout.map(|timeout| Instant::now() + timeout);
         let command = Command::StartTurn {
@@ -233,7 +234,7 @@ impl Actor {
         let turn_id = Arc::clone(&turn.turn_id);
         let mut effects = Effects::default();
         adapter.command(command, &mut effects);
-        step.change(move |tx| tx.set_turn_dispatched(&turn_id));
+        step.change(move |tx| tx.set_turn_dispatched(&turn_id, true));
         self.apply_all(&mut effects, &mut adapter, step);
         self.state.adapter = Some(adapter);
     }
@@ -303,7 +304,7 @@ impl Actor {
         turn.quiet_at = Some(Instant::now() + super::actor::AGENT_TURN_QUIET);
         let id: Arc<str> = Arc::clone(&turn.turn_id);
         self.state.turn = Some(turn);
-        step.change(move |tx| tx.set_turn_dispatched(&id));
+        step.change(move |tx| tx.set_turn_dispatched(&id, true));
         self.tell_start(None, step);
     }
 
@@ -566,6 +567,7 @@ impl LiveTurn {
             turn_id: Arc::from(turn_id),
             source: request.source,
             is_dispatched: false,
+            told_at: None,
             gate: None,
             input: request.input,
             model: request.model,
