@@ -78,7 +78,9 @@ impl Holder {
         }
         if ready.told_to_end {
             let times = self.signals.take_end();
-            self.told_to_end(times);
+            if times > 0 {
+                self.told_to_end(times);
+            }
         }
         // What the old connection brought comes before the new one that replaces it: it may be a
         // STOP.

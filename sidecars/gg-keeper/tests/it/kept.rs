@@ -93,7 +93,8 @@ impl Kept {
     /// The next frame; None at the end of the connection. Output is collected, and checked to have
     /// no gap.
     pub(crate) fn read(&mut self) -> Option<Reply> {
-        let reply = Reply::read(&mut self.socket).expect("a reply before the deadline");
+        let reply = Reply::read(&mut self.socket);
+        let reply = reply.unwrap_or_else(|error| panic!("no reply before the deadline: {error}"));
         match &reply {
             Some(Reply::Output { stream, offset, bytes }) => {
                 let next = &mut self.next[stream.index()];
@@ -189,6 +190,12 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a failed test would otherwise take with it.
+            for name in ["exit", "keeper.log"] {
+                eprintln!("{name}: {:?}", fs::read_to_string(self.dir.join(name)));
+            }
+        }
         let swept = tree::sweep(&self.spec.child_id, DEADLINE);
         // The keeper of a test has no mark. It may have ended long ago.
         drop(self.keeper.kill());

@@ -1,7 +1,7 @@
 //! The built keeper, with real children, seen from outside: over its socket, in its folder and in
 //! `/proc`.
 
-#![allow(clippy::unwrap_used, reason = "this whole package is tests; a failure is a panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "all of it is tests")]
 
 mod input;
 mod kept;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use gg_keeper::exit::StoppedBy;
+use gg_keeper::exit::{Exit, StoppedBy};
 use gg_keeper::journal::Remains;
 use gg_keeper::protocol::{JournalPolicy, Policy, Request, Spec};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -107,6 +107,8 @@ fn a_drop_oldest_journal_never_holds_the_child_up_and_keeps_the_end() {
     kept.hello();
     kept.hang_up();
     kept.wait_keeper();
+    let exit = Exit::read(&kept.dir).unwrap().unwrap();
+    assert_eq!((exit.code, exit.stopped_by), (Some(0), StoppedBy::Child), "nobody stopped it");
     let mut remains = Remains::open(&kept.dir, "stdout").unwrap();
     assert_eq!(remains.end(), 200 * MIB);
     assert!(kept.journal_bytes("stdout") <= 4 * MIB);
@@ -167,7 +169,7 @@ fn a_server_that_does_not_read_holds_nobody_up() {
     kept.send(&Request::Stop { grace_ms: 10_000 });
     kept.wait_keeper();
     assert_eq!(kept.living(), []);
-    assert!(gg_keeper::exit::Exit::read(&kept.dir).unwrap().is_some());
+    assert!(Exit::read(&kept.dir).unwrap().is_some());
 }
 
 #[test]
