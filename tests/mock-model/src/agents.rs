@@ -234,7 +234,10 @@ fn gemini(place: &Place<'_>) -> io::Result<Profile> {
 }
 
 fn opencode(place: &Place<'_>) -> io::Result<Profile> {
-    let model = |name: &str, context: u32| json!({ "name": name, "limit": { "context": context, "output": 8000 } });
+    let model = |name: &str, context: u32| {
+        let limit = json!({ "context": context, "output": 8000 });
+        json!({ "name": name, "limit": limit })
+    };
     let config = json!({
         "$schema": "https://opencode.ai/config.json",
         "model": "mock/mock-model", "small_model": "mock/mock-model",

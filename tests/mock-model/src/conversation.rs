@@ -77,14 +77,17 @@ impl Conversation {
         });
     }
 
-    /// The place of the last user text that has a directive. An agent's reminder is never one, even
-    /// when it quotes the user.
-    pub fn last_order(&self) -> Option<usize> {
-        self.entries.iter().rposition(|entry| match entry {
-            Entry::User(text) => {
-                !text.trim_start().starts_with("<system-reminder>") && !directives(text).is_empty()
+    /// The last user text that has a directive, with what came before and after it. An agent's
+    /// reminder is never one, even when it quotes the user.
+    pub fn last_order(&self) -> Option<(&[Entry], &str, &[Entry])> {
+        self.entries.iter().enumerate().rev().find_map(|(place, entry)| match entry {
+            Entry::User(text)
+                if !text.trim_start().starts_with("<system-reminder>")
+                    && !directives(text).is_empty() =>
+            {
+                Some((&self.entries[..place], text.as_str(), &self.entries[place + 1..]))
             }
-            _ => false,
+            _ => None,
         })
     }
 }

@@ -20,17 +20,16 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Some(arguments) = parse(std::env::args().skip(1)) else {
-        return ended(writeln!(io::stderr(), "{USAGE}"), 2);
+        drop(writeln!(io::stderr(), "{USAGE}"));
+        return ExitCode::from(2);
     };
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ended(writeln!(io::stderr(), "mock-model: {error}"), 1),
+        Err(error) => {
+            drop(writeln!(io::stderr(), "mock-model: {error}"));
+            ExitCode::from(1)
+        }
     }
-}
-
-/// The exit code, whether or not there was somebody to tell why.
-fn ended(_told: io::Result<()>, code: u8) -> ExitCode {
-    ExitCode::from(code)
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {

@@ -123,11 +123,7 @@ impl Plan {
 
 /// Decides what a request is answered with.
 pub fn plan(conversation: &Conversation, memory: &mut Memory) -> Plan {
-    let Some(order) = conversation.last_order() else {
-        return Plan::say("mock: no directive");
-    };
-    let (before, rest) = conversation.entries.split_at(order);
-    let (Some(Entry::User(text)), after) = (rest.first(), &rest[1..]) else {
+    let Some((before, text, after)) = conversation.last_order() else {
         return Plan::say("mock: no directive");
     };
     let progress = Progress::of(after);

@@ -65,9 +65,14 @@ pub fn data(data: &Value) -> Step {
     Step::Frame(format!("data: {data}\n\n"))
 }
 
+/// A wait long enough for what was sent to have been read by itself.
+pub fn silence() -> Step {
+    Step::Wait(Wait::Time(BREAK_PAUSE))
+}
+
 /// The steps by which a stream breaks off with its connection.
 pub fn break_off() -> [Step; 2] {
-    [Step::Wait(Wait::Time(BREAK_PAUSE)), Step::HangUp]
+    [silence(), Step::HangUp]
 }
 
 /// A text cut into parts of at most `bytes` bytes, never inside a character.

@@ -1,9 +1,9 @@
 //! The server: sockets in, replies out.
 //!
-//! Owns: the listener on loopback, one thread that accepts, and one thread per connection. Promises:
-//! a dropped [`Mock`] has ended its threads and closed its sockets; nothing is read or written
-//! without a deadline. The accepting thread ends when the gate says so (it is woken by a connection
-//! of our own), a connection's thread when its socket closes, which [`Mock`] forces at the end.
+//! Owns: the listener on loopback, one thread that accepts, and one thread per connection.
+//! Promises: a dropped [`Mock`] has ended its threads and closed its sockets; nothing is read or
+//! written without a deadline. The accepting thread ends when the gate says so (it is woken by a
+//! connection of our own), a connection's thread when its socket closes, which [`Mock`] forces.
 //! Deliberately decides nothing: the dialects make replies, this file plays them.
 
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! One story for every real agent: its profile leads it to the mock, and it asks before it acts.
 //!
-//! It runs when `GG_REAL_AGENTS_ROOT` names an installation (see `scripts/real-agents.sh`), and then
-//! fails when an agent is missing; without the variable there is nothing to run against. What does
-//! not need the programs is tested always.
+//! It runs when `GG_REAL_AGENTS_ROOT` names an installation (see `scripts/real-agents.sh`), and
+//! then fails when an agent is missing; without the variable there is nothing to run against. What
+//! does not need the programs is tested always.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the whole file is a test")]
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Question, items, text_of, word};
 use crate::conversation::{Conversation, Entry, Tool};
 use crate::plan::{Act, Failure, Plan};
-use crate::reply::{Ids, Reply, Step, break_off, data};
+use crate::reply::{Ids, Reply, Step, break_off, data, silence};
 use crate::speech::{Beat, beats, text_of as speech_text, waits_of};
 
 /// Reads a request's body.
@@ -92,7 +92,9 @@ pub fn reply(question: &Question, plan: &Plan, ids: &mut Ids) -> Reply {
         steps.push(data(&with(&frame, json!([{ "text": "half an " }]), None)));
         match failure {
             Failure::Drop => steps.extend(break_off()),
-            _ => steps.push(data(&error(500))),
+            // The CLI knows an error in the middle of a stream by its coming bare, not as an
+            // event, and in a read of its own.
+            _ => steps.extend([silence(), Step::Frame(error(500).to_string())]),
         }
         return Reply::Stream(steps);
     }
@@ -229,6 +231,9 @@ mod tests {
         };
         assert_eq!(body["error"]["status"], "RESOURCE_EXHAUSTED");
         assert_eq!(asked("FAIL context", true).status(), 400);
+        let Reply::Stream(steps) = asked("FAIL stream", true) else { panic!("no stream") };
+        let Some(Step::Frame(bare)) = steps.last() else { panic!("no frame: {steps:?}") };
+        assert!(bare.starts_with("{\"error\""), "{bare}");
         let Reply::Stream(steps) = asked("FAIL drop", true) else { panic!("no stream") };
         assert_eq!(steps.last(), Some(&Step::HangUp));
     }

@@ -3,8 +3,8 @@
 //! Owns: `POST …/responses`, with and without a stream, also in the form that Codex uses with its
 //! newer models: the tools travel as an input item (`additional_tools`) instead of in the body, and
 //! the only one that counts is `exec`, which runs a script; `script` writes that. Pure.
-//! Deliberately keeps no state: `store` and `previous_response_id` are not followed, Codex sends the
-//! whole conversation each time.
+//! Deliberately keeps no state: `store` and `previous_response_id` are not followed, Codex sends
+//! the whole conversation each time.
 
 mod script;
 

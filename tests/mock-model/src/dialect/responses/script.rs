@@ -27,7 +27,8 @@ pub(super) fn script(calls: &[Call]) -> String {
     let calls: Vec<String> = calls.iter().map(call).collect();
     format!(
         r#"const own = {own};
-const find = (name) => own.includes(name) ? name : ALL_TOOLS.map((t) => t.name).find((n) => n.includes(name));
+const all = () => ALL_TOOLS.map((tool) => tool.name);
+const find = (name) => own.includes(name) ? name : all().find((full) => full.includes(name));
 const show = (r) => typeof r === "string" ? r
   : Array.isArray(r?.content) ? r.content.map((c) => c.text ?? "").join("")
   : r?.output ?? JSON.stringify(r);

@@ -42,7 +42,9 @@ fn shell() -> Value {
 /// Codex's newer form: no tools in the body, a namespace with a script tool in the input.
 fn script_body(text: &str) -> Value {
     let tools = json!([
-        { "type": "custom", "name": "exec" }, { "type": "function", "name": "request_user_input" }]);
+        { "type": "custom", "name": "exec" },
+        { "type": "function", "name": "request_user_input" },
+    ]);
     json!({ "model": "m", "stream": false, "input": [
         { "type": "additional_tools", "tools": [
             { "type": "namespace", "name": "functions", "tools": tools }] },
