@@ -1,11 +1,11 @@
 # The commands that people type. `make` alone lists them.
 #
-# They need Rust (rustup reads no toolchain file: any stable >= 1.95), a C compiler (SQLite is built from source) and,
-# for run and demo, curl. Nothing is installed and nothing outside this folder and the data folder is touched.
+# They need Rust (stable, 1.95 or newer), a C compiler (SQLite is built from source) and, for demo and the lines that run
+# prints, curl. Nothing is installed and nothing outside this folder and the data folder is touched.
 
-# The server and the programs beside it. `run` and `demo` use the dev profile: it shares its build with `test`, is ready
-# in a third of the time of a release build (which optimises across all crates at once), and no person can feel the
-# difference in one session. Measure and install with `make build`.
+# The server and the programs beside it. `run` and `demo` use the dev profile: it shares its build with `test` and leaves
+# out the optimisation across all crates, which is most of the time of a release build; in one session no person can
+# feel the difference. Measure and install with `make build`.
 DEV = target/debug
 BIND ?= 127.0.0.1:8080
 DATA ?= .gg-runtime
