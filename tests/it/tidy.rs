@@ -39,15 +39,17 @@ struct Source {
 
 /// All files of the repository that are text, sorted by path.
 fn sources() -> Vec<Source> {
-    let ignored = std::fs::read_to_string(Path::new(ROOT).join(".gitignore")).unwrap();
+    let ignored =
+        std::fs::read_to_string(Path::new(ROOT).join(".gitignore")).expect("there is a .gitignore");
     let mut ignored: Vec<&str> = ignored.lines().map(|line| line.trim_matches('/')).collect();
     ignored.push(".git");
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(ROOT)];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let from_root = path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned();
+        for entry in std::fs::read_dir(&folder).expect("the folder was listed") {
+            let path = entry.expect("the folder can be read").path();
+            let from_root =
+                path.strip_prefix(ROOT).expect("it lies below").to_string_lossy().into_owned();
             if ignored.contains(&from_root.as_str()) || path.is_symlink() {
                 continue;
             }
@@ -244,12 +246,15 @@ fn the_map_names_every_module_in_the_order_of_the_floors() {
 
 #[test]
 fn every_migration_and_every_recording_is_used() {
-    let rust: String = rust_sources().into_iter().map(|source| source.text).collect();
+    // Programs of ours: tests read recordings, scripts read lists.
+    let is_program = |path: &str| path.ends_with(".rs") || path.ends_with(".sh");
+    let programs: String =
+        sources().into_iter().filter(|s| is_program(&s.path)).map(|s| s.text).collect();
     let mut wrong = Vec::new();
     for source in sources() {
         let path = source.path.as_str();
         if path.starts_with("sql/") {
-            if !rust.contains(&format!("include_str!(\"../../{path}\")")) {
+            if !programs.contains(&format!("include_str!(\"../../{path}\")")) {
                 wrong.push(format!("{path} is included nowhere"));
             }
         } else if let Some(recording) = path.strip_suffix(".events.txt") {
@@ -257,10 +262,10 @@ fn every_migration_and_every_recording_is_used() {
                 wrong.push(format!("{path} is the golden file of no recording"));
             }
         } else if path.starts_with("testdata/") && !path.ends_with(".md") {
-            // A test that reads a folder names it; what lies deeper is found by reading it.
+            // Whoever reads a folder names it; what lies deeper is found by reading it.
             let folder: Vec<&str> = path.split('/').take(2).collect();
-            if !rust.contains(&folder.join("/")) {
-                wrong.push(format!("{path} lies in a folder that no test reads"));
+            if !programs.contains(&folder.join("/")) {
+                wrong.push(format!("{path} lies where no test and no script looks"));
             }
         }
     }
@@ -319,8 +324,8 @@ fn anchors(page: &Path) -> BTreeSet<String> {
 /// The routes of the table in src/api.rs, as `METHOD /path`.
 fn routes() -> Vec<String> {
     let source = read("src/api.rs");
-    let table = source.split("static ROUTES: &[Route] = &[").nth(1).unwrap();
-    let table = table.split("\n];").next().unwrap();
+    let table = source.split("static ROUTES: &[Route] = &[").nth(1).expect("the table of routes");
+    let table = table.split("\n];").next().unwrap_or(table);
     let mut routes = Vec::new();
     let mut method = "";
     // The texts between quotes are every second part.
