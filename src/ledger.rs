@@ -20,6 +20,8 @@ mod tests;
 pub mod turn;
 mod writer;
 
+/// What a read is given. Other modules pass it on to the functions here and know nothing of it.
+pub use rusqlite::Connection;
 pub use tail::{Tail, Watch};
 pub use writer::{Tx, WriterCounters};
 
@@ -27,7 +29,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::thread::Thread;
 use crossbeam_channel::{Receiver, Sender};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

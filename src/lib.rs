@@ -1,4 +1,53 @@
 //! gooselake: air traffic control for coding agents on one machine.
+//!
+//! This is the map: one paragraph for each module, from the ground up. A module uses only what lies
+//! on a floor beneath its own (`tests/it/tidy.rs` checks it; the one exception is that [`config`]
+//! borrows the ledger's word for durability). docs/ARCHITECTURE.md tells why it is so.
+//!
+//! Floor 0, words without behaviour:
+//!
+//! - [`error`]: the one error type, and the closed list of codes that clients branch on. It knows
+//!   no JSON and no HTTP beyond a status number.
+//! - [`limits`]: every bound that is not a setting, with what happens at it.
+//! - [`mod@thread`]: the one place where threads start. It knows no pool and no order of shutdown.
+//! - [`model`]: ids, times, states, kinds of events, the input of a turn. Each word is the same in
+//!   SQL, JSON and Rust.
+//! - [`config`]: the configuration as it is used, made once and never changed, and what is wrong
+//!   with one. Reading it changes nothing on disk.
+//! - [`signals`]: SIGTERM and SIGINT as one blocking wait of the main thread.
+//!
+//! Floor 1:
+//!
+//! - [`ledger`]: one SQLite file that holds every record and every event, the thread that writes
+//!   it, the connections that read it, and the tail that wakes streams. It knows no agent, no HTTP,
+//!   and no rule of when a change is due.
+//!
+//! Floor 2, the two ways to the outside; neither knows the other:
+//!
+//! - [`keeper`]: the server's half of a kept child. A child is a command, three streams of bytes
+//!   with offsets, and an end; it knows no session and no protocol of an agent.
+//! - [`http`]: HTTP/1.1 on `std::net`: connections, framing, limits, deadlines, streams. It knows no
+//!   route and no token.
+//!
+//! Floor 3:
+//!
+//! - [`provider`]: translators between an agent's protocol and ours, values without I/O, threads,
+//!   clocks or randomness: lines and commands in, bytes and events out. They know no ledger.
+//!
+//! Floor 4:
+//!
+//! - [`session`]: one thread for each live session, which owns its agent and every transition of
+//!   its turns and approvals, and commits each of them before it acts on it. It knows no HTTP.
+//!
+//! Floor 6 (floor 5 is free: what works on sessions and is not HTTP will stand there):
+//!
+//! - [`api`]: the routes. A handler parses, calls the floors beneath, answers. It knows no agent
+//!   and holds no state but counters.
+//!
+//! On top:
+//!
+//! - [`server`]: the composition root: builds everything, owns every handle, and knows the order of
+//!   start and shutdown. Nothing uses it but the program (`main.rs`).
 
 pub mod api;
 pub mod config;

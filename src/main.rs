@@ -18,6 +18,7 @@ usage: gg-runtime-server [serve] [--config FILE] [--bind HOST:PORT] [--data-dir 
   --bind HOST:PORT  where to listen (127.0.0.1:8080; port 0 takes a free one)
   --data-dir DIR    where everything is kept (~/.gg-runtime)
   --check-config    tell what is wrong with the configuration, change nothing, end
+  --hints           print curl lines for a first session, ready to be pasted
   --version, --help
 
 The first line on stdout says where it listens. SIGTERM stops the server and leaves agents at
@@ -25,7 +26,7 @@ work; SIGINT (Ctrl-C) ends them too. RUST_LOG=debug tells more on stderr.
 ";
 
 enum Task {
-    Serve,
+    Serve { with_hints: bool },
     CheckConfig,
     Tell(String),
 }
@@ -58,10 +59,10 @@ fn main() -> ExitCode {
         tell(&format!("the configuration is good; data folder {}", config.root_dir.display()));
         return ExitCode::SUCCESS;
     }
-    serve(config)
+    serve(config, matches!(task, Task::Serve { with_hints: true }))
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(config: Config, with_hints: bool) -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(filter).init();
     for notice in &config.notices {
@@ -71,6 +72,8 @@ fn serve(config: Config) -> ExitCode {
     // Before the first thread and the first child, so that no signal is lost.
     let signals = Signals::new();
     let token_file = config.token.is_none().then(|| config.token_file.clone());
+    let provider = config.providers.keys().next().copied().unwrap_or("demo");
+    let base_path = config.base_path.clone();
     let (mut signals, server) = match (signals, Server::start(config)) {
         (Ok(signals), Ok(server)) => (signals, server),
         (Err(error), _) => {
@@ -84,8 +87,15 @@ fn serve(config: Config) -> ExitCode {
     };
     let address = server.address();
     tell(&format!("listening on http://{address}"));
-    if let Some(path) = token_file {
+    if let Some(path) = &token_file {
         tell(&format!("token in {}", path.display()));
+    }
+    if with_hints {
+        let token = match &token_file {
+            Some(path) => format!("$(cat '{}')", path.display()),
+            None => "(auth.token of the configuration)".to_owned(),
+        };
+        tell(&hints(&format!("http://{address}{base_path}"), &token, provider));
     }
     let stop = signals.wait();
     log::info!("stopping");
@@ -101,7 +111,7 @@ fn serve(config: Config) -> ExitCode {
 }
 
 fn arguments() -> Result<(Task, Overrides), lexopt::Error> {
-    let mut task = Task::Serve;
+    let mut task = Task::Serve { with_hints: false };
     let mut overrides = Overrides::default();
     let mut parser = lexopt::Parser::from_env();
     let mut is_first = true;
@@ -111,6 +121,7 @@ fn arguments() -> Result<(Task, Overrides), lexopt::Error> {
             Long("bind") => overrides.bind = Some(parser.value()?.string()?),
             Long("data-dir") => overrides.data_dir = Some(PathBuf::from(parser.value()?)),
             Long("check-config") => task = Task::CheckConfig,
+            Long("hints") => task = Task::Serve { with_hints: true },
             Long("help") | Short('h') => task = Task::Tell(HELP.trim_end().to_owned()),
             Long("version") => {
                 task = Task::Tell(format!("gg-runtime-server {}", env!("CARGO_PKG_VERSION")));
@@ -121,6 +132,21 @@ fn arguments() -> Result<(Task, Overrides), lexopt::Error> {
         is_first = false;
     }
     Ok((task, overrides))
+}
+
+/// A first session by curl alone: a line that names things, then three that can be pasted one by one. An empty line
+/// ends it. `make demo` runs exactly these lines, so what is printed here works.
+fn hints(base: &str, token: &str, provider: &str) -> String {
+    // The demo agent obeys words like these; any other agent is asked for the same thing.
+    let slowly = match provider {
+        "demo" => "slow 8 250",
+        _ => "Count slowly from one to eight.",
+    };
+    include_str!("hints.txt")
+        .replace("{base}", base)
+        .replace("{token}", token)
+        .replace("{provider}", provider)
+        .replace("{slowly}", slowly)
 }
 
 /// A line on stdout. A reader that is gone is no reason to stop.

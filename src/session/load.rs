@@ -9,12 +9,11 @@ use crate::ledger::agent::{self, Offsets};
 use crate::ledger::approval::{self, ApprovalQuery};
 use crate::ledger::event::{self, Page};
 use crate::ledger::turn::TurnRecord;
-use crate::ledger::{item, session, turn};
+use crate::ledger::{Connection, item, session, turn};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
 use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus};
 use crate::provider::{self, Effects};
-use rusqlite::Connection;
 use serde_json::Value;
 use std::sync::Arc;
 

@@ -1,1 +1,3 @@
-//! Black-box tests of the built programs.
+//! Black-box tests of the built programs, and the rules of this repository.
+
+mod tidy;
