@@ -12,11 +12,12 @@ use crate::ledger::turn::TurnRecord;
 use crate::ledger::{item, session, turn};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
-use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus};
+use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus, id};
 use crate::provider::{self, Effects};
 use rusqlite::Connection;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What the adapter asked for again when it was restored.
 type Again = Effects;
@@ -42,6 +43,10 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
         let scope_key = event::scope_key(db, ScopeKind::Session, &session_id)?;
         if let Some(record) = turn::active(db, key)? {
             load_turn(db, &mut state, &record, key, scope_key)?;
+            let turn_timeout = actor.shared.provider(&private.provider).turn_timeout;
+            if let (Some(turn), Some(timeout)) = (&mut state.turn, turn_timeout) {
+                turn.timeout_at = record.dispatched_at.map(|at| instant_of(at) + timeout);
+            }
         }
         if matches!(private.state.as_str(), "closed" | "failed") {
             state.phase = Phase::Over;
@@ -61,6 +66,13 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
         *deadline += actor.shared.provider(&actor.provider).request_timeout;
     }
     Ok(())
+}
+
+/// The instant of a time in milliseconds since the epoch; now for one in the future or before the machine started.
+fn instant_of(at_ms: i64) -> Instant {
+    let ago_ms = u64::try_from(id::now_ms() - at_ms).unwrap_or(0);
+    let now = Instant::now();
+    now.checked_sub(Duration::from_millis(ago_ms)).unwrap_or(now)
 }
 
 fn load_turn(
@@ -156,7 +168,7 @@ fn load_agent(
         state.phase = if adapter.is_open() {
             Phase::Open
         } else {
-            Phase::Opening { deadline: std::time::Instant::now(), is_resume }
+            Phase::Opening { deadline: Instant::now(), is_resume }
         };
     }
     state.adapter = Some(adapter);
