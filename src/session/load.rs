@@ -51,7 +51,7 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
         if matches!(private.state.as_str(), "closed" | "failed") {
             state.phase = Phase::Over;
         }
-        let again = load_agent(db, &mut state, &private)?;
+        let again = load_agent(db, &mut state, &private, scope_key)?;
         Ok((state, private, again))
     })?;
     actor.state = state;
@@ -90,23 +90,8 @@ fn load_turn(
         }
     }
     let last = |kind: EventKind| -> Result<Option<Value>> {
-        let filter = EventFilter {
-            kinds: vec![kind.as_str().to_owned()],
-            turn_id: Some(record.id.clone()),
-            ..EventFilter::default()
-        };
-        let page = Page {
-            scope_key: Some(scope_key),
-            after: None,
-            before: None,
-            descending: true,
-            events_max: 1,
-            bytes_max: usize::MAX,
-        };
-        let frames = event::page(db, &page, &filter)?;
-        let record =
-            frames.first().and_then(|frame| serde_json::from_str::<Value>(&frame.json).ok());
-        Ok(record.map(|record| record["payload"].clone()))
+        let event = last_event(db, scope_key, &[kind], Some(&record.id))?;
+        Ok(event.map(|event| event["payload"].clone()))
     };
     turn.usage = last(EventKind::UsageUpdated)?
         .and_then(|payload| serde_json::from_value(payload["usage"].clone()).ok());
@@ -134,6 +119,30 @@ fn load_turn(
     Ok(())
 }
 
+/// The newest event of these kinds in the session's log, or in one of its turns.
+fn last_event(
+    db: &Connection,
+    scope_key: i64,
+    kinds: &[EventKind],
+    turn_id: Option<&str>,
+) -> Result<Option<Value>> {
+    let filter = EventFilter {
+        kinds: kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        turn_id: turn_id.map(str::to_owned),
+        ..EventFilter::default()
+    };
+    let page = Page {
+        scope_key: Some(scope_key),
+        after: None,
+        before: None,
+        descending: true,
+        events_max: 1,
+        bytes_max: usize::MAX,
+    };
+    let frames = event::page(db, &page, &filter)?;
+    Ok(frames.first().and_then(|frame| serde_json::from_str(&frame.json).ok()))
+}
+
 /// Open items, with what their deltas in the log add up to.
 fn load_items(db: &Connection, state: &mut State, session_key: i64, scope_key: i64) -> Result<()> {
     for open in item::open_items(db, session_key)? {
@@ -150,6 +159,7 @@ fn load_agent(
     db: &Connection,
     state: &mut State,
     private: &session::SessionPrivate,
+    scope_key: i64,
 ) -> Result<Again> {
     let session_key = private.session_key;
     let is_resume = private.provider_session_ref.is_some();
@@ -160,6 +170,12 @@ fn load_agent(
         Offsets { stdout: row.stdout_offset, stderr: row.stderr_offset, stdin: row.stdin_offset };
     let mut live = Agent::new(row.child_id.as_str().into(), offsets, row.snapshot);
     live.set_unsent(agent::unsent_stdin(db, session_key, 0)?);
+    // The start is told when the keeper says hello, which comes before all output; a server that was killed before
+    // that has left it to this one.
+    let kinds = [EventKind::AgentStarted, EventKind::AgentExited, EventKind::AgentSlept];
+    let last = |kinds: &[EventKind]| last_event(db, scope_key, kinds, None);
+    let is_started = |event: Value| event["kind"] == EventKind::AgentStarted.as_str();
+    live.set_told(row.stdout_offset > 0 || last(&kinds)?.is_some_and(is_started));
     state.agent = Some(live);
     for (terminal_id, bytes_max) in agent::terminals(db, session_key)? {
         state.terminals.expect(&terminal_id, bytes_max);
