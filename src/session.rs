@@ -136,11 +136,12 @@ impl Sessions {
     }
 
     /// Takes up what the last server left: each session with an agent or with work gets its thread, in parallel and
-    /// without waiting for it; children that no session knows are stopped.
+    /// without waiting for it; one that was still starting is started; children that no session knows are stopped.
     pub fn recover(&self) -> Result<Recovered> {
         let ledger = &self.shared.ledger;
         let live = ledger.read(agent_rows::live_sessions)?;
         let waiting = ledger.read(session_rows::with_work)?;
+        let starting = ledger.read(session_rows::starting)?;
         let known = ledger.read(agent_rows::known_children)?;
         let mut recovered = Recovered { sessions_attached: live.len(), ..Recovered::default() };
         for (session_id, _) in &live {
@@ -151,6 +152,10 @@ impl Sessions {
                 recovered.sessions_resumed += 1;
                 self.shared.wake(&session_id)?;
             }
+        }
+        for session_id in starting {
+            // Whoever asked for it is gone with the last server; it is told by the log.
+            drop(self.ask(&session_id, |answer| Command::Open { reservation: None, answer })?);
         }
         let root = self.shared.keepers_dir();
         for child_id in keeper::list(&root)? {
