@@ -143,6 +143,9 @@ impl Sessions {
         let waiting = ledger.read(session_rows::with_work)?;
         let starting = ledger.read(session_rows::starting)?;
         let known = ledger.read(agent_rows::known_children)?;
+        // Looked for before the first thread runs: threads start children that `known` does not have.
+        let mut orphans = keeper::list(&self.shared.keepers_dir())?;
+        orphans.retain(|child_id| !known.contains(child_id));
         let mut recovered = Recovered { sessions_attached: live.len(), ..Recovered::default() };
         for (session_id, _) in &live {
             self.shared.wake(session_id)?;
@@ -157,12 +160,9 @@ impl Sessions {
             // Whoever asked for it is gone with the last server; it is told by the log.
             drop(self.ask(&session_id, |answer| Command::Open { reservation: None, answer })?);
         }
-        let root = self.shared.keepers_dir();
-        for child_id in keeper::list(&root)? {
-            if !known.contains(&child_id) {
-                recovered.orphans_stopped += 1;
-                self.shared.end_orphan(&child_id);
-            }
+        for child_id in orphans {
+            recovered.orphans_stopped += 1;
+            self.shared.end_orphan(&child_id);
         }
         Ok(recovered)
     }
