@@ -10,7 +10,6 @@ use super::launch;
 use super::step::Step;
 use crate::keeper::{self, Exit, FromKeeper, Keeper};
 use crate::limits;
-use crate::model::id;
 use crate::provider::{Adapter, Command, Effects, HostError, HostRequest};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -90,7 +89,7 @@ impl Actor {
             HostRequest::CreateTerminal { command, args, env, cwd, output_byte_limit } => {
                 let start =
                     Start { key: key.clone(), terminal_id: "".into(), command, args, env, cwd };
-                self.create_terminal(start, output_byte_limit, step).err().map(Err)
+                self.create_terminal(start, output_byte_limit, step).transpose()
             }
             HostRequest::TerminalOutput { terminal_id } => {
                 Some(self.terminal(&terminal_id).map(|terminal| terminal.output_answer()))
@@ -135,25 +134,45 @@ impl Actor {
             .map_or_else(|| refuse(NOT_FOUND, format!("no terminal {terminal_id}")), Ok)
     }
 
+    /// Answers at once for a terminal that runs already; else when it is started.
     fn create_terminal(
         &mut self,
         start: Start,
         output_byte_limit: Option<u64>,
         step: &mut Step,
-    ) -> Result<(), HostError> {
-        if self.state.terminals.open.len() >= limits::TERMINALS {
-            return refuse(INTERNAL, format!("{} terminals are open", limits::TERMINALS));
-        }
+    ) -> Result<Option<Value>, HostError> {
         let bytes_max = output_byte_limit
             .unwrap_or(limits::TERMINAL_OUTPUT_BYTES)
             .clamp(1, limits::TERMINAL_OUTPUT_BYTES);
         let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
-        let terminal_id: Arc<str> = id::new("term").into();
+        let Some(terminal_id) = self.terminal_id(&start.key) else {
+            return refuse(INTERNAL, "the agent is gone");
+        };
+        if let Some(terminal) = self.state.terminals.open.get_mut(&terminal_id) {
+            // The last server was killed before its answer was committed, and the adapter asks again.
+            let is_unstarted = terminal.exit.take_if(|exit| exit.lost).is_some();
+            if is_unstarted {
+                self.state.terminals.to_start.push(Start { terminal_id, ..start });
+                return Ok(None);
+            }
+            return Ok(Some(json!({"terminalId": &*terminal_id})));
+        }
+        if self.state.terminals.open.len() >= limits::TERMINALS {
+            return refuse(INTERNAL, format!("{} terminals are open", limits::TERMINALS));
+        }
         self.state.terminals.expect(&terminal_id, bytes_max);
         let (session_key, id) = (self.session_key, Arc::clone(&terminal_id));
         step.change(move |tx| tx.insert_terminal(session_key, &id, bytes_max));
         self.state.terminals.to_start.push(Start { terminal_id, ..start });
-        Ok(())
+        Ok(None)
+    }
+
+    /// The name of the terminal that a request makes: made of the agent's and the request's, so that a request that is
+    /// repeated after a restart names the same one and does not start its command twice.
+    fn terminal_id(&self, key: &str) -> Option<Arc<str>> {
+        let agent = self.state.agent.as_ref()?.child_id.trim_start_matches("agent_");
+        let request: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
+        Some(format!("term_{agent}_{request}").into())
     }
 
     /// Starts what the last step wrote down, and tells the agent.
@@ -411,6 +430,7 @@ fn write_text(root: &Path, path: &str, content: &str) -> HostAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::id;
 
     #[test]
     fn files_are_served_inside_the_folder_only() {
