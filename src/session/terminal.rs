@@ -35,6 +35,8 @@ struct Terminal {
     exit: Option<Exit>,
     /// Host requests that wait for the end.
     waiting: Vec<String>,
+    /// The request that made it, when the last server was killed before its answer was committed.
+    unanswered: Option<Start>,
     is_released: bool,
 }
 
@@ -89,7 +91,7 @@ impl Actor {
             HostRequest::CreateTerminal { command, args, env, cwd, output_byte_limit } => {
                 let start =
                     Start { key: key.clone(), terminal_id: "".into(), command, args, env, cwd };
-                self.create_terminal(start, output_byte_limit, step).transpose()
+                self.create_terminal(start, output_byte_limit, step).err().map(Err)
             }
             HostRequest::TerminalOutput { terminal_id } => {
                 Some(self.terminal(&terminal_id).map(|terminal| terminal.output_answer()))
@@ -134,13 +136,12 @@ impl Actor {
             .map_or_else(|| refuse(NOT_FOUND, format!("no terminal {terminal_id}")), Ok)
     }
 
-    /// Answers at once for a terminal that runs already; else when it is started.
     fn create_terminal(
         &mut self,
         start: Start,
         output_byte_limit: Option<u64>,
         step: &mut Step,
-    ) -> Result<Option<Value>, HostError> {
+    ) -> Result<(), HostError> {
         let bytes_max = output_byte_limit
             .unwrap_or(limits::TERMINAL_OUTPUT_BYTES)
             .clamp(1, limits::TERMINAL_OUTPUT_BYTES);
@@ -150,12 +151,13 @@ impl Actor {
         };
         if let Some(terminal) = self.state.terminals.open.get_mut(&terminal_id) {
             // The last server was killed before its answer was committed, and the adapter asks again.
-            let is_unstarted = terminal.exit.take_if(|exit| exit.lost).is_some();
-            if is_unstarted {
-                self.state.terminals.to_start.push(Start { terminal_id, ..start });
-                return Ok(None);
+            let start = Start { terminal_id, ..start };
+            if terminal.exit.take_if(|exit| exit.lost).is_some() {
+                self.state.terminals.to_start.push(start);
+            } else {
+                terminal.unanswered = Some(start);
             }
-            return Ok(Some(json!({"terminalId": &*terminal_id})));
+            return Ok(());
         }
         if self.state.terminals.open.len() >= limits::TERMINALS {
             return refuse(INTERNAL, format!("{} terminals are open", limits::TERMINALS));
@@ -164,7 +166,7 @@ impl Actor {
         let (session_key, id) = (self.session_key, Arc::clone(&terminal_id));
         step.change(move |tx| tx.insert_terminal(session_key, &id, bytes_max));
         self.state.terminals.to_start.push(Start { terminal_id, ..start });
-        Ok(None)
+        Ok(())
     }
 
     /// The name of the terminal that a request makes: made of the agent's and the request's, so that a request that is
@@ -252,6 +254,9 @@ impl Actor {
         message: FromKeeper,
         step: &mut Step,
     ) -> usize {
+        if self.answer_terminal(terminal_id, &message, step) {
+            return 1;
+        }
         let Some(terminal) = self.state.terminals.open.get_mut(terminal_id) else { return 0 };
         match message {
             FromKeeper::Output { bytes, .. } => {
@@ -278,6 +283,32 @@ impl Actor {
             }
             FromKeeper::Hello(_) | FromKeeper::StdinAccepted { .. } => 1,
         }
+    }
+
+    /// A request that the last server left unanswered is answered as soon as it is known that its command runs or has
+    /// run. A keeper that was gone before it started the command is replaced; true then.
+    fn answer_terminal(
+        &mut self,
+        terminal_id: &Arc<str>,
+        message: &FromKeeper,
+        step: &mut Step,
+    ) -> bool {
+        let Some(terminal) = self.state.terminals.open.get_mut(terminal_id) else { return false };
+        let Some(start) = terminal.unanswered.take() else { return false };
+        let dir = self.shared.keeper_dir(terminal_id);
+        let is_lost = matches!(message, FromKeeper::Exited(exit) if exit.lost);
+        if is_lost && !has_run(&dir) {
+            terminal.keeper = None;
+            if let Err(error) = keeper::forget(&dir) {
+                // The start fails on the same folder, and that is told to the agent.
+                log::warn!("the journal {} can not be removed: {error}", dir.display());
+            }
+            self.state.terminals.to_start.push(start);
+            return true;
+        }
+        let answer = Ok(json!({"terminalId": &**terminal_id}));
+        self.command(Command::HostAnswer { key: start.key, answer }, step);
+        false
     }
 
     fn forget_terminal(&mut self, terminal_id: &Arc<str>, step: &mut Step) {
@@ -356,6 +387,12 @@ impl Terminal {
         }
         answer
     }
+}
+
+/// Whether a keeper that is gone may have started its command: it makes the journals first, that of stderr last.
+fn has_run(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"stderr."))
 }
 
 fn exit_status(exit: &Exit) -> Value {
