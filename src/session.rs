@@ -136,12 +136,16 @@ impl Sessions {
     }
 
     /// Takes up what the last server left: each session with an agent or with work gets its thread, in parallel and
-    /// without waiting for it; children that no session knows are stopped.
+    /// without waiting for it; one that was still starting is started; children that no session knows are stopped.
     pub fn recover(&self) -> Result<Recovered> {
         let ledger = &self.shared.ledger;
         let live = ledger.read(agent_rows::live_sessions)?;
         let waiting = ledger.read(session_rows::with_work)?;
+        let starting = ledger.read(session_rows::starting)?;
         let known = ledger.read(agent_rows::known_children)?;
+        // Looked for before the first thread runs: threads start children that `known` does not have.
+        let mut orphans = keeper::list(&self.shared.keepers_dir())?;
+        orphans.retain(|child_id| !known.contains(child_id));
         let mut recovered = Recovered { sessions_attached: live.len(), ..Recovered::default() };
         for (session_id, _) in &live {
             self.shared.wake(session_id)?;
@@ -152,12 +156,13 @@ impl Sessions {
                 self.shared.wake(&session_id)?;
             }
         }
-        let root = self.shared.keepers_dir();
-        for child_id in keeper::list(&root)? {
-            if !known.contains(&child_id) {
-                recovered.orphans_stopped += 1;
-                self.shared.end_orphan(&child_id);
-            }
+        for session_id in starting {
+            // Whoever asked for it is gone with the last server; it is told by the log.
+            drop(self.ask(&session_id, |answer| Command::Open { reservation: None, answer })?);
+        }
+        for child_id in orphans {
+            recovered.orphans_stopped += 1;
+            self.shared.end_orphan(&child_id);
         }
         Ok(recovered)
     }

@@ -219,6 +219,14 @@ pub fn with_work(connection: &Connection) -> Result<Vec<String>> {
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Sessions whose agent has never opened them yet.
+pub fn starting(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT session_id FROM session WHERE state = 'starting'")?;
+    let sessions = statement.query_map([], |row| row.get(0))?;
+    Ok(sessions.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Counts by status, for diagnostics.
 pub fn status_counts(connection: &Connection) -> Result<Vec<(String, i64)>> {
     let mut statement =

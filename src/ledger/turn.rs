@@ -14,9 +14,11 @@ use serde_json::value::RawValue;
 pub struct TurnRecord {
     #[serde(skip)]
     pub turn_key: i64,
-    /// Whether the agent has been told of it.
+    /// When the agent was told of it; None while it has not been.
     #[serde(skip)]
-    pub is_dispatched: bool,
+    pub dispatched_at: Option<i64>,
+    #[serde(skip)]
+    pub is_interrupt_requested: bool,
     pub id: String,
     pub session_id: String,
     pub provider_turn_ref: Option<String>,
@@ -67,7 +69,8 @@ pub struct TurnEnd {
 
 const COLUMNS: &str = "turn_key, turn_id, session_id, provider_turn_ref, status, source, input, \
     turn.model, turn.mode, turn.reasoning_level, turn.permission_mode, turn.usage, error, \
-    stop_reason, assistant_text, turn.created_at, queued_at, started_at, completed_at, dispatched_at IS NOT NULL";
+    stop_reason, assistant_text, turn.created_at, queued_at, started_at, completed_at, dispatched_at, \
+    interrupt_requested_at IS NOT NULL";
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<TurnRecord> {
     Ok(TurnRecord {
@@ -90,7 +93,8 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<TurnRecord> {
         queued_at: row.get(16)?,
         started_at: row.get(17)?,
         completed_at: row.get(18)?,
-        is_dispatched: row.get(19)?,
+        dispatched_at: row.get(19)?,
+        is_interrupt_requested: row.get(20)?,
     })
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Agent {
     is_attached: bool,
     /// It was running when this server started.
     pub is_adopted: bool,
+    /// The log has its start.
+    is_told: bool,
     pub pid: Option<u32>,
     pub idle_since: Instant,
     acknowledged: i64,
@@ -76,11 +78,16 @@ impl Agent {
             stderr_offset: u64::try_from(committed.stderr).unwrap_or(0),
             is_attached: false,
             is_adopted: false,
+            is_told: false,
             pid: None,
             idle_since: Instant::now(),
             acknowledged: committed.stdout,
             trim_at: None,
         }
+    }
+
+    pub(super) fn set_told(&mut self, is_told: bool) {
+        self.is_told = is_told;
     }
 
     pub(super) fn set_unsent(&mut self, unsent: Vec<(i64, Vec<u8>)>) {
@@ -330,7 +337,8 @@ impl Actor {
         agent.pid = Some(pid);
         agent.accept(offset_of(stdin_end));
         agent.send_unsent();
-        if !agent.is_adopted {
+        if !agent.is_told {
+            agent.is_told = true;
             let payload = json!({"agent": agent_name, "pid": pid});
             step.event(EventKind::AgentStarted, None, payload.to_string());
         }

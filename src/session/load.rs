@@ -12,10 +12,11 @@ use crate::ledger::turn::TurnRecord;
 use crate::ledger::{Connection, item, session, turn};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
-use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus};
+use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus, id};
 use crate::provider::{self, Effects};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What the adapter asked for again when it was restored.
 type Again = Effects;
@@ -41,11 +42,15 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
         let scope_key = event::scope_key(db, ScopeKind::Session, &session_id)?;
         if let Some(record) = turn::active(db, key)? {
             load_turn(db, &mut state, &record, key, scope_key)?;
+            let turn_timeout = actor.shared.provider(&private.provider).turn_timeout;
+            if let (Some(turn), Some(timeout)) = (&mut state.turn, turn_timeout) {
+                turn.timeout_at = record.dispatched_at.map(|at| instant_of(at) + timeout);
+            }
         }
         if matches!(private.state.as_str(), "closed" | "failed") {
             state.phase = Phase::Over;
         }
-        let again = load_agent(db, &mut state, &private)?;
+        let again = load_agent(db, &mut state, &private, scope_key)?;
         Ok((state, private, again))
     })?;
     actor.state = state;
@@ -60,6 +65,13 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
         *deadline += actor.shared.provider(&actor.provider).request_timeout;
     }
     Ok(())
+}
+
+/// The instant of a time in milliseconds since the epoch; now for one in the future or before the machine started.
+fn instant_of(at_ms: i64) -> Instant {
+    let ago_ms = u64::try_from(id::now_ms() - at_ms).unwrap_or(0);
+    let now = Instant::now();
+    now.checked_sub(Duration::from_millis(ago_ms)).unwrap_or(now)
 }
 
 fn load_turn(
@@ -77,23 +89,8 @@ fn load_turn(
         }
     }
     let last = |kind: EventKind| -> Result<Option<Value>> {
-        let filter = EventFilter {
-            kinds: vec![kind.as_str().to_owned()],
-            turn_id: Some(record.id.clone()),
-            ..EventFilter::default()
-        };
-        let page = Page {
-            scope_key: Some(scope_key),
-            after: None,
-            before: None,
-            descending: true,
-            events_max: 1,
-            bytes_max: usize::MAX,
-        };
-        let frames = event::page(db, &page, &filter)?;
-        let record =
-            frames.first().and_then(|frame| serde_json::from_str::<Value>(&frame.json).ok());
-        Ok(record.map(|record| record["payload"].clone()))
+        let event = last_event(db, scope_key, &[kind], Some(&record.id))?;
+        Ok(event.map(|event| event["payload"].clone()))
     };
     turn.usage = last(EventKind::UsageUpdated)?
         .and_then(|payload| serde_json::from_value(payload["usage"].clone()).ok());
@@ -121,6 +118,30 @@ fn load_turn(
     Ok(())
 }
 
+/// The newest event of these kinds in the session's log, or in one of its turns.
+fn last_event(
+    db: &Connection,
+    scope_key: i64,
+    kinds: &[EventKind],
+    turn_id: Option<&str>,
+) -> Result<Option<Value>> {
+    let filter = EventFilter {
+        kinds: kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        turn_id: turn_id.map(str::to_owned),
+        ..EventFilter::default()
+    };
+    let page = Page {
+        scope_key: Some(scope_key),
+        after: None,
+        before: None,
+        descending: true,
+        events_max: 1,
+        bytes_max: usize::MAX,
+    };
+    let frames = event::page(db, &page, &filter)?;
+    Ok(frames.first().and_then(|frame| serde_json::from_str(&frame.json).ok()))
+}
+
 /// Open items, with what their deltas in the log add up to.
 fn load_items(db: &Connection, state: &mut State, session_key: i64, scope_key: i64) -> Result<()> {
     for open in item::open_items(db, session_key)? {
@@ -137,6 +158,7 @@ fn load_agent(
     db: &Connection,
     state: &mut State,
     private: &session::SessionPrivate,
+    scope_key: i64,
 ) -> Result<Again> {
     let session_key = private.session_key;
     let is_resume = private.provider_session_ref.is_some();
@@ -147,6 +169,12 @@ fn load_agent(
         Offsets { stdout: row.stdout_offset, stderr: row.stderr_offset, stdin: row.stdin_offset };
     let mut live = Agent::new(row.child_id.as_str().into(), offsets, row.snapshot);
     live.set_unsent(agent::unsent_stdin(db, session_key, 0)?);
+    // The start is told when the keeper says hello, which comes before all output; a server that was killed before
+    // that has left it to this one.
+    let kinds = [EventKind::AgentStarted, EventKind::AgentExited, EventKind::AgentSlept];
+    let last = |kinds: &[EventKind]| last_event(db, scope_key, kinds, None);
+    let is_started = |event: Value| event["kind"] == EventKind::AgentStarted.as_str();
+    live.set_told(row.stdout_offset > 0 || last(&kinds)?.is_some_and(is_started));
     state.agent = Some(live);
     for (terminal_id, bytes_max) in agent::terminals(db, session_key)? {
         state.terminals.expect(&terminal_id, bytes_max);
@@ -155,7 +183,7 @@ fn load_agent(
         state.phase = if adapter.is_open() {
             Phase::Open
         } else {
-            Phase::Opening { deadline: std::time::Instant::now(), is_resume }
+            Phase::Opening { deadline: Instant::now(), is_resume }
         };
     }
     state.adapter = Some(adapter);

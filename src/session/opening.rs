@@ -60,8 +60,9 @@ impl Actor {
     ) {
         let is_resume = matches!(phase, Phase::Opening { is_resume: true, .. });
         let is_told = self.state.turn.as_ref().is_some_and(|turn| turn.gate.is_none());
-        if was_starting && (is_told || !self.state.openers.is_empty()) {
-            // The server was killed between writing down that it starts an agent and starting it: start it now.
+        if was_starting && (is_told || !is_resume || !self.state.openers.is_empty()) {
+            // The server was killed between writing down that it starts an agent and starting it: it is started again,
+            // by the turn that waits for it or, in a new session, by the command that recovery sends.
             return;
         }
         self.fail_opening(error, is_resume, step);

@@ -10,7 +10,6 @@ use super::launch;
 use super::step::Step;
 use crate::keeper::{self, Exit, FromKeeper, Keeper};
 use crate::limits;
-use crate::model::id;
 use crate::provider::{Adapter, Command, Effects, HostError, HostRequest};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -36,6 +35,8 @@ struct Terminal {
     exit: Option<Exit>,
     /// Host requests that wait for the end.
     waiting: Vec<String>,
+    /// The request that made it, when the last server was killed before its answer was committed.
+    unanswered: Option<Start>,
     is_released: bool,
 }
 
@@ -141,19 +142,39 @@ impl Actor {
         output_byte_limit: Option<u64>,
         step: &mut Step,
     ) -> Result<(), HostError> {
-        if self.state.terminals.open.len() >= limits::TERMINALS {
-            return refuse(INTERNAL, format!("{} terminals are open", limits::TERMINALS));
-        }
         let bytes_max = output_byte_limit
             .unwrap_or(limits::TERMINAL_OUTPUT_BYTES)
             .clamp(1, limits::TERMINAL_OUTPUT_BYTES);
         let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
-        let terminal_id: Arc<str> = id::new("term").into();
+        let Some(terminal_id) = self.terminal_id(&start.key) else {
+            return refuse(INTERNAL, "the agent is gone");
+        };
+        if let Some(terminal) = self.state.terminals.open.get_mut(&terminal_id) {
+            // The last server was killed before its answer was committed, and the adapter asks again.
+            let start = Start { terminal_id, ..start };
+            if terminal.exit.take_if(|exit| exit.lost).is_some() {
+                self.state.terminals.to_start.push(start);
+            } else {
+                terminal.unanswered = Some(start);
+            }
+            return Ok(());
+        }
+        if self.state.terminals.open.len() >= limits::TERMINALS {
+            return refuse(INTERNAL, format!("{} terminals are open", limits::TERMINALS));
+        }
         self.state.terminals.expect(&terminal_id, bytes_max);
         let (session_key, id) = (self.session_key, Arc::clone(&terminal_id));
         step.change(move |tx| tx.insert_terminal(session_key, &id, bytes_max));
         self.state.terminals.to_start.push(Start { terminal_id, ..start });
         Ok(())
+    }
+
+    /// The name of the terminal that a request makes: made of the agent's and the request's, so that a request that is
+    /// repeated after a restart names the same one and does not start its command twice.
+    fn terminal_id(&self, key: &str) -> Option<Arc<str>> {
+        let agent = self.state.agent.as_ref()?.child_id.trim_start_matches("agent_");
+        let request: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
+        Some(format!("term_{agent}_{request}").into())
     }
 
     /// Starts what the last step wrote down, and tells the agent.
@@ -233,6 +254,9 @@ impl Actor {
         message: FromKeeper,
         step: &mut Step,
     ) -> usize {
+        if self.answer_terminal(terminal_id, &message, step) {
+            return 1;
+        }
         let Some(terminal) = self.state.terminals.open.get_mut(terminal_id) else { return 0 };
         match message {
             FromKeeper::Output { bytes, .. } => {
@@ -259,6 +283,32 @@ impl Actor {
             }
             FromKeeper::Hello(_) | FromKeeper::StdinAccepted { .. } => 1,
         }
+    }
+
+    /// A request that the last server left unanswered is answered as soon as it is known that its command runs or has
+    /// run. A keeper that was gone before it started the command is replaced; true then.
+    fn answer_terminal(
+        &mut self,
+        terminal_id: &Arc<str>,
+        message: &FromKeeper,
+        step: &mut Step,
+    ) -> bool {
+        let Some(terminal) = self.state.terminals.open.get_mut(terminal_id) else { return false };
+        let Some(start) = terminal.unanswered.take() else { return false };
+        let dir = self.shared.keeper_dir(terminal_id);
+        let is_lost = matches!(message, FromKeeper::Exited(exit) if exit.lost);
+        if is_lost && !has_run(&dir) {
+            terminal.keeper = None;
+            if let Err(error) = keeper::forget(&dir) {
+                // The start fails on the same folder, and that is told to the agent.
+                log::warn!("the journal {} can not be removed: {error}", dir.display());
+            }
+            self.state.terminals.to_start.push(start);
+            return true;
+        }
+        let answer = Ok(json!({"terminalId": &**terminal_id}));
+        self.command(Command::HostAnswer { key: start.key, answer }, step);
+        false
     }
 
     fn forget_terminal(&mut self, terminal_id: &Arc<str>, step: &mut Step) {
@@ -339,6 +389,12 @@ impl Terminal {
     }
 }
 
+/// Whether a keeper that is gone may have started its command: it makes the journals first, that of stderr last.
+fn has_run(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"stderr."))
+}
+
 fn exit_status(exit: &Exit) -> Value {
     let signal = exit.signal.map(|signal| signal.to_string());
     json!({"exitCode": exit.code, "signal": signal})
@@ -411,6 +467,7 @@ fn write_text(root: &Path, path: &str, content: &str) -> HostAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::id;
 
     #[test]
     fn files_are_served_inside_the_folder_only() {

@@ -4,7 +4,8 @@
 //! either both or neither. When the agent is not there yet the turn is started first and told to the agent once it has
 //! opened.
 
-use super::actor::{Actor, Answer, INTERRUPT_GRACE, LiveTurn, Phase, TurnRequest, When};
+use super::actor::{AGENT_TURN_QUIET, Actor, Answer, INTERRUPT_GRACE, LiveTurn, Phase};
+use super::actor::{TurnRequest, When};
 use super::apply::merge_usage;
 use super::capacity::Reservation;
 use super::step::Step;
@@ -584,6 +585,8 @@ impl LiveTurn {
         }
     }
 
+    /// The turn as the ledger has it. Deadlines that are not kept there begin anew: an agent that was told to stop
+    /// gets its grace again, and what it began by itself counts as over after as much quiet.
     pub(super) fn of_record(record: &TurnRecord) -> LiveTurn {
         let request = TurnRequest {
             input: serde_json::from_str(record.input.get()).unwrap_or_default(),
@@ -597,7 +600,14 @@ impl LiveTurn {
             idempotency: None,
         };
         let mut turn = LiveTurn::of_request(&record.id, request);
-        turn.is_dispatched = record.is_dispatched;
+        turn.is_dispatched = record.dispatched_at.is_some();
+        if record.is_interrupt_requested {
+            turn.is_interrupted = true;
+            turn.interrupt_deadline = Some(Instant::now() + INTERRUPT_GRACE);
+        }
+        if turn.source == TurnSource::Agent {
+            turn.quiet_at = Some(Instant::now() + AGENT_TURN_QUIET);
+        }
         turn
     }
 
