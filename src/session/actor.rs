@@ -456,7 +456,7 @@ impl Actor {
         } else if is_due(turn.and_then(|turn| turn.quiet_at)) {
             self.agent_turn_quiet();
         }
-        if is_due(self.next_expiry()) {
+        if self.is_expiry_due() {
             self.expire_approvals();
         }
         if is_due(self.idle_deadline()) {
