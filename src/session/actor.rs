@@ -395,6 +395,7 @@ impl Actor {
         if let Some(agent) = &mut self.state.agent {
             agent.is_committed(stdin);
         }
+        self.give_back_room();
         afterwards.into_iter().for_each(|action| action());
         Ok(())
     }
