@@ -372,7 +372,8 @@ impl Actor {
         let is_dispatched = match &mut self.state.turn {
             Some(turn) => {
                 turn.is_interrupted = true;
-                turn.interrupt_deadline = Some(Instant::now() + INTERRUPT_GRACE);
+                // Whoever asks again and again must not keep a deaf agent alive.
+                turn.interrupt_deadline.get_or_insert_with(|| Instant::now() + INTERRUPT_GRACE);
                 turn.is_dispatched
             }
             None => false,
