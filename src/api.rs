@@ -391,14 +391,15 @@ impl Call {
     }
 
     /// The idempotency key that the request came with.
-    fn idempotency(&self) -> Result<Option<IdempotencyKey>> {
+    fn idempotency(&self, api: &Api) -> Result<Option<IdempotencyKey>> {
         let Some(key) = self.head().header("idempotency-key") else { return Ok(None) };
         if key.is_empty() || key.len() > 255 {
             return Err(Error::bad_request("Idempotency-Key must have 1 to 255 characters"));
         }
         let mut hasher = DefaultHasher::new();
         self.request.body.hash(&mut hasher);
-        let path = self.head().path.join("/");
+        // The base path of a proxy names no other resource.
+        let path = api.path_parts(self.head()).join("/");
         Ok(Some(IdempotencyKey {
             route: format!("{} /{path}", self.head().method()),
             key: key.to_owned(),

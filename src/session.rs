@@ -234,6 +234,12 @@ impl Sessions {
     /// Starts, queues or refuses a turn; answers with its id.
     pub fn start_turn(&self, session_id: &str, turn: NewTurn) -> Result<String> {
         self.shared.refuse_when_stopping()?;
+        if let Some(claim) = &turn.idempotency
+            && let Some(made) = self.shared.ledger.read(|db| idempotency::find(db, claim))?
+        {
+            // What was made before is told again: no agent is needed for that.
+            return Ok(made);
+        }
         let reservation = self.room_for(session_id)?;
         let request = Box::new(TurnRequest {
             input: turn.input,
@@ -250,12 +256,16 @@ impl Sessions {
     }
 
     pub fn interrupt(&self, session_id: &str, turn_id: &str) -> Result<()> {
+        // A session that is not there must not get a thread.
+        self.shared.ledger.read(|db| session_rows::key(db, session_id))?;
         let turn_id = turn_id.to_owned();
         self.call(session_id, |answer| Command::Interrupt { turn_id, answer })
     }
 
     pub fn decide(&self, session_id: &str, approval_id: &str, decision: Decision) -> Result<()> {
-        let reservation = self.room_for(session_id)?;
+        // A refusal starts no agent.
+        let is_decline = decision.is_accept == Some(false) && decision.option_id.is_none();
+        let reservation = if is_decline { None } else { self.room_for(session_id)? };
         let approval_id = approval_id.to_owned();
         self.call(session_id, |answer| Command::Decide {
             approval_id,
@@ -355,12 +365,14 @@ impl Sessions {
 
     /// A reservation for a session whose agent is not running; None for one that is.
     fn room_for(&self, session_id: &str) -> Result<Option<Reservation>> {
-        let (provider, is_live) = self.shared.ledger.read(|db| {
+        let (provider, is_served) = self.shared.ledger.read(|db| {
             let record = session_rows::get(db, session_id)?;
             let is_over = matches!(record.status.as_str(), "closed" | "failed");
-            Ok((record.provider, record.live || is_over))
+            // One that is starting has its room from its creation.
+            let has_room = record.live || record.status == "starting";
+            Ok((record.provider, has_room || is_over))
         })?;
-        if is_live { Ok(None) } else { self.make_room(&provider).map(Some) }
+        if is_served { Ok(None) } else { self.make_room(&provider).map(Some) }
     }
 
     /// A reservation, after the longest idle agent was put to sleep if there was no room. Errors: `capacity`.

@@ -1,7 +1,7 @@
 //! Approvals: list, show, answer.
 
 use super::{Api, Call, json, page};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::http::Answer;
 use crate::ledger::approval::{self, ApprovalQuery, ApprovalRecord};
 use crate::ledger::{session, to_json};
@@ -73,13 +73,7 @@ pub(super) fn decide(api: &Api, call: &Call) -> Result<Answer> {
     let body: DecideBody = call.body()?;
     let decision = api.decision(body)?;
     let record = of_session(api, session_id, approval_id)?;
-    if record.status != ApprovalStatus::Pending.as_str() {
-        return Err(Error::new(
-            Code::AlreadyResolved,
-            format!("approval {approval_id} is not pending: it is {}", record.status),
-        )
-        .detail("approval", to_json(&record)));
-    }
+    record.check_pending()?;
     api.sessions.decide(session_id, approval_id, decision)?;
     let record = api.ledger.read(|db| approval::get(db, approval_id))?;
     Ok(json(200, to_json(&record)))

@@ -11,7 +11,7 @@ use crate::model::{ScopeKind, SessionStatus};
 use crate::session::SessionRequest;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -68,6 +68,12 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         .map(|(place, server)| mcp_server(place, server))
         .collect::<Result<Vec<Value>>>()?;
     let metadata = body.metadata.as_deref().map(RawValue::get).filter(|text| *text != "null");
+    if let Some(text) = metadata {
+        // It is kept as it came; but what a JSON parser with a bound on nesting refuses would spoil every list that it
+        // is in.
+        serde_json::from_str::<Value>(text)
+            .map_err(|error| Error::bad_request(format!("metadata: {error}")))?;
+    }
     let request = SessionRequest {
         provider: provider_name.to_owned(),
         agent,
@@ -82,7 +88,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         env: to_json(&body.env),
         mcp_servers: to_json(&mcp_servers),
         wait: body.wait,
-        idempotency: call.idempotency()?,
+        idempotency: call.idempotency(api)?,
     };
     let session_id = api.sessions.create(request)?;
     Ok(json(200, api.ledger.session_json(&session_id)?))
@@ -134,11 +140,33 @@ fn mcp_server(place: usize, mut server: Value) -> Result<Value> {
             fields.insert(list.to_owned(), pairs);
         }
     }
+    check_mcp_lists(fields).map_err(|what| wrong(&what))?;
     if is_stdio {
         fields.entry("args").or_insert_with(|| json!([]));
         fields.entry("env").or_insert_with(|| json!([]));
     }
     Ok(server)
+}
+
+/// What agents would choke on: arguments that are no texts, pairs that are no pairs.
+fn check_mcp_lists(fields: &Map<String, Value>) -> std::result::Result<(), String> {
+    let is_text = |value: Option<&Value>| value.is_some_and(Value::is_string);
+    let is_pair = |pair: &Value| is_text(pair.get("name")) && is_text(pair.get("value"));
+    let list_of = |list: &str, check: &dyn Fn(&Value) -> bool| match fields.get(list) {
+        None => true,
+        Some(value) => value.as_array().is_some_and(|values| values.iter().all(check)),
+    };
+    if !list_of("args", &Value::is_string) {
+        return Err("args must be a list of texts".to_owned());
+    }
+    for list in ["env", "headers"] {
+        if !list_of(list, &is_pair) {
+            return Err(format!(
+                "{list} must be an object of texts, or a list of names and values"
+            ));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {

@@ -55,7 +55,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         mode: body.mode,
         reasoning_level: body.reasoning_level,
         permission_mode: body.permission_mode,
-        idempotency: call.idempotency()?,
+        idempotency: call.idempotency(api)?,
     };
     let turn_id = api.sessions.start_turn(session_id, turn)?;
     if let Some(wait_ms) = wait_ms {

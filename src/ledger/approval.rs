@@ -43,6 +43,17 @@ pub struct ApprovalRecord {
     pub resolved_at: Option<i64>,
 }
 
+impl ApprovalRecord {
+    /// Errors: it was answered, or is over by itself; the error has the record.
+    pub fn check_pending(&self) -> Result<()> {
+        if self.status == ApprovalStatus::Pending.as_str() {
+            return Ok(());
+        }
+        let what = format!("approval {} is not pending: it is {}", self.id, self.status);
+        Err(Error::new(Code::AlreadyResolved, what).detail("approval", super::to_json(self)))
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct RequestReason {
     pub reason: String,

@@ -47,6 +47,8 @@ pub struct NewItem<'a> {
     pub started_seq: i64,
     /// None for an item that is done at once.
     pub adapter_key: Option<&'a str>,
+    /// As the event of the item tells it; also the time of its end when it is done at once.
+    pub created_at: i64,
 }
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<ItemRecord> {
@@ -183,8 +185,7 @@ pub fn list_grown(
 
 impl Tx<'_> {
     pub fn insert_item(&mut self, new: &NewItem<'_>) -> Result<()> {
-        let now_ms = self.now_ms();
-        let completed_at = (new.status != ItemStatus::InProgress).then_some(now_ms);
+        let completed_at = (new.status != ItemStatus::InProgress).then_some(new.created_at);
         self.connection()
             .prepare_cached(
                 "INSERT INTO item (item_id, session_key, turn_key, type, status, body,
@@ -201,7 +202,7 @@ impl Tx<'_> {
                 new.body,
                 new.started_seq,
                 new.adapter_key,
-                now_ms,
+                new.created_at,
                 completed_at,
             ])?;
         Ok(())
@@ -215,21 +216,22 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Ends an open item; the time is the one that its event tells.
     pub fn complete_item(
         &mut self,
         item_id: &str,
         item_type: ItemType,
         status: ItemStatus,
         body: &str,
+        completed_at: i64,
     ) -> Result<()> {
-        let now_ms = self.now_ms();
         self.connection()
             .prepare_cached(
                 "UPDATE item SET type = ?2, status = ?3, body = ?4, adapter_key = NULL,
                      completed_at = ?5
                  WHERE item_id = ?1",
             )?
-            .execute(params![item_id, item_type.as_str(), status.as_str(), body, now_ms])?;
+            .execute(params![item_id, item_type.as_str(), status.as_str(), body, completed_at])?;
         Ok(())
     }
 

@@ -397,6 +397,7 @@ impl Actor {
         if let Some(agent) = &mut self.state.agent {
             agent.is_committed(stdin);
         }
+        self.give_back_room();
         afterwards.into_iter().for_each(|action| action());
         Ok(())
     }
@@ -458,7 +459,7 @@ impl Actor {
         } else if is_due(turn.and_then(|turn| turn.quiet_at)) {
             self.agent_turn_quiet();
         }
-        if is_due(self.next_expiry()) {
+        if self.is_expiry_due() {
             self.expire_approvals();
         }
         if is_due(self.idle_deadline()) {

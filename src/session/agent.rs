@@ -188,6 +188,18 @@ impl Actor {
         }
     }
 
+    /// The room of an agent that is gone is free for another session, unless this one has work for the
+    /// next. Called when that is in the ledger and before anybody is told.
+    pub(super) fn give_back_room(&mut self) {
+        let state = &self.state;
+        let is_wanted = state.turn.as_ref().is_some_and(|turn| turn.gate.is_none())
+            || state.queued > 0
+            || !state.openers.is_empty();
+        if state.agent.is_none() && (state.phase == Phase::Over || !is_wanted) {
+            self.reservation = None;
+        }
+    }
+
     /// Starts the agent and begins the handshake, in the transaction of `step`.
     pub(super) fn launch(&mut self, mut step: Step) {
         if self.reservation.is_none() {

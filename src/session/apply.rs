@@ -104,6 +104,7 @@ impl Actor {
         let append = step.append(EventKind::ItemStarted, Some(Arc::clone(&turn_id)), payload);
         let (session_key, item_id) = (self.session_key, Arc::clone(&item.item_id));
         let (body, adapter_key) = (to_json(&record.body), key.clone());
+        let created_at = item.created_at;
         step.change(move |tx| {
             let started_seq = append(tx)?;
             tx.insert_item(&NewItem {
@@ -115,6 +116,7 @@ impl Actor {
                 body: &body,
                 started_seq,
                 adapter_key: Some(&adapter_key),
+                created_at,
             })
         });
         self.state.items.insert(key, item);
@@ -171,12 +173,13 @@ impl Actor {
         }
         let turn_id = Arc::clone(&turn.turn_id);
         let mut record = item.record(&self.session_id, &turn_id, status);
-        record.completed_at = Some(id::now_ms());
+        let completed_at = id::now_ms();
+        record.completed_at = Some(completed_at);
         let (item_id, item_type) = (Arc::clone(&item.item_id), item.item_type);
         let stored = to_json(&record.body);
         let payload = format!("{{\"item\":{}}}", to_json(&record));
         step.event(EventKind::ItemCompleted, Some(turn_id), payload);
-        step.change(move |tx| tx.complete_item(&item_id, item_type, status, &stored));
+        step.change(move |tx| tx.complete_item(&item_id, item_type, status, &stored, completed_at));
     }
 
     /// An item that is whole at once: what the user said, a notice, the last state of a plan.
@@ -207,6 +210,7 @@ impl Actor {
                 body: &body,
                 started_seq,
                 adapter_key: None,
+                created_at: item.created_at,
             })
         });
     }

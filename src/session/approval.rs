@@ -148,6 +148,8 @@ impl Actor {
     fn try_decide(&mut self, approval_id: &str, decision: Decision) -> Result<()> {
         self.ready_for_commands()?;
         let record = self.shared.ledger.read(|db| approval::get(db, approval_id))?;
+        // Two answers may be on their way at once; the second must not cost the session its copy of the ledger.
+        record.check_pending()?;
         let options: Vec<ApprovalOption> =
             serde_json::from_str(record.options.get()).unwrap_or_default();
         let option = choose(&options, &decision)?;
@@ -262,6 +264,12 @@ impl Actor {
         step.change(move |tx| tx.resolve_approval(&id, ApprovalStatus::Withdrawn, &resolution));
         let kind = EventKind::ApprovalWithdrawn;
         self.tell_approval(kind, turn_id, approval_id.to_owned(), step);
+    }
+
+    /// Whether the time of an approval is over.
+    pub(super) fn is_expiry_due(&self) -> bool {
+        let now_ms = id::now_ms();
+        self.state.approvals.values().any(|live| live.expires_at.is_some_and(|at| at <= now_ms))
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {

@@ -43,17 +43,18 @@ impl Actor {
         reservation: Option<Reservation>,
     ) -> Result<String> {
         self.ready_for_commands()?;
+        // What was made before is told again, whatever the session does by now.
+        if let Some(claim) = &request.idempotency
+            && let Some(made) = self.shared.ledger.read(|db| idempotency::find(db, claim))?
+        {
+            return Ok(made);
+        }
         if self.is_stopping {
             return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
         }
         if self.state.phase == Phase::Over {
             let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
             ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
-        }
-        if let Some(claim) = &request.idempotency
-            && let Some(made) = self.shared.ledger.read(|db| idempotency::find(db, claim))?
-        {
-            return Ok(made);
         }
         let is_agents = |turn: &LiveTurn| turn.source == TurnSource::Agent;
         if self.state.turn.as_ref().is_some_and(is_agents) {
@@ -373,7 +374,8 @@ impl Actor {
         let is_dispatched = match &mut self.state.turn {
             Some(turn) => {
                 turn.is_interrupted = true;
-                turn.interrupt_deadline = Some(Instant::now() + INTERRUPT_GRACE);
+                // Whoever asks again and again must not keep a deaf agent alive.
+                turn.interrupt_deadline.get_or_insert_with(|| Instant::now() + INTERRUPT_GRACE);
                 turn.is_dispatched
             }
             None => false,

@@ -1,6 +1,23 @@
-//! Black-box tests of the built programs, and the rules of this repository.
+//! Black-box tests of the built programs, over their sockets and with the demo agent; and the rules of this repository.
+//!
+//! One module per part of the contract; `stage` is what their stories begin with, `kill` is about programs that die,
+//! `tidy` about the tree. Each test has a server, a data folder and a home of its own, so they run side by side.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets what it does not await fails")]
 
+mod approval;
+mod bad_input;
+mod bad_turn;
+mod capacity;
+mod host;
+mod idempotency;
 mod kill;
+mod origin;
+mod session;
+mod stage;
+mod stream;
+mod stream_end;
 mod tidy;
+mod turn;
+mod turn_end;
+mod turn_item;
