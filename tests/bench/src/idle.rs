@@ -1,0 +1,53 @@
+//! `idle`: what the programs weigh when they do nothing, in memory and on disk.
+
+use crate::report::{Report, Target};
+use crate::rig::{Agent, Rig};
+use crate::sample::pause;
+use gooselake_harness::proc;
+use gooselake_harness::server::program;
+use std::fs;
+use std::time::Duration;
+
+const SETTLE: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(report: &mut Report) {
+    let rig = Rig::start();
+    pause(SETTLE);
+    let server = memory(rig.pid());
+    report.figure("idle server, RSS", server.rss_mb, "MB", Target::AtMost(6.0));
+    report.figure("… of it private", server.private_mb, "MB", Target::None);
+    rig.session(Agent::Demo);
+    pause(SETTLE);
+    let keepers = proc::keepers_of(rig.server.data_dir());
+    let keeper = memory(*keepers.first().expect("a session has a keeper"));
+    report.figure("a keeper, RSS", keeper.rss_mb, "MB", Target::AtMost(2.5));
+    report.figure("… of it private", keeper.private_mb, "MB", Target::AtMost(0.5));
+    let server = memory(rig.pid());
+    report.figure("server with one live session, RSS", server.rss_mb, "MB", Target::None);
+    let server = Target::AtMost(4.0);
+    sized(report, "gg-runtime-server", "GG_TEST_SERVER", server);
+    sized(report, "gg-keeper", "", Target::None);
+    sized(report, "gg-demo-agent", "", Target::None);
+}
+
+fn sized(report: &mut Report, name: &str, variable: &str, target: Target) {
+    let size = program(variable, name).ok().and_then(|path| fs::metadata(path).ok());
+    let size = size.map_or(0, |metadata| metadata.len());
+    report.figure(&format!("{name} on disk"), size as f64 / 1e6, "MB", target);
+}
+
+struct Memory {
+    rss_mb: f64,
+    private_mb: f64,
+}
+
+/// A megabyte is 1,000,000 bytes here, as for files.
+fn memory(pid: u32) -> Memory {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let mb = |name: &str| -> f64 {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kib.unwrap_or_default() * 1024.0 / 1e6
+    };
+    Memory { rss_mb: mb("Rss:"), private_mb: mb("Private_Clean:") + mb("Private_Dirty:") }
+}

@@ -1,0 +1,66 @@
+//! The benchmark: what the built programs do on this machine, in figures of one run.
+//!
+//! Owns: the command line and the order of the parts. It promises to print what it saw, each figure
+//! beside its target where there is one, together with the machine and its load, so that a figure is
+//! never quoted without them. It deliberately asserts no speed: a miss is printed, and the exit code
+//! tells only whether the parts ran. It drives the programs beside it as any client does; two parts
+//! (`ledger`, and the preparation of `replay`) use the library, and say so.
+//!
+//! The binary is also the agent of two parts: `bench agent` (see `agent.rs`).
+
+mod agent;
+mod deltas;
+mod get;
+mod idle;
+mod ledger;
+mod machine;
+mod raw;
+mod replay;
+mod report;
+mod rig;
+mod sample;
+mod streams;
+mod turns;
+
+use report::Report;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// A part measures one thing and reports it.
+type Part = fn(&mut Report);
+
+const PARTS: &[(&str, Part)] = &[
+    ("ledger", ledger::run),
+    ("deltas", deltas::run),
+    ("turns", turns::run),
+    ("get", get::run),
+    ("streams", streams::run),
+    ("replay", replay::run),
+    ("idle", idle::run),
+];
+
+fn main() -> ExitCode {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    if names.first().is_some_and(|name| name == "agent") {
+        return agent::serve();
+    }
+    let unknown = names.iter().find(|name| PARTS.iter().all(|(part, _)| part != name));
+    if let Some(name) = unknown {
+        let known: Vec<&str> = PARTS.iter().map(|(part, _)| *part).collect();
+        let text = format!("bench: no part {name:?}; the parts are {}\n", known.join(", "));
+        // A closed stderr has no reader to miss it.
+        drop(io::stderr().write_all(text.as_bytes()));
+        return ExitCode::from(2);
+    }
+    gooselake::server::raise_file_limit();
+    let mut report = Report::new();
+    machine::tell(&mut report);
+    for (name, part) in PARTS {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            report.part(name);
+            part(&mut report);
+        }
+    }
+    report.end();
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,144 @@
+//! `replay`: a long log, read back from its start, and a start on top of it.
+//!
+//! The log is made through [`Ledger`] before the server starts: 1,000,000 events of 300 bytes, 200,000
+//! of them in the session that is replayed.
+
+use crate::ledger::payload;
+use crate::raw::Peer;
+use crate::report::{Report, Target};
+use crate::rig::Rig;
+use gooselake::ledger::event::NewEvent;
+use gooselake::ledger::session::NewSession;
+use gooselake::ledger::{Ledger, Synchronous};
+use gooselake::model::event::EventKind;
+use gooselake_harness::temp::TempDir;
+use gooselake_harness::thread;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+const SESSION: &str = "sess_0190b5d0a1b27c3d8e4f5a6b7c8d9e0f";
+const OTHER: &str = "sess_0190b5d0a1b27c3d8e4f5a6b7c8d9e10";
+const TURN: &str = "turn_0190b5d0a1b27c3d8e4f5a6b7c8d9e0f";
+const REPLAYED: usize = 200_000;
+const ALL: usize = 1_000_000;
+/// Events in one write of the preparation.
+const BATCH: usize = 1000;
+const CLIENTS: &[usize] = &[1, 4];
+const STARTS: usize = 3;
+/// What the peak of memory may be above the start: streams hold a page and a buffer, not history.
+const GROWTH_KIB: f64 = 8192.0;
+
+pub(crate) fn run(report: &mut Report) {
+    let folder = TempDir::new("gooselake-bench");
+    let data = folder.path().join("data");
+    prepare(&data);
+    let mut rig = Rig::start_on(Some(data));
+    for clients in CLIENTS.iter().copied() {
+        replay(report, &rig, clients);
+    }
+    let mut best_ms = f64::MAX;
+    for _ in 0..STARTS {
+        rig.server.terminate();
+        let begun = Instant::now();
+        rig.server.restart();
+        rig.client = rig.server.client();
+        rig.client.get("/ready").expect(200);
+        best_ms = best_ms.min(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    let what = format!("process start to GET /ready, {ALL} events, best of {STARTS}");
+    report.figure(&what, best_ms, "ms", Target::AtMost(100.0));
+}
+
+fn prepare(data: &Path) {
+    fs::create_dir_all(data).expect("a folder in the temporary one");
+    let (ledger, writer) = Ledger::open(&data.join("runtime.sqlite3"), Synchronous::Normal)
+        .expect("a fresh database opens");
+    for (session_id, events) in [(SESSION, REPLAYED), (OTHER, ALL - REPLAYED)] {
+        let made = ledger.write(move |tx| tx.insert_session(&session(session_id)));
+        made.expect("the session is new");
+        for _ in 0..events / BATCH {
+            let appended = ledger.write(move |tx| {
+                for offset in 0..BATCH {
+                    let event = NewEvent::session(session_id, EventKind::ItemDelta, payload());
+                    let offset = i64::try_from(offset).unwrap_or(0);
+                    tx.append(event.turn(TURN).provider(Some(("demo", offset))))?;
+                }
+                Ok(())
+            });
+            appended.expect("the events are taken");
+        }
+    }
+    drop(ledger);
+    assert!(writer.join(), "the writer has panicked");
+}
+
+/// A session that nobody has opened yet; its agent is never started.
+fn session(session_id: &str) -> NewSession {
+    NewSession {
+        session_id: session_id.to_owned(),
+        provider: "demo".to_owned(),
+        agent: "default".to_owned(),
+        title: None,
+        cwd: None,
+        agent_cwd: "/".to_owned(),
+        model: None,
+        mode: None,
+        reasoning_level: None,
+        permission_mode: None,
+        system_prompt: None,
+        metadata: "{}".to_owned(),
+        env: "{}".to_owned(),
+        mcp_servers: "[]".to_owned(),
+    }
+}
+
+fn replay(report: &mut Report, rig: &Rig, clients: usize) {
+    let before = rig.server.rss_kib() as f64;
+    let gate = Arc::new(Barrier::new(clients + 1));
+    let threads: Vec<_> = (0..clients)
+        .map(|_| {
+            let (peer, gate) = (rig.peer(), Arc::clone(&gate));
+            let body = move || {
+                gate.wait();
+                read_all(&peer);
+            };
+            thread::spawn("reader", body).expect("a thread")
+        })
+        .collect();
+    gate.wait();
+    let begun = Instant::now();
+    threads.into_iter().for_each(thread::Thread::join);
+    let events = (clients * REPLAYED) as f64;
+    let per_s = events / begun.elapsed().as_secs_f64();
+    let what = format!("{clients} clients, {REPLAYED} events each");
+    let target = if clients == 1 { Target::AtLeast(300_000.0) } else { Target::None };
+    report.figure(&format!("{what}, all together"), per_s, "/s", target);
+    let growth = peak_kib(rig.pid()) - before;
+    report.figure("… peak RSS above the start", growth, "KiB", Target::AtMost(GROWTH_KIB));
+}
+
+/// Reads the log from its start; an event has four lines, and the last id must be the last event's.
+fn read_all(peer: &Peer) {
+    let path = format!("/v1/sessions/{SESSION}/events/stream?control=false&limit={REPLAYED}");
+    // Two lines (`retry`) stand before the first event.
+    let wanted = REPLAYED * 4 + 2;
+    let mut lines = 0;
+    let mut last = Vec::new();
+    peer.events(&path).drain(|bytes| {
+        lines += bytes.iter().filter(|byte| **byte == b'\n').count();
+        last.extend_from_slice(bytes);
+        last.drain(..last.len().saturating_sub(4096));
+        lines < wanted
+    });
+    assert_eq!(lines, wanted, "every event comes once");
+    let text = String::from_utf8_lossy(&last);
+    assert!(text.contains(&format!("id: {REPLAYED}\n")), "the last event is the last one");
+}
+
+fn peak_kib(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
