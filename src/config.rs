@@ -1,7 +1,7 @@
 //! The configuration as the program uses it: every value there, checked, with its unit in its name.
 //!
-//! Owns: the defaults, the checks, and the wording of what is wrong with a file. Made once, before any thread starts, and
-//! never changed. Reading it changes nothing on disk.
+//! Owns: the defaults, the checks, and the wording of what is wrong with a file. Made once, before any thread
+//! starts, and never changed. Reading it changes nothing on disk.
 
 pub mod file;
 
@@ -177,7 +177,7 @@ impl Check<'_> {
         let root_dir = self.root_dir();
         let token = file.auth.token.as_ref().map(|token| token.trim().to_owned());
         if token.as_deref() == Some("") {
-            self.problem("auth.token is blank; leave it out to have one made, or give at least 16 characters");
+            self.problem("auth.token is blank; leave it out to have one made, or write one");
         }
         if file.auth.mode.as_deref().is_some_and(|mode| mode != "static_bearer") {
             self.problem("auth.mode can only be \"static_bearer\"");
@@ -297,7 +297,7 @@ impl Check<'_> {
         }
         if providers.is_empty() {
             self.problem(
-                "no provider is enabled; name an agent under [providers.acp] or leave providers.demo.enabled on",
+                "no provider is enabled; name an agent under [providers.acp], or enable the demo",
             );
         }
         providers
@@ -446,7 +446,8 @@ mod tests {
     #[test]
     fn every_problem_is_told_at_once() {
         let told = problems(
-            "[server]\nbind_address = \"nowhere\"\nmax_streams = 0\n[auth]\ntoken = \" \"\n[providers.acp]\nenabled = true\n",
+            "[server]\nbind_address = \"nowhere\"\nmax_streams = 0\n\
+             [auth]\ntoken = \" \"\n[providers.acp]\nenabled = true\n",
         );
         for key in ["server.bind_address", "server.max_streams", "auth.token", "providers.acp"] {
             assert!(told.contains(key), "{key} in {told}");

@@ -134,7 +134,7 @@ impl Error {
 
     /// There is no such thing: `what` is the kind, `id` the one that was asked for.
     pub fn not_found(what: &str, id: &str) -> Error {
-        Error::new(Code::NotFound, format!("{what} {id}"))
+        Error::new(Code::NotFound, format!("there is no {what} {id}"))
     }
 
     /// A defect of ours, or a part of the machine that failed us.

@@ -1,13 +1,13 @@
 //! Floor 3: the translators between an agent's protocol and ours.
 //!
-//! An [`Adapter`] is a value without I/O, threads, clocks or randomness: lines and commands go in, [`Effects`] come out.
-//! The session thread owns it, feeds it, commits what comes out together with the journal offset and
-//! [`Adapter::snapshot`], and only then sends the bytes. So an adapter is tested by replaying recorded traffic, and a
-//! server that was killed goes on from the last snapshot.
+//! An [`Adapter`] is a value without I/O, threads, clocks or randomness: lines and commands go in, [`Effects`] come
+//! out. The session thread owns it, feeds it, commits what comes out together with the journal offset and
+//! [`Adapter::snapshot`], and only then sends the bytes. So an adapter is tested by replaying recorded traffic, and
+//! a server that was killed goes on from the last snapshot.
 //!
-//! Rules for every adapter: request ids come from a counter in the snapshot; a line of any content and length must not
-//! panic; what is not understood becomes [`AgentEvent::Unparsed`]; after [`AgentEvent::TurnEnded`] no item of that turn
-//! is left open (the adapter completes them itself).
+//! Rules for every adapter: request ids come from a counter in the snapshot; a line of any content and length must
+//! not panic; what is not understood becomes [`AgentEvent::Unparsed`]; after [`AgentEvent::TurnEnded`] no item of
+//! that turn is left open (the adapter completes them itself).
 
 pub mod acp;
 
@@ -86,8 +86,8 @@ pub enum Command {
     Answer { key: String, answer: Answer },
     /// The answer to a [`HostRequest`], by its key.
     HostAnswer { key: String, answer: Result<Value, HostError> },
-    /// Work that the agent began by itself has been quiet for long enough to call it over: complete the open items and
-    /// emit [`AgentEvent::TurnEnded`].
+    /// Work that the agent began by itself has been quiet for long enough to call it over: complete the open items
+    /// and emit [`AgentEvent::TurnEnded`].
     EndAgentTurn,
     /// Tells the agent that the session is over, where its protocol has a word for it.
     Close,
@@ -144,8 +144,8 @@ impl Effects {
     }
 }
 
-/// What an agent did, in our words. Keys (`item`, approval, host request) are the adapter's own, unique among the open
-/// ones; the session thread maps them to ids.
+/// What an agent did, in our words. Keys (`item`, approval, host request) are the adapter's own, unique among the
+/// open ones; the session thread maps them to ids.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AgentEvent {
     /// The native session is open; turns may start.
@@ -297,8 +297,8 @@ pub struct Usage {
     pub raw: Value,
 }
 
-/// What an agent may ask of the machine (ACP v1 `fs/*` and `terminal/*`). Paths are as the agent sent them; the session
-/// thread decides whether they are inside the session's folder.
+/// What an agent may ask of the machine (ACP v1 `fs/*` and `terminal/*`). Paths are as the agent sent them; the
+/// session thread decides whether they are inside the session's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum HostRequest {

@@ -1,17 +1,19 @@
 //! Floor 4: sessions. Each live one is a thread that owns its agent; this file finds, starts and stops those threads.
 //!
 //! [`Sessions`] is what the HTTP floor calls: its methods run on the caller's thread, hand a command to the session's
-//! thread and wait for its answer. A session without a thread (asleep, or nothing to do) gets one when somebody sends it
-//! a command. The table of threads is the only shared state; its lock is never held over a wait.
+//! thread and wait for its answer. A session without a thread (asleep, or nothing to do) gets one when somebody
+//! sends it a command. The table of threads is the only shared state; its lock is never held over a wait.
 
 mod actor;
 mod agent;
 mod apply;
 mod approval;
 mod capacity;
+mod ending;
 mod launch;
 mod load;
 mod opening;
+mod rest;
 mod step;
 mod terminal;
 mod turn;
@@ -337,8 +339,8 @@ impl Sessions {
         self.shared.lock().live.len()
     }
 
-    /// Stops all threads by the deadline. Busy agents stay with their keepers, idle ones go to sleep; all are ended when
-    /// `is_final`. Threads that hang are left behind and named in the log.
+    /// Stops all threads by the deadline. Busy agents stay with their keepers, idle ones go to sleep; all are ended
+    /// when `is_final`. Threads that hang are left behind and named in the log.
     pub fn shut_down(&self, is_final: bool, deadline: Instant) {
         self.shared.is_stopping.store(true, Ordering::SeqCst);
         let handles: Vec<(String, Handle)> = self.shared.lock().live.drain().collect();

@@ -2,7 +2,7 @@
 
 use super::{Api, Call, json};
 use crate::config::Provider;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::http::Answer;
 use crate::ledger::to_json;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ impl Api {
             .map(|(name, provider)| (*name, provider))
             .ok_or_else(|| {
                 let on: Vec<&str> = self.config.providers.keys().copied().collect();
-                Error::not_found("provider", &format!("{name} is not enabled"))
+                Error::new(Code::NotFound, format!("provider {name} is not enabled"))
                     .hint(format!("enabled: {}", on.join(", ")))
             })
     }

@@ -191,6 +191,8 @@ impl File {
         let wait = self.providers.acp.as_ref().is_some_and(|acp| acp.wait_timeout_secs.is_some());
         let turn_limit = "a turn has no time limit unless turn_timeout_secs sets one";
         tell(wait, "providers.acp.wait_timeout_secs", turn_limit);
+        let retention = "nothing is dropped but by an explicit purge in this version";
+        tell(events.delta_retention_hours.is_some(), "events.delta_retention_hours", retention);
         let vendor = "this version drives ACP agents; name the program under providers.acp";
         let is_on = |vendor: &Option<Vendor>| {
             vendor.as_ref().is_some_and(|vendor| vendor.enabled == Some(true))

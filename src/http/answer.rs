@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn an_error_is_told_in_the_words_of_the_contract() {
         let plain = Error::not_found("session", "sess_1");
-        check_error(plain, 404, r#"{"error":"session sess_1","code":"not_found"}"#);
+        check_error(plain, 404, r#"{"error":"there is no session sess_1","code":"not_found"}"#);
         let hinted = Error::bad_request("a \"quote\"\n").hint("leave it out");
         let json = r#"{"error":"a \"quote\"\n; leave it out","code":"bad_request"}"#;
         check_error(hinted, 400, json);

@@ -1,7 +1,7 @@
 //! The schema's versions and the settings of a connection.
 //!
-//! `user_version` counts the migrations that a database has had. Each runs in one immediate transaction; a database of a
-//! newer version is refused, so that an old program never writes what it does not understand.
+//! `user_version` counts the migrations that a database has had. Each runs in one immediate transaction; a database
+//! of a newer version is refused, so that an old program never writes what it does not understand.
 
 use super::Synchronous;
 use crate::error::{Error, Result};

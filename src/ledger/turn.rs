@@ -69,7 +69,8 @@ pub struct TurnEnd {
 
 const COLUMNS: &str = "turn_key, turn_id, session_id, provider_turn_ref, status, source, input, \
     turn.model, turn.mode, turn.reasoning_level, turn.permission_mode, turn.usage, error, \
-    stop_reason, assistant_text, turn.created_at, queued_at, started_at, completed_at, dispatched_at, \
+    stop_reason, assistant_text, turn.created_at, queued_at, started_at, completed_at, \
+    dispatched_at, \
     interrupt_requested_at IS NOT NULL";
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<TurnRecord> {

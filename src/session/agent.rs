@@ -4,7 +4,7 @@
 //! started (a keeper that no row names is stopped at the next start), and bytes for its stdin are committed with their
 //! offset before they are sent (sent twice, the keeper takes them once).
 
-use super::actor::{AGENT_TURN_QUIET, Actor, Answer, FromChild, Phase, SLEEP_GRACE, Stop};
+use super::actor::{AGENT_TURN_QUIET, Actor, Answer, FromChild, Phase, Stop};
 use super::capacity::Reservation;
 use super::launch;
 use super::step::{Step, offset_of};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// What a session knows of its agent process.
 pub(super) struct Agent {
     pub child_id: Arc<str>,
-    keeper: Option<Keeper>,
+    pub(super) keeper: Option<Keeper>,
     /// Where the journals stand with the step that is being made.
     pub offsets: Offsets,
     /// Where they stand in the ledger.
@@ -50,8 +50,8 @@ pub(super) struct Agent {
     is_told: bool,
     pub pid: Option<u32>,
     pub idle_since: Instant,
-    acknowledged: i64,
-    trim_at: Option<Instant>,
+    pub(super) acknowledged: i64,
+    pub(super) trim_at: Option<Instant>,
 }
 
 /// Output is acknowledged to the keeper in steps of this size while a turn runs.
@@ -143,7 +143,7 @@ impl Agent {
         }
     }
 
-    fn acknowledge(&mut self, trim: bool) {
+    pub(super) fn acknowledge(&mut self, trim: bool) {
         self.acknowledged = self.committed.stdout;
         if let Some(keeper) = &self.keeper {
             keeper.ack(offset_back(self.committed.stdout), self.stderr_offset, trim);
@@ -475,99 +475,6 @@ impl Actor {
         self.children = crossbeam_channel::bounded(limits::AGENT_INBOX);
         self.state.agent = None;
         self.detach_terminals();
-    }
-
-    /// Ends the agent's whole tree.
-    pub(super) fn end_agent(&mut self, why: Stop) {
-        let grace = self.shared.config.keeper_grace;
-        if let Some(turn) = &mut self.state.turn {
-            turn.interrupt_deadline = None;
-        }
-        let Some(agent) = &self.state.agent else { return };
-        if let Some(keeper) = &agent.keeper {
-            keeper.stop(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-        }
-        // The keeper kills after its grace; this is for a keeper that does not answer.
-        let deadline = Instant::now() + grace + Duration::from_secs(5);
-        self.state.phase = Phase::Stopping { deadline, why };
-    }
-
-    pub(super) fn idle_deadline(&self) -> Option<Instant> {
-        let agent = self.state.agent.as_ref()?;
-        let is_idle =
-            self.state.phase == Phase::Open && self.state.turn.is_none() && self.state.queued == 0;
-        if !is_idle {
-            return None;
-        }
-        let idle_sleep = self.shared.provider(&self.provider).idle_sleep;
-        let sleep_at =
-            idle_sleep.filter(|_| self.can_sleep()).map(|pause| agent.idle_since + pause);
-        [sleep_at, agent.trim_at].into_iter().flatten().min()
-    }
-
-    fn can_sleep(&self) -> bool {
-        self.state.adapter.as_ref().is_some_and(|adapter| adapter.capabilities().resume)
-    }
-
-    /// Puts an idle agent to sleep, or empties its journal when only that is due.
-    pub(super) fn sleep(&mut self, answer: Option<Answer<bool>>) {
-        let now = Instant::now();
-        let pause = self.shared.provider(&self.provider).idle_sleep;
-        let is_idle =
-            self.state.phase == Phase::Open && !self.is_turn_active() && self.state.queued == 0;
-        let can_sleep = is_idle && self.can_sleep();
-        let Some(agent) = &mut self.state.agent else {
-            answer.map(|answer| answer.send(Ok(true)));
-            return;
-        };
-        if agent.trim_at.is_some_and(|trim_at| now >= trim_at) {
-            agent.trim_at = None;
-            agent.acknowledge(true);
-        }
-        let is_due = pause.is_some_and(|pause| now >= agent.idle_since + pause);
-        if !can_sleep || (answer.is_none() && !is_due) {
-            answer.map(|answer| answer.send(Ok(false)));
-            return;
-        }
-        if let Some(keeper) = &agent.keeper {
-            keeper.close_stdin();
-        }
-        self.state.phase = Phase::Stopping { deadline: now + SLEEP_GRACE, why: Stop::Sleep };
-        if let Some(answer) = answer {
-            self.state.closers.push(Box::new(move || drop(answer.send(Ok(true)))));
-        }
-    }
-
-    pub(super) fn stopping_timed_out(&mut self, why: Stop) {
-        let Some(agent) = &self.state.agent else { return };
-        if why == Stop::Sleep {
-            // It did not end when its stdin closed: now by signal, and it still counts as sleep.
-            return self.end_agent(Stop::SleepBySignal);
-        }
-        log::error!("session {}: the keeper of its agent does not answer", self.session_id);
-        // The keeper dies with what it holds; its end is heard as any other.
-        if let Err(error) = keeper::sweep(&agent.child_id) {
-            log::error!("session {}: {error}", self.session_id);
-        }
-        self.state.phase = Phase::Stopping { deadline: Instant::now() + SLEEP_GRACE, why };
-    }
-
-    pub(super) fn shut_down(&mut self, is_final: bool) {
-        self.is_stopping = true;
-        let is_busy = self.is_turn_active() || self.state.queued > 0;
-        if matches!(self.state.phase, Phase::Stopping { .. }) {
-            // It ends by itself soon.
-        } else if is_final && self.state.agent.is_some() {
-            if let Some(turn) = &mut self.state.turn {
-                turn.is_interrupted = true;
-            }
-            self.end_agent(Stop::Shutdown);
-        } else if !is_busy && self.can_sleep() && self.state.phase == Phase::Open {
-            self.sleep(Some(crossbeam_channel::bounded(1).0));
-        } else {
-            self.drop_agent();
-            self.end_thread();
-        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Actor {
         step: &mut Step,
     ) {
         if self.state.items.len() >= limits::OPEN_ITEMS
-            && let Some(oldest) = self.state.items.keys().next().cloned()
+            && let Some(oldest) = self.oldest_item()
         {
             self.item_completed(&oldest, ItemStatus::Completed, Map::new(), step);
         }
@@ -120,6 +120,12 @@ impl Actor {
             })
         });
         self.state.items.insert(key, item);
+    }
+
+    /// The key of the open item that was made first; ids are ordered by creation.
+    fn oldest_item(&self) -> Option<String> {
+        let open = self.state.items.iter();
+        open.min_by(|a, b| a.1.item_id.cmp(&b.1.item_id)).map(|(key, _)| key.clone())
     }
 
     fn item_delta(&mut self, key: &str, field: DeltaField, text: &str, step: &mut Step) {

@@ -5,8 +5,8 @@
 
 use super::actor::{Actor, Answer, Phase, Stop};
 use super::agent::{agent_error, client_error};
+use super::ending::end_payload;
 use super::step::Step;
-use super::turn::end_payload;
 use crate::error::{Code, Error};
 use crate::ledger::session::SessionChange;
 use crate::ledger::to_json;

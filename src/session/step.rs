@@ -1,8 +1,8 @@
 //! One step of a session: all that one transaction changes, and what is done when it is committed.
 //!
-//! A session's thread collects a step from what came in (a command, a chunk of agent output), commits it whole, and only
-//! then sends bytes to the agent and answers. Nothing here touches the outside: a step that can not be committed is
-//! dropped, and the session is loaded from the ledger again.
+//! A session's thread collects a step from what came in (a command, a chunk of agent output), commits it whole, and
+//! only then sends bytes to the agent and answers. Nothing here touches the outside: a step that can not be
+//! committed is dropped, and the session is loaded from the ledger again.
 
 use crate::error::Result;
 use crate::ledger::Tx;

@@ -1,8 +1,8 @@
 //! What an agent may do on the machine through us (ACP `fs/*` and `terminal/*`), where the configuration allows it.
 //!
-//! Runs on the session's thread. Files are read and written inside the session's folder only, links resolved. A terminal
-//! is a kept child of the session: it survives the server, and dies with its agent, its release or its session. It is
-//! written down before it is started, so it is started at most once.
+//! Runs on the session's thread. Files are read and written inside the session's folder only, links resolved. A
+//! terminal is a kept child of the session: it survives the server, and dies with its agent, its release or its
+//! session. It is written down before it is started, so it is started at most once.
 
 use super::actor::{Actor, FromChild};
 use super::agent::never_started;
@@ -169,8 +169,8 @@ impl Actor {
         Ok(())
     }
 
-    /// The name of the terminal that a request makes: made of the agent's and the request's, so that a request that is
-    /// repeated after a restart names the same one and does not start its command twice.
+    /// The name of the terminal that a request makes: made of the agent's and the request's, so that a request that
+    /// is repeated after a restart names the same one and does not start its command twice.
     fn terminal_id(&self, key: &str) -> Option<Arc<str>> {
         let agent = self.state.agent.as_ref()?.child_id.trim_start_matches("agent_");
         let request: String = key.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -105,7 +105,10 @@ fn files_and_lines_have_a_size_that_can_be_read() {
             wrong.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", source.path));
         }
         for (place, line) in source.text.lines().enumerate() {
-            let most = if is_comment(line) { COMMENT_COLUMNS_MAX } else { CODE_COLUMNS_MAX };
+            // Tests hold recorded shapes, which are not broken.
+            let is_test = source.path.contains("tests/");
+            let is_wide = is_test || is_comment(line);
+            let most = if is_wide { COMMENT_COLUMNS_MAX } else { CODE_COLUMNS_MAX };
             let columns = line.chars().count();
             if columns > most {
                 let place = place + 1;
@@ -132,7 +135,9 @@ fn only_the_ledger_speaks_sql() {
 fn threads_start_in_one_place() {
     let mut wrong = Vec::new();
     for source in rust_sources() {
-        if source.path.ends_with("/thread.rs") || source.path == "tests/it/tidy.rs" {
+        // The mock model stands alone: its threads live in the scope of its server.
+        let is_mock = source.path.starts_with("tests/mock-model/");
+        if is_mock || source.path.ends_with("/thread.rs") || source.path == "tests/it/tidy.rs" {
             continue;
         }
         let has_std_thread = code(&source.text).any(|line| line == "use std::thread;");

@@ -147,7 +147,11 @@ impl Agent {
                 "session/load" if !self.flags.no_resume => self.restore(params, true),
                 "session/resume" if !self.flags.no_resume => self.restore(params, false),
                 "session/list" => self.list(params),
-                "session/close" => self.close_session(params),
+                "session/close" => match self.close_session(id, params) {
+                    // The thread that ends its servers answers.
+                    Ok(()) => return,
+                    Err(error) => Err(error),
+                },
                 "session/set_mode" => self.set_mode(params),
                 "session/set_config_option" => self.set_config_option(params),
                 "session/prompt" => match self.prompt(id, params) {
@@ -182,7 +186,7 @@ impl Agent {
         }
     }
 
-    fn initialize(self: &Arc<Self>, id: &Value, params: &Value) {
+    fn initialize(self: &Arc<Self>, request: &Value, params: &Value) {
         let offered = &params["clientCapabilities"];
         lock(&self.state).client = Some(Client {
             read_text_file: offered["fs"]["readTextFile"] == true,
@@ -191,9 +195,9 @@ impl Agent {
         });
         let delay = std::env::var("GG_DEMO_DELAY_MS").ok().and_then(|text| text.parse().ok());
         let Some(delay) = delay.map(Duration::from_millis).filter(|delay| !delay.is_zero()) else {
-            return self.send_answer(id, Ok(self.capabilities()));
+            return self.send_answer(request, Ok(self.capabilities()));
         };
-        let (agent, id) = (Arc::clone(self), id.clone());
+        let (agent, id) = (Arc::clone(self), request.clone());
         let slow = move || {
             let state = lock(&agent.state);
             let limit = delay.min(DELAY_MAX);
@@ -204,7 +208,7 @@ impl Agent {
             }
         };
         if let Err(error) = spawn("initialize", slow) {
-            self.send_answer(&Value::Null, Err(internal(&error)));
+            self.send_answer(request, Err(internal(&error)));
         }
     }
 
@@ -278,14 +282,19 @@ impl Agent {
         Ok(json!({"sessions": sessions}))
     }
 
-    fn close_session(&self, params: &Value) -> Answer {
+    /// Ending MCP servers takes time, and the reader thread has none: a thread does it and answers.
+    fn close_session(self: &Arc<Self>, id: &Value, params: &Value) -> Result<(), RpcError> {
         let session = self.session(params)?;
         lock(&self.state).sessions.remove(&session.id);
         if let Some(turn) = &session.state().turn {
             turn.cancel();
         }
-        end_mcp(&session);
-        Ok(json!({}))
+        let (agent, id) = (Arc::clone(self), id.clone());
+        let started = spawn("close", move || {
+            end_mcp(&session);
+            agent.send_answer(&id, Ok(json!({})));
+        });
+        started.map_err(|error| internal(&error))
     }
 
     fn set_mode(&self, params: &Value) -> Answer {

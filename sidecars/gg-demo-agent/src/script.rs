@@ -91,7 +91,11 @@ impl Script {
             return self.say(&format!("You said: {text}\n\n{HINT}"));
         }
         for directive in directives {
-            self.turn.check()?;
+            // The two that hear no cancel hear none that came just before them either.
+            let deaf = matches!(directive, Directive::Hang | Directive::IgnoreCancel { .. });
+            if !deaf {
+                self.turn.check()?;
+            }
             self.act(directive)?;
         }
         Ok(())

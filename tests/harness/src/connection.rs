@@ -1,8 +1,8 @@
 //! One HTTP/1.1 connection, read with deadlines.
 //!
-//! Owns: the socket, the bytes that were read and not yet used, and the rules of framing (length, chunks, or the end of
-//! the connection). A deadline is a point in time for the whole of what is read, not for each read, and what came before
-//! it is kept, so that a reader can try again. This file deliberately knows no method, no path and no event.
+//! Owns: the socket, the bytes that were read and not yet used, and the rules of framing (length, chunks, or the end
+//! of the connection). A deadline is a point in time for the whole of what is read, not for each read, and what came
+//! before it is kept, so that a reader can try again. This file deliberately knows no method, no path and no event.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

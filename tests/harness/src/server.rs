@@ -1,9 +1,10 @@
 //! The built server, started as a user starts it.
 //!
 //! Owns: one server process, its data folder, its config file, and all that it leaves running. The process is started
-//! with a home of its own inside the temporary folder, so that no test touches the user's. Two threads read its stdout
-//! and stderr to their ends; nobody joins them, because what the server leaves running may hold the pipes. When the value is dropped, the server, its keepers and all their descendants are ended,
-//! and the folder is removed: whatever a test did, nothing of it stays.
+//! with a home of its own inside the temporary folder, so that no test touches the user's. Two threads read its
+//! stdout and stderr to their ends; nobody joins them, because what the server leaves running may hold the pipes.
+//! When the value is dropped, the server, its keepers and all their descendants are ended, and the folder is
+//! removed: whatever a test did, nothing of it stays.
 
 use crate::client::Client;
 use crate::proc::{self, Signal};

@@ -1,8 +1,8 @@
 //! Real agents through the real server: agent × scenario, as a matrix.
 //!
 //! For each installed agent a server of its own is started, with the agent's own program, against a mock model on
-//! loopback. Two agents run at a time, each on a thread of its own; `main` joins them. Exit code 0 when every cell is as
-//! expected, 1 when one is not, 2 for wrong use. `--write FILE` keeps the matrix. It installs nothing:
+//! loopback. Two agents run at a time, each on a thread of its own; `main` joins them. Exit code 0 when every cell
+//! is as expected, 1 when one is not, 2 for wrong use. `--write FILE` keeps the matrix. It installs nothing:
 //! `scripts/real-agents.sh` does.
 
 mod echo;
@@ -76,7 +76,7 @@ fn drive(names: &[&'static str], root: &std::path::Path) -> Vec<Row> {
     let workers: Vec<_> = (0..SIDE_BY_SIDE)
         .map(|number| {
             let (queue, rows, root) = (Arc::clone(&queue), Arc::clone(&rows), root.to_owned());
-            thread::spawn(&format!("agents-{number}"), move || {
+            thread::spawn(format!("agents-{number}"), move || {
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some(name) = next else { return };
@@ -98,7 +98,9 @@ fn drive(names: &[&'static str], root: &std::path::Path) -> Vec<Row> {
 /// The matrix as Markdown.
 fn matrix(rows: &[Row]) -> String {
     let mut text = String::from(
-        "# Real agents through the server\n\nMade by `make test-real`: each cell is one run of the named agent, at the version in\n`testdata/real-agents.txt`, through the built server against the mock model.\n\n| agent |",
+        "# Real agents through the server\n\n\
+         Made by `make test-real`: each cell is one run of the named agent, at the version in\n\
+         `testdata/real-agents.txt`, through the built server against the mock model.\n\n| agent |",
     );
     for (name, _) in SCENARIOS {
         write!(text, " {name} |").expect("a String takes all");

@@ -91,7 +91,8 @@ impl Stage {
             .map_err(|error| format!("the agent's home: {error}"))?;
         let (program, arguments) = profile.argv.split_first().ok_or("no program")?;
         let mut config = format!(
-            "[providers.acp]\nrequest_timeout_secs = 90\ncommand = {}\nargs = {}\n[providers.acp.env]\n",
+            "[providers.acp]\nrequest_timeout_secs = 90\ncommand = {}\nargs = {}\n\
+             [providers.acp.env]\n",
             json!(program),
             json!(arguments)
         );
