@@ -312,7 +312,8 @@ impl Call {
             {"optionId": "allow-once", "name": "Allow once", "kind": "allow_once"},
             {"optionId": "allow-always", "name": "Allow for this session", "kind": "allow_always"},
             {"optionId": "reject-once", "name": "Reject once", "kind": "reject_once"},
-            {"optionId": "reject-always", "name": "Reject this session", "kind": "reject_always"},
+            {"optionId": "reject-always", "name": "Reject for this session",
+                "kind": "reject_always"},
         ]);
         let params = json!({"sessionId": script.session.id, "toolCall": self.fields("pending"),
             "options": options});
