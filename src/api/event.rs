@@ -100,6 +100,8 @@ fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
 }
 
 fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
+    // Asked before the head: what was published up to here is in it.
+    let published = api.ledger.tail().newest_row_id();
     let head = api.ledger.read(|db| match scope_key {
         Some(scope_key) => event::newest_seq(db, scope_key),
         None => event::newest_row_id(db),
@@ -131,6 +133,7 @@ fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         scope_key,
         cursor,
         head,
+        published,
         oldest: oldest.unwrap_or(head + 1),
         filter: filter(call)?,
         until,

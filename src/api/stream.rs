@@ -31,6 +31,8 @@ pub(super) struct StreamPlan {
     pub scope_key: Option<i64>,
     pub cursor: Cursor,
     pub head: i64,
+    /// A row that was published before the head was read: no event up to it is behind the head.
+    pub published: i64,
     pub oldest: i64,
     pub filter: EventFilter,
     /// The stream ends behind the first event of one of these kinds.
@@ -105,8 +107,12 @@ impl<'a> Stream<'a> {
             Cursor::Start => 0,
             Cursor::After(after) => after,
         };
-        // In the whole log the cursor is a row id, so the ring may be looked at from the first.
-        let row_id = plan.scope_key.is_none().then_some(cursor);
+        // In the whole log the cursor is a row id, so the ring may be looked at from the first. A
+        // client that has all there is needs nothing of the database either.
+        let row_id = match plan.scope_key {
+            None => Some(cursor),
+            Some(_) => (cursor == plan.head).then_some(plan.published),
+        };
         let is_over = plan.limit == Some(0);
         Stream { plan, ledger, watch, cursor, row_id, out: Vec::new(), sent: 0, is_over }
     }
