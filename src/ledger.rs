@@ -32,6 +32,8 @@ use crossbeam_channel::{Receiver, Sender};
 use rusqlite::OpenFlags;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// How far a commit must have reached before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Ledger {
 
 #[derive(Clone)]
 struct Readers {
+    /// How many were opened; the first reads open them, up to [`limits::READERS`].
+    opened: Arc<AtomicUsize>,
     give_back: Sender<Connection>,
     take: Receiver<Connection>,
 }
@@ -73,12 +77,6 @@ impl Ledger {
         let cache = Arc::new(cache::SessionCache::default());
         let counters = Arc::new(WriterCounters::default());
         let (give_back, take) = crossbeam_channel::bounded(limits::READERS);
-        for _ in 0..limits::READERS {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let reader = Connection::open_with_flags(path, flags)?;
-            schema::prepare_reader(&reader)?;
-            give_back.send(reader).expect("this function holds the other end");
-        }
         let (jobs, waiting) = crossbeam_channel::bounded(limits::WRITER_QUEUE);
         let thread = writer::start(
             connection,
@@ -87,7 +85,7 @@ impl Ledger {
             Arc::clone(&cache),
             Arc::clone(&counters),
         )?;
-        let readers = Readers { give_back, take };
+        let readers = Readers { opened: Arc::default(), give_back, take };
         let path = Arc::new(path.to_owned());
         Ok((Ledger { jobs, readers, tail, cache, counters, path }, thread))
     }
@@ -107,7 +105,7 @@ impl Ledger {
 
     /// Runs `query` on a read-only connection. Each statement sees its own snapshot; no transaction outlives one.
     pub fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let connection = self.readers.take.recv().expect("this handle holds the other end");
+        let connection = self.readers.take(&self.path)?;
         let lent = Lent { connection: Some(connection), give_back: &self.readers.give_back };
         query(lent.connection.as_ref().expect("it is taken out only in drop"))
     }
@@ -141,6 +139,37 @@ impl Ledger {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+impl Readers {
+    /// A free connection, or a new one while there are few, or the next that comes back.
+    fn take(&self, path: &Path) -> Result<Connection> {
+        if let Ok(connection) = self.take.try_recv() {
+            return Ok(connection);
+        }
+        if self.opened.fetch_add(1, Ordering::SeqCst) < limits::READERS {
+            let opened = open_reader(path);
+            if opened.is_err() {
+                self.opened.fetch_sub(1, Ordering::SeqCst);
+            }
+            return opened;
+        }
+        self.opened.fetch_sub(1, Ordering::SeqCst);
+        self.take.recv_timeout(READ_WAIT).map_err(|_| {
+            Error::new(Code::Capacity, "all connections to the database are busy")
+                .hint("try again in a moment")
+        })
+    }
+}
+
+/// A read takes milliseconds; a wait this long means that something is wrong with the machine.
+const READ_WAIT: Duration = Duration::from_secs(30);
+
+fn open_reader(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader = Connection::open_with_flags(path, flags)?;
+    schema::prepare_reader(&reader)?;
+    Ok(reader)
 }
 
 /// A connection that goes back to the pool, also when the query panics.

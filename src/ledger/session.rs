@@ -290,6 +290,9 @@ impl Tx<'_> {
 
     /// Says that something of this session's record has changed: its time, and the cached copy.
     pub fn touch_session(&mut self, session_id: &str) -> Result<()> {
+        if self.has_touched(session_id) {
+            return Ok(());
+        }
         let now_ms = self.now_ms();
         self.connection()
             .prepare_cached("UPDATE session SET updated_at = ?2 WHERE session_id = ?1")?

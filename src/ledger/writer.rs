@@ -83,6 +83,8 @@ pub struct Tx<'a> {
     connection: &'a Connection,
     state: &'a mut State,
     now_ms: i64,
+    /// How many sessions earlier changes of the same transaction had touched.
+    touched_before: usize,
 }
 
 /// What the writer knows beside the database. A failed change takes its part back.
@@ -126,6 +128,11 @@ impl Tx<'_> {
         self.state.heads.insert((event.scope, event.scope_id.to_owned()), head);
         self.state.frames.push(Arc::new(frame));
         Ok(head.seq)
+    }
+
+    /// Whether this change has already written the record of this session, its time with it.
+    pub(super) fn has_touched(&self, session_id: &str) -> bool {
+        self.state.touched[self.touched_before..].iter().any(|touched| touched == session_id)
     }
 
     /// Says that the record of this session has changed.
@@ -229,8 +236,12 @@ impl Writer {
             self.run("SAVEPOINT change")?;
             let (frames, touched) = (self.state.frames.len(), self.state.touched.len());
             let newest_row_id = self.state.newest_row_id;
-            let mut tx =
-                Tx { connection: &self.connection, state: &mut self.state, now_ms: id::now_ms() };
+            let mut tx = Tx {
+                connection: &self.connection,
+                state: &mut self.state,
+                now_ms: id::now_ms(),
+                touched_before: touched,
+            };
             if !job.run(&mut tx) {
                 if self.connection.is_autocommit() {
                     // A full disk and its like end the whole transaction, not the savepoint alone.
