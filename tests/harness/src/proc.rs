@@ -161,46 +161,68 @@ mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
-    /// A shell that has one child, started with a mark in its environment; both run until they are told to end.
-    fn family(mark: &str) -> (Child, u32) {
-        let mut command = Command::new("sh");
-        command.args(["-c", "sleep 1000 & echo $!; wait"]).env("GG_PROC_TEST", mark);
-        let mut shell = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        let stdout = shell.stdout.take().unwrap();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
-        (shell, line.trim().parse().unwrap())
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// A shell and its one child, which run until they are told to end; both are gone after the test, also when it
+    /// fails.
+    struct Family {
+        shell: Child,
+        child: u32,
+    }
+
+    impl Family {
+        /// Starts them with a mark in their environment.
+        fn start(mark: &str) -> Family {
+            let mut command = Command::new("sh");
+            command.args(["-c", "sleep 1000 & echo $!; wait"]).env("GG_PROC_TEST", mark);
+            let mut shell = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            let stdout = shell.stdout.take().unwrap();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+            Family { shell, child: line.trim().parse().unwrap() }
+        }
+    }
+
+    impl Drop for Family {
+        fn drop(&mut self) {
+            // What has ended cannot be killed, which is fine.
+            drop(signal(self.child, Signal::KILL));
+            drop(self.shell.kill());
+            drop(self.shell.wait());
+        }
     }
 
     #[test]
     fn a_family_is_found_by_descent_and_by_its_environment() {
         let mark = format!("mark-{}", std::process::id());
-        let (mut shell, child) = family(&mark);
-        assert_eq!(descendants(shell.id()), [child]);
+        let family = Family::start(&mark);
+        let (shell, child) = (family.shell.id(), family.child);
+        assert_eq!(descendants(shell), [child]);
         let mut marked = with_environ(&format!("GG_PROC_TEST={mark}"));
         marked.sort_unstable();
-        let mut both = [shell.id(), child];
+        let mut both = [shell, child];
         both.sort_unstable();
         assert_eq!(marked, both);
-        assert!(arguments(child).contains(&"1000".to_owned()));
-        assert!(rss_kib(shell.id()) > 0);
-        assert_eq!(thread_count(shell.id()), 1);
-        signal(child, Signal::KILL).unwrap();
-        signal(shell.id(), Signal::KILL).unwrap();
-        shell.wait().unwrap();
+        // Between its fork and its exec the child still has the shell's command line.
+        crate::wait::until(DEADLINE, "the child is another program", || {
+            (arguments(child) == ["sleep", "1000"]).then_some(())
+        });
+        assert!(rss_kib(shell) > 0);
+        assert_eq!(thread_count(shell), 1);
     }
 
     #[test]
     fn the_end_of_a_process_that_is_not_ours_is_seen() {
-        let (mut shell, child) = family("gone");
+        let mut family = Family::start("gone");
+        let (shell, child) = (family.shell.id(), family.child);
         assert_eq!(wait_gone(&[child], Duration::from_millis(20)), Err(vec![child]));
         signal(child, Signal::KILL).unwrap();
-        wait_gone(&[child], Duration::from_secs(10)).unwrap();
+        wait_gone(&[child], DEADLINE).unwrap();
         // The shell's `wait` has returned by itself now.
-        wait_gone(&[shell.id()], Duration::from_secs(10)).unwrap();
-        assert!(!alive(child) && !alive(shell.id()));
-        shell.wait().unwrap();
-        assert_eq!((rss_kib(shell.id()), cpu_ms(shell.id())), (0, 0));
+        wait_gone(&[shell], DEADLINE).unwrap();
+        assert!(!alive(child) && !alive(shell));
+        family.shell.wait().unwrap();
+        assert_eq!((rss_kib(shell), cpu_ms(shell)), (0, 0));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Owns: one agent process with a state folder of its own, and a thread that reads its lines into a channel, so that
 //! every wait has a deadline. Requests of the agent are answered by a function that the test gives. When it is dropped,
-//! the agent is killed.
+//! the agent is killed with all below it.
 
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proc, thread};
@@ -199,9 +199,36 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // A process that has ended cannot be killed, which is fine.
+        // What has ended cannot be killed, which is fine. What is below is looked up while it is.
+        let below = proc::descendants(self.child.id());
         drop(self.child.kill());
         drop(self.child.wait());
+        for pid in below {
+            drop(proc::signal(pid, proc::Signal::KILL));
+        }
+    }
+}
+
+/// A process that the agent left behind: ended with all below it when the test is over, also when the test fails.
+pub(crate) struct LeftBehind(pub(crate) u32);
+
+impl LeftBehind {
+    /// Ends it now, and waits until nothing of it is left.
+    pub(crate) fn end(&self) {
+        // A shell may have forked for its command: killing the shell alone would leave that behind.
+        let mut all = proc::descendants(self.0);
+        all.push(self.0);
+        for pid in &all {
+            // One that has ended by itself is as good.
+            drop(proc::signal(*pid, proc::Signal::KILL));
+        }
+        drop(proc::wait_gone(&all, DEADLINE));
+    }
+}
+
+impl Drop for LeftBehind {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
