@@ -23,7 +23,7 @@ run: dev ## build, start the server with the demo agent, print a first session
 	@$(DEV)/gg-runtime-server --bind $(BIND) --data-dir $(DATA) --hints $(ARGS)
 
 demo: dev ## run that first session by itself, on a free port and in a folder that goes away
-	@sh scripts/demo.sh $(DEV)
+	@scripts/demo.sh $(DEV)
 
 build: ## the optimised programs, in target/release
 	cargo build --workspace --release
@@ -33,13 +33,13 @@ test: ## build everything and run every test that needs nothing but this reposit
 	cargo test --workspace
 
 test-real: ## drive real agents against a scripted model (needs node and npm, downloads them)
-	sh scripts/test-real.sh
+	scripts/test-real.sh
 
 bench: build ## measure throughput, latency and memory of the optimised programs
 	cargo run --release -p gooselake-bench
 
 check: ## what a change must pass: format, lints, tests
-	sh scripts/check.sh
+	scripts/check.sh
 
 .PHONY: dev
 dev:

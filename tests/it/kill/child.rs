@@ -2,7 +2,7 @@
 
 use super::follower::Follower;
 use super::proof;
-use super::scene::{Scene, agent_pid, flood_text, names_in, slow_text, text};
+use super::scene::{SOON, Scene, agent_pid, flood_text, names_in, slow_text, text};
 use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::rng::Rng;
 use gooselake_harness::wait;
@@ -128,6 +128,12 @@ fn what_agents_finished_while_the_server_was_away_is_told_whole() {
             (session, turn)
         })
         .collect();
+    // An accepted turn may be on its way still; each agent must have it before the server goes.
+    for (session, _) in &started {
+        let path = format!("/v1/sessions/{session}/events?kinds=item.delta&limit=1");
+        let begun = || scene.get(&path).as_array().is_some_and(|events| !events.is_empty());
+        wait::until(SOON, "the agent begins", || begun().then_some(()));
+    }
     scene.server.kill9();
     names.iter().for_each(|name| scene.await_file(name, "done"));
     scene.server.restart();
