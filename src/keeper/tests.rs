@@ -285,7 +285,14 @@ fn a_child_goes_on_over_many_detaches_and_nothing_is_lost_or_doubled() {
 
 #[test]
 fn an_end_that_nobody_heard_is_told_to_whoever_attaches_later() {
-    let mut kept = Kept::start(shell("echo first; read l; seq 1 100000; exit 4"));
+    // The child goes on only when we have let go: it reads from a pipe that nobody writes until then.
+    let spec = shell("true");
+    let gate = spec.dir.with_extension("gate");
+    fs::create_dir_all(gate.parent().unwrap()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&gate).status().unwrap();
+    assert!(made.success());
+    let script = format!("echo first; read l; read m < {}; seq 1 100000; exit 4", gate.display());
+    let mut kept = Kept::start(Spec { argv: shell(&script).argv, ..spec });
     let keeper_pid = kept.hello().keeper_pid;
     kept.wait_for("first\n");
     kept.keeper().stdin(0, b"go\n".to_vec()).unwrap();
@@ -293,7 +300,9 @@ fn an_end_that_nobody_heard_is_told_to_whoever_attaches_later() {
         kept.hear();
     }
     kept.detach();
+    fs::write(&gate, "go\n").unwrap();
     wait_gone_or_zombie(keeper_pid);
+    fs::remove_file(&gate).unwrap();
     let from = kept.stdout.len() as u64;
     assert!(!kept.attach(from));
     let exit = kept.exit();
