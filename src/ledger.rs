@@ -7,6 +7,7 @@
 //! the state it finds.
 
 pub mod agent;
+mod answer;
 pub mod approval;
 mod cache;
 pub mod event;
@@ -100,7 +101,7 @@ impl Ledger {
         let (job, answer) = writer::job(change);
         let gone = || Error::new(Code::ShuttingDown, "the ledger is closed");
         self.jobs.send(job).map_err(|_| gone())?;
-        answer.recv().map_err(|_| gone())?
+        answer.wait().ok_or_else(gone)?
     }
 
     /// Runs `query` on a read-only connection. Each statement sees its own snapshot; no transaction outlives one.

@@ -1,10 +1,12 @@
 //! The writer thread: the only writing connection, and group commit.
 //!
-//! It takes every job that waits (up to a bound), runs each inside a savepoint of one transaction, commits once,
-//! publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in one place, the
-//! channel of jobs, and ends when the last [`super::Ledger`] is dropped and the channel is drained. A panic in a job is
-//! a defect that could leave half a change behind: the process ends, and the next start finds the last commit.
+//! It takes every job that waits or comes meanwhile (up to a bound), runs each inside a savepoint of one transaction,
+//! commits once, publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in
+//! one place, the channel of jobs, and ends when the last [`super::Ledger`] is dropped and the channel is drained. A
+//! panic in a job is a defect that could leave half a change behind: the process ends, and the next start finds the
+//! last commit.
 
+use super::answer::{self, Answer, Answered};
 use super::cache::SessionCache;
 use super::event::{self, Frame, NewEvent};
 use super::tail::Tail;
@@ -12,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::{ScopeKind, id};
 use crate::thread::{self, Thread};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ pub(super) trait Job: Send {
 struct Change<F, T> {
     change: Option<F>,
     result: Option<Result<T>>,
-    answer: Sender<Result<T>>,
+    answer: Answer<Result<T>>,
 }
 
 impl<F, T> Job for Change<F, T>
@@ -66,15 +68,15 @@ where
             None => self.result.expect("finish comes after run"),
         };
         // The caller waits, unless its thread panicked meanwhile.
-        drop(self.answer.send(result));
+        self.answer.give(result);
     }
 }
 
 /// A job for `change`, and where its answer will come.
 pub(super) fn job<T: Send + 'static>(
     change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
-) -> (Box<dyn Job>, Receiver<Result<T>>) {
-    let (answer, answered) = crossbeam_channel::bounded(1);
+) -> (Box<dyn Job>, Answered<Result<T>>) {
+    let (answer, answered) = answer::pair();
     (Box::new(Change { change: Some(change), result: None, answer }), answered)
 }
 
@@ -202,8 +204,7 @@ impl Writer {
         let mut batch = Vec::new();
         while let Ok(first) = jobs.recv() {
             batch.push(first);
-            batch.extend(jobs.try_iter().take(limits::WRITER_BATCH - 1));
-            self.serve_batch(&mut batch);
+            self.serve_batch(&mut batch, jobs);
         }
         let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);";
         if let Err(error) = self.connection.execute_batch(closing) {
@@ -211,8 +212,8 @@ impl Writer {
         }
     }
 
-    fn serve_batch(&mut self, batch: &mut Vec<Box<dyn Job>>) {
-        let failure = self.commit(batch).err();
+    fn serve_batch(&mut self, batch: &mut Vec<Box<dyn Job>>, jobs: &Receiver<Box<dyn Job>>) {
+        let failure = self.commit(batch, jobs).err();
         if let Some(error) = &failure {
             log::error!("a transaction of {} changes failed: {error}", batch.len());
             self.counters.failed.fetch_add(1, Ordering::Relaxed);
@@ -230,31 +231,20 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+    fn commit(
+        &mut self,
+        batch: &mut Vec<Box<dyn Job>>,
+        jobs: &Receiver<Box<dyn Job>>,
+    ) -> Result<()> {
         self.run("BEGIN IMMEDIATE")?;
-        for job in batch.iter_mut() {
-            self.run("SAVEPOINT change")?;
-            let (frames, touched) = (self.state.frames.len(), self.state.touched.len());
-            let newest_row_id = self.state.newest_row_id;
-            let mut tx = Tx {
-                connection: &self.connection,
-                state: &mut self.state,
-                now_ms: id::now_ms(),
-                touched_before: touched,
-            };
-            if !job.run(&mut tx) {
-                if self.connection.is_autocommit() {
-                    // A full disk and its like end the whole transaction, not the savepoint alone.
-                    return Err(Error::internal("the database undid the transaction"));
-                }
-                self.run("ROLLBACK TO change")?;
-                self.state.frames.truncate(frames);
-                self.state.touched.truncate(touched);
-                self.state.newest_row_id = newest_row_id;
-                // Their seq may have been counted up, or their row undone; the database knows.
-                self.state.heads.clear();
+        let mut done = 0;
+        while done < batch.len() {
+            self.run_change(&mut *batch[done])?;
+            done += 1;
+            if done == batch.len() {
+                // What came meanwhile goes into the same commit: it costs a change, not a sync.
+                batch.extend(jobs.try_iter().take(limits::WRITER_BATCH - done));
             }
-            self.run("RELEASE change")?;
         }
         let begun = Instant::now();
         self.run("COMMIT")?;
@@ -268,6 +258,32 @@ impl Writer {
         counters.commit_us.fetch_add(took_us, Ordering::Relaxed);
         counters.commit_us_max.fetch_max(took_us, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Runs one change; one that fails is undone alone. Errors: the transaction as a whole is lost.
+    fn run_change(&mut self, job: &mut dyn Job) -> Result<()> {
+        self.run("SAVEPOINT change")?;
+        let (frames, touched) = (self.state.frames.len(), self.state.touched.len());
+        let newest_row_id = self.state.newest_row_id;
+        let mut tx = Tx {
+            connection: &self.connection,
+            state: &mut self.state,
+            now_ms: id::now_ms(),
+            touched_before: touched,
+        };
+        if !job.run(&mut tx) {
+            if self.connection.is_autocommit() {
+                // A full disk and its like end the whole transaction, not the savepoint alone.
+                return Err(Error::internal("the database undid the transaction"));
+            }
+            self.run("ROLLBACK TO change")?;
+            self.state.frames.truncate(frames);
+            self.state.touched.truncate(touched);
+            self.state.newest_row_id = newest_row_id;
+            // Their seq may have been counted up, or their row undone; the database knows.
+            self.state.heads.clear();
+        }
+        self.run("RELEASE change")
     }
 
     fn run(&self, statement: &str) -> Result<()> {
