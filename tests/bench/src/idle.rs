@@ -18,12 +18,16 @@ pub(crate) fn run(report: &mut Report) {
     report.figure("… of it private", server.private_mb, "MB", Target::None);
     rig.session(Agent::Demo);
     pause(SETTLE);
+    let one = memory(rig.pid());
+    // The system counts the program's own pages as private while only one process maps them, so a
+    // keeper is looked at beside a second one.
+    rig.session(Agent::Demo);
+    pause(SETTLE);
     let keepers = proc::keepers_of(rig.server.data_dir());
     let keeper = memory(*keepers.first().expect("a session has a keeper"));
     report.figure("a keeper, RSS", keeper.rss_mb, "MB", Target::AtMost(2.5));
-    report.figure("… of it private", keeper.private_mb, "MB", Target::AtMost(0.5));
-    let server = memory(rig.pid());
-    report.figure("server with one live session, RSS", server.rss_mb, "MB", Target::None);
+    report.figure("… of it private, beside another", keeper.private_mb, "MB", Target::AtMost(0.5));
+    report.figure("server with one live session, RSS", one.rss_mb, "MB", Target::None);
     let server = Target::AtMost(4.0);
     sized(report, "gg-runtime-server", "GG_TEST_SERVER", server);
     sized(report, "gg-keeper", "", Target::None);
