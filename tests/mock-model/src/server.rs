@@ -229,13 +229,20 @@ fn play(
     openings: u64,
     shared: &Shared,
 ) -> io::Result<()> {
-    let wait = |wait: Wait| match wait {
-        Wait::Time(time) => shared.gate.pause(time),
-        Wait::Gate => shared.gate.hold(openings),
+    // A wait that the end of the mock has cut short is not followed by the rest of the answer.
+    let wait = |wait: Wait| {
+        match wait {
+            Wait::Time(time) => shared.gate.pause(time),
+            Wait::Gate => shared.gate.hold(openings),
+        }
+        if shared.gate.has_ended() {
+            return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
+        }
+        Ok(())
     };
     match reply {
         Reply::Whole { status, body, waits } => {
-            waits.into_iter().for_each(wait);
+            waits.into_iter().try_for_each(wait)?;
             http::write_json(stream, status, &body, request.method == "HEAD")
         }
         Reply::Stream(steps) => {
@@ -243,7 +250,7 @@ fn play(
             for step in steps {
                 match step {
                     Step::Frame(text) => http::write_chunk(stream, &text)?,
-                    Step::Wait(time) => wait(time),
+                    Step::Wait(time) => wait(time)?,
                     Step::HangUp => return stream.shutdown(Shutdown::Both),
                 }
             }
