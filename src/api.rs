@@ -427,13 +427,19 @@ fn json(status: u16, body: impl Into<crate::http::Body>) -> Answer {
 }
 
 /// A JSON array of records, with the cursor of the next page when there is one.
-fn page(records: &impl serde::Serialize, next: Option<String>) -> Answer {
-    let mut response =
-        Response::json(200, crate::ledger::to_json(records)).header("Cache-Control", "no-store");
-    if let Some(next) = next {
-        response = response.header("X-Next-Cursor", next);
+///
+/// A page that is full may have a next one: `place` is where it begins.
+fn page<T: serde::Serialize>(
+    records: &[T],
+    limit: usize,
+    place: impl FnOnce(&T) -> String,
+) -> Response {
+    let response =
+        Response::json(200, crate::ledger::to_json(&records)).header("Cache-Control", "no-store");
+    match records.last() {
+        Some(last) if records.len() == limit => response.header("X-Next-Cursor", place(last)),
+        _ => response,
     }
-    Answer::Whole(response)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod step;
 mod terminal;
 mod turn;
 
-pub use actor::{Decision, When};
+pub use actor::{Decision, TurnRequest, When};
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};
@@ -29,18 +29,17 @@ use crate::ledger::session::{NewSession, SessionChange};
 use crate::ledger::turn::TurnEnd;
 use crate::ledger::{Ledger, agent as agent_rows, session as session_rows, to_json};
 use crate::limits;
+use crate::model::TurnStatus;
 use crate::model::event::EventKind;
-use crate::model::input::Input;
-use crate::model::{TurnSource, TurnStatus, id};
 use crate::thread::{self, Thread};
-use actor::{Actor, Command, TurnRequest};
+use actor::{Actor, Command};
 use capacity::{Capacity, Reservation};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The programs that come with the server.
@@ -80,33 +79,9 @@ pub struct Sessions {
 
 /// A session that a client wants.
 pub struct SessionRequest {
-    pub provider: String,
-    pub agent: String,
-    pub title: Option<String>,
-    pub cwd: Option<String>,
-    pub model: Option<String>,
-    pub mode: Option<String>,
-    pub reasoning_level: Option<String>,
-    pub permission_mode: Option<String>,
-    pub system_prompt: Option<String>,
-    /// JSON texts.
-    pub metadata: String,
-    pub env: String,
-    pub mcp_servers: String,
+    pub session: NewSession,
     /// Answer when the agent is ready, not at once.
     pub wait: bool,
-    pub idempotency: Option<IdempotencyKey>,
-}
-
-/// A turn that a client wants.
-pub struct NewTurn {
-    pub input: Vec<Input>,
-    pub when: When,
-    pub expected_turn_id: Option<String>,
-    pub model: Option<String>,
-    pub mode: Option<String>,
-    pub reasoning_level: Option<String>,
-    pub permission_mode: Option<String>,
     pub idempotency: Option<IdempotencyKey>,
 }
 
@@ -179,8 +154,8 @@ impl Sessions {
             return Ok(made);
         }
         shared.refuse_when_stopping()?;
-        let reservation = self.make_room(&request.provider)?;
-        let provider = request.provider.clone();
+        let provider = request.session.provider.clone();
+        let reservation = self.make_room(&provider)?;
         let (session_id, is_new) = self.insert(request)?;
         if !is_new {
             return Ok(session_id);
@@ -195,33 +170,15 @@ impl Sessions {
     }
 
     fn insert(&self, request: SessionRequest) -> Result<(String, bool)> {
-        let server_cwd = std::env::current_dir()
-            .map_err(|error| Error::internal("the server's own folder is gone").source(error))?;
-        let agent_cwd =
-            request.cwd.clone().unwrap_or_else(|| server_cwd.to_string_lossy().into_owned());
+        let SessionRequest { session, idempotency, .. } = request;
         self.shared.ledger.write(move |tx| {
-            let session_id = id::new("sess");
-            if let Some(claim) = &request.idempotency
+            let session_id = session.session_id.clone();
+            if let Some(claim) = &idempotency
                 && let Some(made) = tx.claim_key(claim, &session_id)?
             {
                 return Ok((made, false));
             }
-            tx.insert_session(&NewSession {
-                session_id: session_id.clone(),
-                provider: request.provider,
-                agent: request.agent,
-                title: request.title,
-                cwd: request.cwd,
-                agent_cwd,
-                model: request.model,
-                mode: request.mode,
-                reasoning_level: request.reasoning_level,
-                permission_mode: request.permission_mode,
-                system_prompt: request.system_prompt,
-                metadata: request.metadata,
-                env: request.env,
-                mcp_servers: request.mcp_servers,
-            })?;
+            tx.insert_session(&session)?;
             let record = tx.session(&session_id)?;
             let payload = format!(
                 "{{\"provider\":{},\"session\":{}}}",
@@ -234,26 +191,16 @@ impl Sessions {
     }
 
     /// Starts, queues or refuses a turn; answers with its id.
-    pub fn start_turn(&self, session_id: &str, turn: NewTurn) -> Result<String> {
+    pub fn start_turn(&self, session_id: &str, request: TurnRequest) -> Result<String> {
         self.shared.refuse_when_stopping()?;
-        if let Some(claim) = &turn.idempotency
+        if let Some(claim) = &request.idempotency
             && let Some(made) = self.shared.ledger.read(|db| idempotency::find(db, claim))?
         {
             // What was made before is told again: no agent is needed for that.
             return Ok(made);
         }
         let reservation = self.room_for(session_id)?;
-        let request = Box::new(TurnRequest {
-            input: turn.input,
-            source: TurnSource::User,
-            when: turn.when,
-            expected_turn_id: turn.expected_turn_id,
-            model: turn.model,
-            mode: turn.mode,
-            reasoning_level: turn.reasoning_level,
-            permission_mode: turn.permission_mode,
-            idempotency: turn.idempotency,
-        });
+        let request = Box::new(request);
         self.call(session_id, |answer| Command::StartTurn { request, reservation, answer })
     }
 
@@ -441,9 +388,10 @@ fn over(session_id: &str) -> Error {
 }
 
 impl Shared {
-    fn provider(&self, name: &str) -> Provider {
+    fn provider(&self, name: &str) -> &Provider {
         // A provider may have left the configuration while sessions of it are in the ledger.
-        self.config.providers.get(name).cloned().unwrap_or_else(Provider::gone)
+        static GONE: LazyLock<Provider> = LazyLock::new(Provider::gone);
+        self.config.providers.get(name).unwrap_or(&GONE)
     }
 
     fn keepers_dir(&self) -> PathBuf {

@@ -42,11 +42,7 @@ fn list(api: &Api, call: &Call, session_key: Option<i64>) -> Result<Answer> {
         limit,
     };
     let records = api.ledger.read(|db| approval::list(db, &query))?;
-    let next = records
-        .last()
-        .filter(|_| limit > 0 && records.len() == limit)
-        .map(|last| last.approval_key.to_string());
-    Ok(page(&records, next))
+    Ok(Answer::Whole(page(&records, limit, |last| last.approval_key.to_string())))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {

@@ -123,6 +123,7 @@ fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
     }
     let until = EventFilter::parse_kinds(call.text("until").unwrap_or_default())
         .map_err(|word| Error::bad_request(format!("until: {word:?} can not name an event")))?;
+    let until = (!until.is_empty()).then(|| EventFilter { kinds: until, ..EventFilter::default() });
     let limit = match call.number("limit")? {
         Some(limit) => Some(usize::try_from(limit).map_err(|_| {
             Error::bad_request(format!("limit is {limit}; it can not be negative"))

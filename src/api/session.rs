@@ -1,13 +1,13 @@
 //! Sessions: make, list, show, resume, close, delete, read back.
 
 use super::{Api, Call, json, page};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::event;
 use crate::ledger::item;
-use crate::ledger::session::{self, SessionQuery};
+use crate::ledger::session::{self, NewSession, SessionQuery};
 use crate::ledger::to_json;
-use crate::model::{ScopeKind, SessionStatus};
+use crate::model::{ScopeKind, SessionStatus, id};
 use crate::session::SessionRequest;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -74,10 +74,12 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         serde_json::from_str::<Value>(text)
             .map_err(|error| Error::bad_request(format!("metadata: {error}")))?;
     }
-    let request = SessionRequest {
+    let session = NewSession {
+        session_id: id::new("sess"),
         provider: provider_name.to_owned(),
         agent,
         title: body.title,
+        agent_cwd: cwd.clone().map_or_else(server_folder, Ok)?,
         cwd,
         model: body.model,
         mode: body.mode,
@@ -87,11 +89,18 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         metadata: metadata.unwrap_or("{}").to_owned(),
         env: to_json(&body.env),
         mcp_servers: to_json(&mcp_servers),
-        wait: body.wait,
-        idempotency: call.idempotency(api)?,
     };
+    let idempotency = call.idempotency(api)?;
+    let request = SessionRequest { session, wait: body.wait, idempotency };
     let session_id = api.sessions.create(request)?;
     Ok(json(200, api.ledger.session_json(&session_id)?))
+}
+
+/// Where an agent works when the client names no folder.
+fn server_folder() -> Result<String> {
+    std::env::current_dir()
+        .map(|folder| folder.to_string_lossy().into_owned())
+        .map_err(|error| Error::internal("the server's own folder is gone").source(error))
 }
 
 /// An existing folder, as an absolute path.
@@ -183,11 +192,9 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
         limit,
     };
     let records = api.ledger.read(|db| session::list(db, &query))?;
-    let next = records
-        .last()
-        .filter(|_| limit > 0 && records.len() == limit)
-        .map(|last| format!("{}.{}", last.updated_at, last.session_key));
-    Ok(page(&records, next))
+    Ok(Answer::Whole(page(&records, limit, |last| {
+        format!("{}.{}", last.updated_at, last.session_key)
+    })))
 }
 
 /// The place in the list that `X-Next-Cursor` named.
@@ -236,13 +243,7 @@ pub(super) fn transcript(api: &Api, call: &Call) -> Result<Answer> {
         let scope_key = event::scope_key(&snapshot, ScopeKind::Session, session_id)?;
         Ok((items, event::newest_seq(&snapshot, scope_key)?))
     })?;
-    let next = items
-        .last()
-        .filter(|_| limit > 0 && items.len() == limit)
-        .map(|last| last.item_key.to_string());
-    let Answer::Whole(response) = page(&items, next) else {
-        return Err(Error::new(Code::Internal, "a page is a whole answer"));
-    };
+    let response = page(&items, limit, |last| last.item_key.to_string());
     Ok(Answer::Whole(response.header("X-As-Of-Seq", as_of_seq.to_string())))
 }
 

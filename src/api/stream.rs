@@ -35,8 +35,8 @@ pub(super) struct StreamPlan {
     pub published: i64,
     pub oldest: i64,
     pub filter: EventFilter,
-    /// The stream ends behind the first event of one of these kinds.
-    pub until: Vec<String>,
+    /// The stream ends behind the first event that this takes; None = by nothing of that sort.
+    pub until: Option<EventFilter>,
     pub limit: Option<usize>,
     pub has_control: bool,
     pub is_ndjson: bool,
@@ -203,8 +203,7 @@ impl<'a> Stream<'a> {
             self.out.extend_from_slice(b"\n\n");
         }
         self.sent += 1;
-        let until = EventFilter { kinds: self.plan.until.clone(), ..EventFilter::default() };
-        let is_last = !self.plan.until.is_empty() && frame.is_taken_by(&until);
+        let is_last = self.plan.until.as_ref().is_some_and(|until| frame.is_taken_by(until));
         self.is_over = is_last || self.plan.limit == Some(self.sent);
         if self.out.len() >= WRITE_BYTES { self.flush(writer) } else { Ok(()) }
     }

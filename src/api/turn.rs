@@ -6,9 +6,9 @@ use crate::http::{Answer, Response};
 use crate::ledger::turn::TurnRecord;
 use crate::ledger::{event, item, session, to_json, turn};
 use crate::model::input::Input;
-use crate::model::{ScopeKind, TurnStatus};
+use crate::model::{ScopeKind, TurnSource, TurnStatus};
 use crate::provider::Capabilities;
-use crate::session::{NewTurn, When};
+use crate::session::{TurnRequest, When};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -47,8 +47,9 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
                 .hint("it can be \"now\", \"queue\" or \"steer\""));
         }
     };
-    let turn = NewTurn {
+    let request = TurnRequest {
         input,
+        source: TurnSource::User,
         when,
         expected_turn_id: body.expected_turn_id,
         model: body.model,
@@ -57,7 +58,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         permission_mode: body.permission_mode,
         idempotency: call.idempotency(api)?,
     };
-    let turn_id = api.sessions.start_turn(session_id, turn)?;
+    let turn_id = api.sessions.start_turn(session_id, request)?;
     if let Some(wait_ms) = wait_ms {
         return api.waited(call, session_id, &turn_id, wait_ms);
     }
@@ -88,11 +89,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
         let session_key = session::key(db, call.part(0))?;
         turn::list(db, session_key, status, after, limit)
     })?;
-    let next = records
-        .last()
-        .filter(|_| limit > 0 && records.len() == limit)
-        .map(|last| last.turn_key.to_string());
-    Ok(page(&records, next))
+    Ok(Answer::Whole(page(&records, limit, |last| last.turn_key.to_string())))
 }
 
 pub(super) fn items(api: &Api, call: &Call) -> Result<Answer> {
@@ -102,11 +99,7 @@ pub(super) fn items(api: &Api, call: &Call) -> Result<Answer> {
         let turn_key = turn::get(db, call.part(0), call.part(1))?.turn_key;
         item::list_grown(db, call.part(0), Some(turn_key), after, limit)
     })?;
-    let next = records
-        .last()
-        .filter(|_| limit > 0 && records.len() == limit)
-        .map(|last| last.item_key.to_string());
-    Ok(page(&records, next))
+    Ok(Answer::Whole(page(&records, limit, |last| last.item_key.to_string())))
 }
 
 pub(super) fn interrupt(api: &Api, call: &Call) -> Result<Answer> {

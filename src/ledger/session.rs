@@ -243,7 +243,6 @@ pub struct SessionChange {
     pub model: Option<String>,
     pub mode: Option<String>,
     pub reasoning_level: Option<String>,
-    pub permission_mode: Option<String>,
     pub provider_session_ref: Option<String>,
     pub capabilities: Option<String>,
     pub usage: Option<String>,
@@ -315,17 +314,16 @@ impl Tx<'_> {
                      model = ifnull(?4, model),
                      mode = ifnull(?5, mode),
                      reasoning_level = ifnull(?6, reasoning_level),
-                     permission_mode = ifnull(?7, permission_mode),
-                     provider_session_ref = ifnull(?8, provider_session_ref),
+                     provider_session_ref = ifnull(?7, provider_session_ref),
                      canonical_provider_session_ref =
-                         ifnull(?8, canonical_provider_session_ref),
-                     capabilities = ifnull(?9, capabilities),
-                     usage = ifnull(?10, usage),
-                     last_error = ifnull(?11, last_error),
-                     failure_code = iif(?14, NULL, ifnull(?12, failure_code)),
-                     failure_message = iif(?14, NULL, ifnull(?13, failure_message)),
-                     closed_at = iif(?15, ?16, closed_at),
-                     updated_at = ?16
+                         ifnull(?7, canonical_provider_session_ref),
+                     capabilities = ifnull(?8, capabilities),
+                     usage = ifnull(?9, usage),
+                     last_error = ifnull(?10, last_error),
+                     failure_code = iif(?13, NULL, ifnull(?11, failure_code)),
+                     failure_message = iif(?13, NULL, ifnull(?12, failure_message)),
+                     closed_at = iif(?14, ?15, closed_at),
+                     updated_at = ?15
                  WHERE session_id = ?1",
             )?
             .execute(params![
@@ -335,7 +333,6 @@ impl Tx<'_> {
                 change.model,
                 change.mode,
                 change.reasoning_level,
-                change.permission_mode,
                 change.provider_session_ref,
                 change.capabilities,
                 change.usage,

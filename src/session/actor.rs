@@ -63,7 +63,7 @@ pub(super) enum Command {
 pub(super) type Answer<T> = Sender<Result<T>>;
 
 /// A turn that a client wants.
-pub(super) struct TurnRequest {
+pub struct TurnRequest {
     pub input: Vec<Input>,
     pub source: TurnSource,
     pub when: When,
@@ -141,6 +141,8 @@ pub(super) struct State {
     pub queued: usize,
     pub usage: Usage,
     pub title: Option<String>,
+    /// Whether a person lets each turn through, unless the turn says otherwise.
+    pub is_gated: bool,
     /// Why the session could not be opened, until the step that told it is committed; and whether it is gone.
     pub open_failure: Option<(AgentError, bool)>,
     /// What a restored adapter asks for again, until the agent is attached.
@@ -403,8 +405,8 @@ impl Actor {
     }
 
     /// The ledger did not take a step, so what is in memory may be ahead of it: forget it and read it again.
-    fn give_up_copy(&mut self, error: &Error) {
-        log::error!("session {}: a step was not committed: {error}", self.session_id);
+    pub(super) fn give_up_copy(&mut self, error: &Error) {
+        log::error!("session {}: it is read again in a moment: {error}", self.session_id);
         self.retry_at = Some(Instant::now() + RETRY_PAUSE);
         for opener in self.state.openers.drain(..) {
             drop(opener.send(Err(Error::new(error.code, error.message.clone()))));
@@ -525,6 +527,7 @@ impl Default for State {
             queued: 0,
             usage: Usage::default(),
             title: None,
+            is_gated: false,
             open_failure: None,
             again: Effects::default(),
             openers: Vec::new(),

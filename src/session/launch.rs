@@ -57,7 +57,7 @@ pub(super) fn agent_spec(actor: &Actor, child_id: &str) -> Result<Spec> {
     let of_session: BTreeMap<String, String> =
         serde_json::from_str(&private.env).unwrap_or_default();
     env.extend(of_session);
-    let program = program(shared, &provider, &actor.agent_name, &env)?;
+    let program = program(shared, provider, &actor.agent_name, &env)?;
     let mut argv = vec![program.to_string_lossy().into_owned()];
     argv.extend(agent.args.iter().cloned());
     let cwd = PathBuf::from(&private.agent_cwd);

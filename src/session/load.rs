@@ -4,6 +4,7 @@
 
 use super::actor::{Actor, LiveApproval, LiveItem, LiveTurn, Phase, State};
 use super::agent::Agent;
+use super::turn::GATED;
 use crate::error::Result;
 use crate::ledger::agent::{self, Offsets};
 use crate::ledger::approval::{self, ApprovalQuery};
@@ -31,6 +32,7 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
         let queued = TurnStatus::Queued.as_str();
         let mut state = State {
             title: private.title.clone(),
+            is_gated: private.permission_mode.as_deref() == Some(GATED),
             usage: private
                 .usage
                 .as_deref()

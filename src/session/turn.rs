@@ -65,7 +65,7 @@ impl Actor {
         self.check_against_active(&request)?;
         self.keep(reservation);
         let turn_id = id::new("turn");
-        let status = self.status_at_start(&request)?;
+        let status = self.status_at_start(&request);
         let mut step = self.step();
         if let Some(claim) = request.idempotency.clone() {
             let resource = turn_id.clone();
@@ -122,22 +122,19 @@ impl Actor {
         }
     }
 
-    fn status_at_start(&self, request: &TurnRequest) -> Result<TurnStatus> {
+    fn status_at_start(&self, request: &TurnRequest) -> TurnStatus {
         if self.is_turn_active() || self.state.queued > 0 {
-            return Ok(TurnStatus::Queued);
+            TurnStatus::Queued
+        } else if self.is_gated(request.permission_mode.as_deref()) {
+            TurnStatus::WaitingForApproval
+        } else {
+            TurnStatus::InProgress
         }
-        let is_gated = match &request.permission_mode {
-            Some(mode) => mode == GATED,
-            None => self.is_session_gated()?,
-        };
-        Ok(if is_gated { TurnStatus::WaitingForApproval } else { TurnStatus::InProgress })
     }
 
-    pub(super) fn is_session_gated(&self) -> Result<bool> {
-        let session_id = &self.session_id;
-        let private =
-            self.shared.ledger.read(|db| crate::ledger::session::get_private(db, session_id))?;
-        Ok(private.permission_mode.as_deref() == Some(GATED))
+    /// Whether a person must let a turn with this permission mode through.
+    fn is_gated(&self, permission_mode: Option<&str>) -> bool {
+        permission_mode.map_or(self.state.is_gated, |mode| mode == GATED)
     }
 
     fn insert_turn(
@@ -275,10 +272,7 @@ impl Actor {
         };
         self.state.queued -= 1;
         let turn = LiveTurn::of_record(&record);
-        let is_gated = match &turn.permission_mode {
-            Some(mode) => mode == GATED,
-            None => self.is_session_gated()?,
-        };
+        let is_gated = self.is_gated(turn.permission_mode.as_deref());
         let turn_id = Arc::clone(&turn.turn_id);
         self.state.turn = Some(turn);
         let mut step = self.step();
@@ -412,7 +406,7 @@ impl Actor {
 }
 
 /// The permission mode in which a person lets each turn through.
-const GATED: &str = "require_approval";
+pub(super) const GATED: &str = "require_approval";
 
 impl LiveTurn {
     fn of_request(turn_id: &str, request: TurnRequest) -> LiveTurn {
