@@ -275,9 +275,10 @@ impl Actor {
         Ok(())
     }
 
-    /// Attaches to the agent that the ledger knows of, running or ended.
-    pub(super) fn reattach(&mut self) {
-        let Some(agent) = &mut self.state.agent else { return };
+    /// Attaches to the agent that the ledger knows of, running or ended. Errors: it can not be reached for now (no
+    /// descriptor, no thread); it may live, so nothing is said about it.
+    pub(super) fn reattach(&mut self) -> Result<()> {
+        let Some(agent) = &mut self.state.agent else { return Ok(()) };
         agent.is_adopted = true;
         let child_id = Arc::clone(&agent.child_id);
         let (stdout_from, stderr_from) = (agent.read_offset, agent.stderr_offset);
@@ -286,6 +287,7 @@ impl Actor {
         let attached = keeper::attach(&dir, stdout_from, stderr_from, sink);
         match (attached, &mut self.state.agent) {
             (Ok(attached), Some(agent)) => agent.keeper = Some(attached.keeper),
+            (Err(error), _) if error.code != Code::NotFound => return Err(error),
             (Err(error), _) => {
                 let mut step = self.step();
                 self.agent_exited(&never_started(&error), &mut step);
@@ -295,6 +297,7 @@ impl Actor {
             }
             (Ok(_), None) => {}
         }
+        Ok(())
     }
 
     fn agent_sink(&self, child_id: &Arc<str>) -> impl FnMut(FromKeeper) + Send + 'static {
@@ -416,6 +419,8 @@ impl Actor {
     pub(super) fn agent_exited(&mut self, exit: &Exit, step: &mut Step) {
         let Some(mut agent) = self.state.agent.take() else { return };
         self.state.adapter = None;
+        // What it asked for again dies with it.
+        self.state.again = Effects::default();
         if !agent.line.is_empty() {
             let rest = String::from_utf8_lossy(&agent.line).into_owned();
             self.unparsed(step, &rest, agent.line.len() + agent.line_dropped);

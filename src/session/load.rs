@@ -195,8 +195,10 @@ fn load_agent(
 /// Takes up what was going on: attaches to the agent, runs what can run.
 pub(super) fn go_on(actor: &mut Actor) {
     if actor.state.agent.is_some() {
-        actor.reattach();
-        actor.reattach_terminals();
+        let attached = actor.reattach().and_then(|()| actor.reattach_terminals());
+        if let Err(error) = attached {
+            return actor.give_up_copy(&error);
+        }
         let mut again = std::mem::take(&mut actor.state.again);
         if !again.is_empty() {
             let mut step = actor.step();

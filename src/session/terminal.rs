@@ -8,6 +8,7 @@ use super::actor::{Actor, FromChild};
 use super::agent::never_started;
 use super::launch;
 use super::step::Step;
+use crate::error::Code;
 use crate::keeper::{self, Exit, FromKeeper, Keeper};
 use crate::limits;
 use crate::provider::{Adapter, Command, Effects, HostError, HostRequest};
@@ -234,7 +235,8 @@ impl Actor {
         }
     }
 
-    pub(super) fn reattach_terminals(&mut self) {
+    /// Errors: one of them can not be reached for now; see [`Actor::reattach`].
+    pub(super) fn reattach_terminals(&mut self) -> crate::error::Result<()> {
         let known: Vec<Arc<str>> = self.state.terminals.open.keys().cloned().collect();
         for terminal_id in known {
             let dir = self.shared.keeper_dir(&terminal_id);
@@ -243,9 +245,11 @@ impl Actor {
             let Some(terminal) = self.state.terminals.open.get_mut(&terminal_id) else { continue };
             match attached {
                 Ok(attached) => terminal.keeper = Some(attached.keeper),
+                Err(error) if error.code != Code::NotFound => return Err(error),
                 Err(error) => terminal.exit = Some(never_started(&error)),
             }
         }
+        Ok(())
     }
 
     pub(super) fn hear_terminal(
