@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_turn;
 mod capacity;
 mod host;
+mod hostile_agent;
 mod idempotency;
 mod kill;
 mod origin;

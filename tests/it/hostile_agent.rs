@@ -1,0 +1,69 @@
+//! Agents that write what no protocol knows: no newline, no text, floods on both streams. The server goes on, the turn
+//! ends as the agent says, and the log keeps a bounded part of what was not understood.
+
+use crate::stage::{Stage, text};
+use gooselake_harness::stream::Record;
+use serde_json::json;
+
+/// More than one line of an agent may hold.
+const LINE_BYTES: usize = 40_000_000;
+
+/// What the log keeps of a line that was not understood, in bytes.
+const KEPT_BYTES: usize = 8 * 1024;
+
+/// A server whose ACP agent is this shell script between the handshake and the end of the turn.
+fn stage_of(script: &str) -> Stage {
+    let reply = |id: u32, result: &str| {
+        format!(
+            "read l; printf '%s\\n' '{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}'\n"
+        )
+    };
+    let whole = [
+        reply(1, r#"{"protocolVersion":1,"agentCapabilities":{}}"#),
+        reply(2, r#"{"sessionId":"s"}"#),
+        format!("read l\n{script}\n"),
+        r#"printf '%s\n' '{"jsonrpc":"2.0","id":3,"result":{"stopReason":"end_turn"}}'; read l"#
+            .to_owned(),
+    ];
+    let arguments = json!(["-c", whole.concat()]);
+    Stage::with_config(&format!("[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"))
+}
+
+/// Runs the one turn of such an agent; returns what was not understood.
+fn unparsed(stage: &Stage) -> Vec<Record> {
+    let session = stage.client.post("/v1/sessions", &json!({"provider": "acp", "cwd": stage.cwd}));
+    let session_id = text(&session.expect(200).json(), "id");
+    let turn = stage.run(&session_id, "go");
+    assert_eq!(turn["status"], "completed", "{turn}");
+    assert_eq!(stage.client.get("/health").status, 200);
+    let mut events = stage.events(&session_id);
+    events.retain(|event| event.kind == "agent.unparsed");
+    for event in &events {
+        assert!(text(&event.payload, "text").len() <= KEPT_BYTES);
+    }
+    events
+}
+
+#[test]
+fn a_line_that_does_not_end_is_cut_and_told() {
+    let stage = stage_of(&format!("head -c {LINE_BYTES} /dev/zero | tr '\\0' x; echo"));
+    let told = unparsed(&stage);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].payload["bytes"], LINE_BYTES);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_as_far_as_they_are() {
+    let stage = stage_of(r"printf '\377\376 no text\n'");
+    let told = unparsed(&stage);
+    assert_eq!(told.len(), 1);
+    assert!(text(&told[0].payload, "text").ends_with(" no text"));
+}
+
+#[test]
+fn floods_of_nonsense_on_both_streams_end_with_the_turn() {
+    let stage = stage_of("yes nonsense | head -n 500000 >&2; yes nonsense | head -n 500000");
+    let told = unparsed(&stage);
+    let has_counted = told.iter().any(|event| event.payload["more_left_out"] == true);
+    assert!(has_counted && told.len() < 50_000, "{} lines told", told.len());
+}
