@@ -4,6 +4,9 @@
 //! starts, and never changed. Reading it changes nothing on disk.
 
 pub mod file;
+mod provider;
+
+pub use provider::{Agent, Provider};
 
 use crate::ledger::Synchronous;
 use file::File;
@@ -30,7 +33,7 @@ pub struct Config {
     pub root_dir: PathBuf,
     pub sqlite_path: PathBuf,
     pub synchronous: Synchronous,
-    /// By provider: `acp`, `demo`.
+    /// By provider: `acp`, `claude`, `codex`, `demo`.
     pub providers: BTreeMap<&'static str, Provider>,
     /// None = an approval waits for ever.
     pub approval_timeout: Option<Duration>,
@@ -42,51 +45,6 @@ pub struct Config {
     pub image_bytes_max: usize,
     /// What the start tells once: keys without a meaning.
     pub notices: Vec<String>,
-}
-
-/// One provider that is switched on.
-#[derive(Clone, Debug)]
-pub struct Provider {
-    pub display_name: &'static str,
-    /// Live agents at once.
-    pub live_max: usize,
-    /// For the start of an agent and for each setting; longer is `agent_timeout`.
-    pub request_timeout: Duration,
-    /// None = a turn may take for ever.
-    pub turn_timeout: Option<Duration>,
-    /// None = an idle agent is never put to sleep.
-    pub idle_sleep: Option<Duration>,
-    pub env_passthrough: Vec<String>,
-    pub client_fs: bool,
-    pub client_terminal: bool,
-    /// By name; `default` is the one that is taken when the client names none.
-    pub agents: BTreeMap<String, Agent>,
-}
-
-impl Provider {
-    /// For sessions of a provider that is not in the configuration any more: nothing can be started.
-    pub fn gone() -> Provider {
-        Provider {
-            display_name: "gone",
-            live_max: 0,
-            request_timeout: Duration::from_secs(30),
-            turn_timeout: None,
-            idle_sleep: None,
-            env_passthrough: Vec::new(),
-            client_fs: false,
-            client_terminal: false,
-            agents: BTreeMap::new(),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct Agent {
-    /// A program on PATH or a path; None = the bundled demo agent.
-    pub command: Option<String>,
-    pub args: Vec<String>,
-    pub env: BTreeMap<String, String>,
-    pub title: Option<String>,
 }
 
 /// All that is wrong with a configuration, each with its key or line and a remedy.
@@ -119,7 +77,8 @@ impl Config {
             }
             None => (File::default(), PathBuf::new()),
         };
-        Check { problems: Vec::new(), file: &file, folder, overrides }.run()
+        let path = std::env::var("PATH").unwrap_or_default();
+        Check { problems: Vec::new(), file: &file, folder, path, overrides }.run()
     }
 }
 
@@ -167,6 +126,8 @@ struct Check<'a> {
     file: &'a File,
     /// What relative paths in the file start from.
     folder: PathBuf,
+    /// Where programs are looked for.
+    path: String,
     overrides: &'a Overrides,
 }
 
@@ -278,139 +239,12 @@ impl Check<'_> {
         path
     }
 
-    fn providers(&mut self) -> BTreeMap<&'static str, Provider> {
-        let mut providers = BTreeMap::new();
-        let file = self.file;
-        let default = file::Acp::default();
-        let acp = file.providers.acp.as_ref().unwrap_or(&default);
-        let is_acp_named = acp.command.is_some() || !acp.agents.is_empty();
-        if acp.enabled.unwrap_or(is_acp_named) {
-            let provider = self.acp(acp);
-            providers.insert("acp", provider);
-        }
-        let is_demo = file.providers.demo.as_ref().and_then(|demo| demo.enabled);
-        if is_demo.unwrap_or(providers.is_empty()) {
-            let default = file::Vendor::default();
-            let demo = file.providers.demo.as_ref().unwrap_or(&default);
-            let provider = self.demo(demo);
-            providers.insert("demo", provider);
-        }
-        if providers.is_empty() {
-            self.problem(
-                "no provider is enabled; name an agent under [providers.acp], or enable the demo",
-            );
-        }
-        providers
-    }
-
-    fn acp(&mut self, acp: &file::Acp) -> Provider {
-        let mut agents = BTreeMap::new();
-        if acp.command.is_some() {
-            let agent = self.agent("providers.acp", acp.command.as_ref(), acp.transport.as_ref());
-            let env = acp.env.clone();
-            let title = acp.title.clone();
-            agents.insert(
-                "default".to_owned(),
-                Agent { command: agent, args: acp.args.clone(), env, title },
-            );
-        }
-        for (name, agent) in &acp.agents {
-            let key = format!("providers.acp.agents.{name}");
-            let command = self.agent(&key, agent.command.as_ref(), agent.transport.as_ref());
-            let named = Agent {
-                command,
-                args: agent.args.clone(),
-                env: agent.env.clone(),
-                title: agent.title.clone(),
-            };
-            if agents.insert(name.clone(), named).is_some() {
-                self.problem(format!(
-                    "{key} and providers.acp.command both are the agent {name:?}; keep one"
-                ));
-            }
-        }
-        if agents.is_empty() {
-            self.problem(
-                "providers.acp.enabled is true but no agent is named; set providers.acp.command",
-            );
-        }
-        let instances = self.at_least("providers.acp.max_instances", acp.max_instances, 1, 4);
-        let each = self.at_least(
-            "providers.acp.max_sessions_per_instance",
-            acp.max_sessions_per_instance,
-            1,
-            4,
-        );
-        Provider {
-            display_name: "ACP",
-            live_max: instances.saturating_mul(each),
-            request_timeout: self.seconds(
-                "providers.acp.request_timeout_secs",
-                acp.request_timeout_secs,
-                30,
-            ),
-            turn_timeout: acp.turn_timeout_secs.filter(|s| *s > 0).map(Duration::from_secs),
-            idle_sleep: idle_sleep(acp.idle_sleep_secs),
-            env_passthrough: acp.env_passthrough.clone(),
-            client_fs: acp.client_fs.unwrap_or(false),
-            client_terminal: acp.client_terminal.unwrap_or(false),
-            agents,
-        }
-    }
-
-    fn demo(&mut self, demo: &file::Vendor) -> Provider {
-        let instances = self.at_least("providers.demo.max_instances", demo.max_instances, 1, 16);
-        let each = self.at_least(
-            "providers.demo.max_sessions_per_instance",
-            demo.max_sessions_per_instance,
-            1,
-            4,
-        );
-        let agent = Agent { command: None, args: Vec::new(), env: BTreeMap::new(), title: None };
-        Provider {
-            display_name: "Demo",
-            live_max: instances.saturating_mul(each),
-            request_timeout: self.seconds(
-                "providers.demo.request_timeout_secs",
-                demo.request_timeout_secs,
-                30,
-            ),
-            turn_timeout: demo.turn_timeout_secs.filter(|s| *s > 0).map(Duration::from_secs),
-            idle_sleep: idle_sleep(demo.idle_sleep_secs),
-            env_passthrough: demo.env_passthrough.clone(),
-            client_fs: true,
-            client_terminal: true,
-            agents: BTreeMap::from([("default".to_owned(), agent)]),
-        }
-    }
-
-    fn agent(
-        &mut self,
-        key: &str,
-        command: Option<&String>,
-        transport: Option<&String>,
-    ) -> Option<String> {
-        if transport.is_some_and(|transport| transport != "stdio") {
-            self.problem(format!("{key}.transport can only be \"stdio\""));
-        }
-        let command = command.map(|command| command.trim()).filter(|command| !command.is_empty());
-        if command.is_none() {
-            self.problem(format!("{key}.command is missing; name the agent's program"));
-        }
-        command.map(str::to_owned)
-    }
-
     fn seconds(&mut self, key: &str, value: Option<u64>, default: u64) -> Duration {
         if value == Some(0) {
             self.problem(format!("{key} is 0; it must be at least 1"));
         }
         Duration::from_secs(value.unwrap_or(default))
     }
-}
-
-/// 15 minutes unless the file says otherwise; 0 = never.
-fn idle_sleep(secs: Option<u64>) -> Option<Duration> {
-    Some(Duration::from_secs(secs.unwrap_or(900))).filter(|duration| !duration.is_zero())
 }
 
 #[cfg(test)]
@@ -426,6 +260,7 @@ mod tests {
                     problems: Vec::new(),
                     file: &file,
                     folder: PathBuf::new(),
+                    path: String::new(),
                     overrides: &overrides,
                 };
                 match check.run() {
@@ -459,5 +294,31 @@ mod tests {
         assert_eq!(problems(""), "");
         let told = problems("[providers.demo]\nenabled = false\n");
         assert!(told.contains("no provider is enabled"), "{told}");
+    }
+
+    #[test]
+    fn a_vendors_program_is_on_when_it_is_named_or_found() {
+        let on = |text: &str, path: &str| {
+            let file = parse(text).unwrap();
+            let overrides = Overrides::default();
+            let check = Check {
+                problems: Vec::new(),
+                file: &file,
+                folder: PathBuf::new(),
+                path: path.to_owned(),
+                overrides: &overrides,
+            };
+            let names: Vec<&str> = check.run().unwrap().providers.keys().copied().collect();
+            names.join(" ")
+        };
+        assert_eq!(on("", ""), "demo");
+        let folder = std::env::temp_dir().join(format!("gg-path-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("codex"), "").unwrap();
+        let path = folder.to_string_lossy();
+        assert_eq!(on("", &path), "codex demo");
+        assert_eq!(on("[providers.codex]\nenabled = false\n", &path), "demo");
+        assert_eq!(on("[providers.claude]\n", ""), "claude");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -14,6 +14,7 @@
 //!   SQL, JSON and Rust.
 //! - [`config`]: the configuration as it is used, made once and never changed, and what is wrong
 //!   with one. Reading it changes nothing on disk.
+//! - [`environment`]: what a child process may see of the server's own environment.
 //! - [`signals`]: SIGTERM and SIGINT as one blocking wait of the main thread.
 //!
 //! Floor 1:
@@ -51,6 +52,7 @@
 
 pub mod api;
 pub mod config;
+pub mod environment;
 pub mod error;
 pub mod http;
 pub mod keeper;

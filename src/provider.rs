@@ -10,6 +10,7 @@
 //! that turn is left open (the adapter completes them itself).
 
 pub mod acp;
+pub mod stage;
 
 use crate::model::input::Input;
 use crate::model::{ItemStatus, ItemType, OptionKind, TurnStatus};

@@ -57,8 +57,8 @@ pub struct Data {
 #[serde(deny_unknown_fields, default)]
 pub struct Providers {
     pub claude_auth_mode: Option<String>,
-    pub codex: Option<Vendor>,
-    pub claude: Option<Vendor>,
+    pub codex: Option<Cli>,
+    pub claude: Option<Cli>,
     pub acp: Option<Acp>,
     pub demo: Option<Vendor>,
 }
@@ -73,6 +73,22 @@ pub struct Vendor {
     pub request_timeout_secs: Option<u64>,
     pub idle_sleep_secs: Option<u64>,
     pub env_passthrough: Vec<String>,
+}
+
+/// A vendor's own program.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cli {
+    pub enabled: Option<bool>,
+    pub max_instances: Option<usize>,
+    pub max_sessions_per_instance: Option<usize>,
+    pub turn_timeout_secs: Option<u64>,
+    pub request_timeout_secs: Option<u64>,
+    pub idle_sleep_secs: Option<u64>,
+    pub env_passthrough: Vec<String>,
+    pub command: Option<String>,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -193,13 +209,6 @@ impl File {
         tell(wait, "providers.acp.wait_timeout_secs", turn_limit);
         let retention = "nothing is dropped but by an explicit purge in this version";
         tell(events.delta_retention_hours.is_some(), "events.delta_retention_hours", retention);
-        let vendor = "this version drives ACP agents; name the program under providers.acp";
-        let is_on = |vendor: &Option<Vendor>| {
-            vendor.as_ref().is_some_and(|vendor| vendor.enabled == Some(true))
-        };
-        tell(is_on(&self.providers.codex), "providers.codex", vendor);
-        tell(is_on(&self.providers.claude), "providers.claude", vendor);
-        tell(self.providers.claude_auth_mode.is_some(), "providers.claude_auth_mode", vendor);
         notices
     }
 }

@@ -1,38 +1,19 @@
 //! How an agent is started: its program, its environment, its folder.
 //!
-//! A child gets an environment made anew: a short list of what every program needs, what the configuration and the
-//! session add, and nothing else of the server's, so no key of one vendor reaches another's agent.
+//! An agent's environment is made anew (see [`crate::environment`]): what every program needs, what its provider stages
+//! for it ([`crate::provider::stage`]), what the configuration and the session add.
 
 use super::Shared;
 use super::actor::Actor;
 use crate::config::Provider;
+use crate::environment;
 use crate::error::{Code, Error, Result};
 use crate::keeper::{JournalPolicy, Policy, Spec};
 use crate::ledger::session;
+use crate::provider::stage::{self, Staging};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Variables that every child may have, by name or (with a star) by prefix.
-const PASSED_ON: &[&str] = &[
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "PATH",
-    "LANG",
-    "LC_*",
-    "TERM",
-    "TMPDIR",
-    "TZ",
-    "SSL_CERT_*",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "XDG_*",
-];
 /// The journal of stderr keeps this much of its end.
 const STDERR_JOURNAL_BYTES: u64 = 256 * 1024;
 
@@ -48,11 +29,9 @@ pub(super) fn agent_spec(actor: &Actor, child_id: &str) -> Result<Spec> {
             format!("the agent {:?} is not in the configuration any more", actor.agent_name),
         )
     })?;
-    let mut env = passed_on(&provider.env_passthrough);
-    if agent.command.is_none() {
-        let state = shared.config.root_dir.join("providers/demo");
-        env.insert("GG_DEMO_STATE_DIR".to_owned(), state.to_string_lossy().into_owned());
-    }
+    let mut env = environment::passed_on(&provider.env_passthrough);
+    let staging = Staging { root_dir: &shared.config.root_dir, session_id };
+    stage::stage(&actor.provider, &staging, &mut env)?;
     env.extend(agent.env.clone());
     let of_session: BTreeMap<String, String> =
         serde_json::from_str(&private.env).unwrap_or_default();
@@ -105,18 +84,6 @@ pub(super) fn drop_oldest(bytes_max: u64) -> JournalPolicy {
     JournalPolicy { policy: Policy::DropOldest, bytes_max }
 }
 
-/// The environment that every child starts from.
-pub(super) fn passed_on(also: &[String]) -> BTreeMap<String, String> {
-    let is_passed = |name: &str| {
-        let fits = |rule: &str| match rule.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == rule,
-        };
-        PASSED_ON.iter().any(|rule| fits(rule)) || also.iter().any(|rule| fits(rule))
-    };
-    std::env::vars().filter(|(name, _)| is_passed(name)).collect()
-}
-
 fn program(
     shared: &Shared,
     provider: &Provider,
@@ -125,16 +92,9 @@ fn program(
 ) -> Result<PathBuf> {
     let command = provider.agents.get(agent_name).and_then(|agent| agent.command.as_deref());
     let Some(command) = command else { return Ok(shared.sidecars.demo_agent.clone()) };
-    if command.contains('/') {
-        return Ok(PathBuf::from(command));
-    }
     let path = env.get("PATH").map(String::as_str).unwrap_or_default();
-    path.split(':')
-        .filter(|folder| !folder.is_empty())
-        .map(|folder| Path::new(folder).join(command))
-        .find(|candidate| candidate.is_file())
-        .ok_or_else(|| {
-            Error::new(Code::AgentFailed, format!("the program {command:?} is not on PATH"))
-                .hint("install it, or give its whole path in the configuration")
-        })
+    environment::find_program(command, path).ok_or_else(|| {
+        Error::new(Code::AgentFailed, format!("the program {command:?} is not on PATH"))
+            .hint("install it, or give its whole path in the configuration")
+    })
 }

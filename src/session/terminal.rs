@@ -212,7 +212,7 @@ impl Actor {
             None => root,
         };
         let provider = self.shared.provider(&self.provider);
-        let mut env = launch::passed_on(&provider.env_passthrough);
+        let mut env = crate::environment::passed_on(&provider.env_passthrough);
         env.extend(start.env);
         // Without arguments the command is a line for the shell; with them it is a program.
         let argv = if start.args.is_empty() {

@@ -11,11 +11,12 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The floors of the house (see src/lib.rs), lowest first. `main` is the program that stands on it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits", "thread", "model", "config", "signals"],
+    &["error", "limits", "thread", "model", "config", "environment", "signals"],
     &["ledger"],
     &["keeper", "http"],
-    &["provider"],
+    &["provider", "process", "worktree"],
     &["session"],
+    &["mcp", "team"],
     &["api"],
     &["server"],
     &["lib", "main"],

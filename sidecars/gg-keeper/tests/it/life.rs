@@ -81,8 +81,9 @@ fn the_child_leads_a_group_in_the_keepers_session_and_works_in_its_folder() {
     assert_eq!(kept.stdout().lines().next(), std::env::temp_dir().to_str());
     let child = Pid::from_raw(hello.child_pid.cast_signed()).unwrap();
     assert_eq!(getpgid(Some(child)).unwrap(), child);
+    // So it is not ours: that keeper is a process of its own. (Ours can not be asked for: in a container its leader
+    // may live outside, and has no number here.)
     assert_eq!(getsid(Some(child)).unwrap(), keeper_pid(&kept));
-    assert_ne!(getsid(Some(child)).unwrap(), getsid(None).unwrap());
     kept.send(&Request::CloseStdin);
     kept.exit();
 }

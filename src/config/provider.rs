@@ -1,0 +1,249 @@
+//! The providers of a configuration: which are on, how many agents of each may live, and what is started.
+//!
+//! A provider that the file names is on unless it says otherwise. Without a word in the file, Codex and Claude are on
+//! when their program is on PATH, and the demo agent is on when the file switches nothing else on: so a first run needs
+//! no file and no account, and an agent that is installed can be driven at once.
+
+use super::{Check, file};
+use crate::environment::find_program;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Live agents of a provider are instances × sessions of each; the contract's defaults.
+const CODEX_SESSIONS_EACH: usize = 8;
+const CLAUDE_SESSIONS_EACH: usize = 4;
+const DEMO_EACH: [usize; 2] = [16, 4];
+
+/// One provider that is switched on.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    pub display_name: &'static str,
+    /// Live agents at once.
+    pub live_max: usize,
+    /// For the start of an agent and for each setting; longer is `agent_timeout`.
+    pub request_timeout: Duration,
+    /// None = a turn may take for ever.
+    pub turn_timeout: Option<Duration>,
+    /// None = an idle agent is never put to sleep.
+    pub idle_sleep: Option<Duration>,
+    pub env_passthrough: Vec<String>,
+    pub client_fs: bool,
+    pub client_terminal: bool,
+    /// By name; `default` is the one that is taken when the client names none.
+    pub agents: BTreeMap<String, Agent>,
+}
+
+impl Provider {
+    /// For sessions of a provider that is not in the configuration any more: nothing can be started.
+    pub fn gone() -> Provider {
+        Provider {
+            display_name: "gone",
+            live_max: 0,
+            request_timeout: Duration::from_secs(30),
+            turn_timeout: None,
+            idle_sleep: None,
+            env_passthrough: Vec::new(),
+            client_fs: false,
+            client_terminal: false,
+            agents: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// A program on PATH or a path; None = the one that comes with the server.
+    pub command: Option<String>,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub title: Option<String>,
+}
+
+impl Check<'_> {
+    pub(super) fn providers(&mut self) -> BTreeMap<&'static str, Provider> {
+        let mut providers = BTreeMap::new();
+        let file = self.file;
+        let default = file::Acp::default();
+        let acp = file.providers.acp.as_ref().unwrap_or(&default);
+        let is_acp_named = acp.command.is_some() || !acp.agents.is_empty();
+        if acp.enabled.unwrap_or(is_acp_named) {
+            let provider = self.acp(acp);
+            providers.insert("acp", provider);
+        }
+        let clis = [
+            ("codex", "Codex", &file.providers.codex, CODEX_SESSIONS_EACH),
+            ("claude", "Claude", &file.providers.claude, CLAUDE_SESSIONS_EACH),
+        ];
+        for (name, display_name, cli, each) in clis {
+            let default = file::Cli::default();
+            let is_there = || find_program(name, &self.path).is_some();
+            let is_on = cli.as_ref().map_or_else(is_there, |cli| cli.enabled.unwrap_or(true));
+            if is_on {
+                let cli = cli.as_ref().unwrap_or(&default);
+                let provider = self.cli(name, display_name, cli, each);
+                providers.insert(name, provider);
+            }
+        }
+        let is_named =
+            |cli: &Option<file::Cli>| cli.as_ref().is_some_and(|cli| cli.enabled.unwrap_or(true));
+        let is_other_named = providers.contains_key("acp")
+            || is_named(&file.providers.codex)
+            || is_named(&file.providers.claude);
+        let is_demo = file.providers.demo.as_ref().and_then(|demo| demo.enabled);
+        if is_demo.unwrap_or(!is_other_named) {
+            let default = file::Vendor::default();
+            let demo = file.providers.demo.as_ref().unwrap_or(&default);
+            let agent =
+                Agent { command: None, args: Vec::new(), env: BTreeMap::new(), title: None };
+            let provider = Provider {
+                client_fs: true,
+                client_terminal: true,
+                ..self.vendor("demo", "Demo", demo, agent, DEMO_EACH)
+            };
+            providers.insert("demo", provider);
+        }
+        if providers.is_empty() {
+            self.problem(
+                "no provider is enabled; name an agent under [providers.acp], or enable the demo",
+            );
+        }
+        providers
+    }
+
+    /// A provider whose program is on PATH under its own name unless the file names another.
+    fn cli(
+        &mut self,
+        name: &'static str,
+        display_name: &'static str,
+        cli: &file::Cli,
+        each: usize,
+    ) -> Provider {
+        let command = cli.command.as_deref().map_or(name, str::trim);
+        if command.is_empty() {
+            self.problem(format!("providers.{name}.command is blank; name the program"));
+        }
+        let agent = Agent {
+            command: Some(command.to_owned()),
+            args: cli.args.clone(),
+            env: cli.env.clone(),
+            title: None,
+        };
+        let vendor = file::Vendor {
+            enabled: cli.enabled,
+            max_instances: cli.max_instances,
+            max_sessions_per_instance: cli.max_sessions_per_instance,
+            turn_timeout_secs: cli.turn_timeout_secs,
+            request_timeout_secs: cli.request_timeout_secs,
+            idle_sleep_secs: cli.idle_sleep_secs,
+            env_passthrough: cli.env_passthrough.clone(),
+        };
+        self.vendor(name, display_name, &vendor, agent, [4, each])
+    }
+
+    /// `most` = instances, and sessions of each, where the file does not say.
+    fn vendor(
+        &mut self,
+        name: &str,
+        display_name: &'static str,
+        vendor: &file::Vendor,
+        agent: Agent,
+        most: [usize; 2],
+    ) -> Provider {
+        let key = |field: &str| format!("providers.{name}.{field}");
+        let instances = self.at_least(&key("max_instances"), vendor.max_instances, 1, most[0]);
+        let each = self.at_least(
+            &key("max_sessions_per_instance"),
+            vendor.max_sessions_per_instance,
+            1,
+            most[1],
+        );
+        let request = key("request_timeout_secs");
+        Provider {
+            display_name,
+            live_max: instances.saturating_mul(each),
+            request_timeout: self.seconds(&request, vendor.request_timeout_secs, 30),
+            turn_timeout: vendor.turn_timeout_secs.filter(|s| *s > 0).map(Duration::from_secs),
+            idle_sleep: idle_sleep(vendor.idle_sleep_secs),
+            env_passthrough: vendor.env_passthrough.clone(),
+            client_fs: false,
+            client_terminal: false,
+            agents: BTreeMap::from([("default".to_owned(), agent)]),
+        }
+    }
+
+    fn acp(&mut self, acp: &file::Acp) -> Provider {
+        let mut agents = BTreeMap::new();
+        if acp.command.is_some() {
+            let agent = self.agent("providers.acp", acp.command.as_ref(), acp.transport.as_ref());
+            let env = acp.env.clone();
+            let title = acp.title.clone();
+            agents.insert(
+                "default".to_owned(),
+                Agent { command: agent, args: acp.args.clone(), env, title },
+            );
+        }
+        for (name, agent) in &acp.agents {
+            let key = format!("providers.acp.agents.{name}");
+            let command = self.agent(&key, agent.command.as_ref(), agent.transport.as_ref());
+            let named = Agent {
+                command,
+                args: agent.args.clone(),
+                env: agent.env.clone(),
+                title: agent.title.clone(),
+            };
+            if agents.insert(name.clone(), named).is_some() {
+                self.problem(format!(
+                    "{key} and providers.acp.command both are the agent {name:?}; keep one"
+                ));
+            }
+        }
+        if agents.is_empty() {
+            self.problem(
+                "providers.acp.enabled is true but no agent is named; set providers.acp.command",
+            );
+        }
+        let instances = self.at_least("providers.acp.max_instances", acp.max_instances, 1, 4);
+        let each = self.at_least(
+            "providers.acp.max_sessions_per_instance",
+            acp.max_sessions_per_instance,
+            1,
+            4,
+        );
+        Provider {
+            display_name: "ACP",
+            live_max: instances.saturating_mul(each),
+            request_timeout: self.seconds(
+                "providers.acp.request_timeout_secs",
+                acp.request_timeout_secs,
+                30,
+            ),
+            turn_timeout: acp.turn_timeout_secs.filter(|s| *s > 0).map(Duration::from_secs),
+            idle_sleep: idle_sleep(acp.idle_sleep_secs),
+            env_passthrough: acp.env_passthrough.clone(),
+            client_fs: acp.client_fs.unwrap_or(false),
+            client_terminal: acp.client_terminal.unwrap_or(false),
+            agents,
+        }
+    }
+
+    fn agent(
+        &mut self,
+        key: &str,
+        command: Option<&String>,
+        transport: Option<&String>,
+    ) -> Option<String> {
+        if transport.is_some_and(|transport| transport != "stdio") {
+            self.problem(format!("{key}.transport can only be \"stdio\""));
+        }
+        let command = command.map(|command| command.trim()).filter(|command| !command.is_empty());
+        if command.is_none() {
+            self.problem(format!("{key}.command is missing; name the agent's program"));
+        }
+        command.map(str::to_owned)
+    }
+}
+
+/// 15 minutes unless the file says otherwise; 0 = never.
+fn idle_sleep(secs: Option<u64>) -> Option<Duration> {
+    Some(Duration::from_secs(secs.unwrap_or(900))).filter(|duration| !duration.is_zero())
+}

@@ -1,0 +1,75 @@
+//! What a child process may see of the server's own environment.
+//!
+//! Owns: the short list of variables that every program needs. An environment for a child is made anew from it, so no
+//! key of one vendor reaches another's agent, and a command sees nothing that nobody gave it. Runs on any thread;
+//! deliberately knows no provider.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Variables that every child may have, by name or (with a star) by prefix.
+const PASSED_ON: &[&str] = &[
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PATH",
+    "LANG",
+    "LC_*",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "SSL_CERT_*",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "XDG_*",
+];
+
+/// The environment that a child starts from: the list above, and what `also` names (with a star, by prefix).
+pub fn passed_on(also: &[String]) -> BTreeMap<String, String> {
+    let is_passed = |name: &str| {
+        let fits = |rule: &str| match rule.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == rule,
+        };
+        PASSED_ON.iter().any(|rule| fits(rule)) || also.iter().any(|rule| fits(rule))
+    };
+    std::env::vars().filter(|(name, _)| is_passed(name)).collect()
+}
+
+/// The file that a command names: a path as it is, a bare name by `path` (the value of PATH). None: it is on no folder
+/// of it.
+pub fn find_program(command: &str, path: &str) -> Option<PathBuf> {
+    if command.contains('/') {
+        return Some(PathBuf::from(command));
+    }
+    path.split(':')
+        .filter(|folder| !folder.is_empty())
+        .map(|folder| Path::new(folder).join(command))
+        .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_on_the_path_and_a_path_is_taken_as_it_is() {
+        assert_eq!(find_program("./x", ""), Some(PathBuf::from("./x")));
+        let found = find_program("sh", "/nowhere::/bin");
+        assert_eq!(found, Some(PathBuf::from("/bin/sh")));
+        assert_eq!(find_program("sh", "/nowhere"), None);
+    }
+
+    #[test]
+    fn a_child_sees_what_it_needs_and_what_is_named() {
+        let passed = passed_on(&["CARGO_PKG_*".to_owned()]);
+        assert!(passed.contains_key("PATH"));
+        assert!(passed.contains_key("CARGO_PKG_NAME"));
+        assert!(!passed.contains_key("CARGO_MANIFEST_DIR"));
+    }
+}
