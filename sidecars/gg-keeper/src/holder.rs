@@ -14,6 +14,7 @@
 mod turn;
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Child;
@@ -165,7 +166,8 @@ impl Holder {
             note::add(&format!("the connection was closed: {reason}"));
             client.say_bye(reason);
         }
-        self.lease_until = self.lease.map(|lease| Instant::now() + lease);
+        let lease = if is_folder_gone() { Some(Duration::ZERO) } else { self.lease };
+        self.lease_until = lease.map(|lease| Instant::now() + lease);
     }
 
     /// Reads the socket once and does what the whole frames ask for.
@@ -344,6 +346,10 @@ impl Holder {
                 self.begin_end_of_rest();
             } else if self.lease_until.is_some_and(|until| now >= until) {
                 self.stop(StoppedBy::Lease, self.grace);
+            } else if self.outputs.iter().any(Output::is_holding) && is_folder_gone() {
+                // What it writes can be kept nowhere, so it would wait for ever.
+                self.error = Some("the folder of this child was removed".into());
+                self.stop(StoppedBy::Lease, self.grace);
             }
         }
         if let Phase::Ending { kill_at, give_up_at } = self.phase {
@@ -352,7 +358,9 @@ impl Holder {
         if let Phase::Draining { until, disk_until } = self.phase {
             let is_complete = self.outputs.iter().all(Output::is_complete);
             let is_holding = self.outputs.iter().any(Output::is_holding);
-            let is_late = now >= until && !is_holding || now >= disk_until;
+            // A disk may get room again; a folder that was removed does not come back.
+            let is_hopeless = is_holding && is_folder_gone();
+            let is_late = now >= until && !is_holding || now >= disk_until || is_hopeless;
             if is_complete || is_late {
                 self.record_exit(now, disk_until);
             }
@@ -421,7 +429,7 @@ impl Holder {
         let exit = self.make_exit();
         if let Err(error) = exit.write(Path::new(".")) {
             note::add(&format!("the exit file can not be written: {error}"));
-            if now < disk_until {
+            if now < disk_until && !is_folder_gone() {
                 self.retry_at.get_or_insert(now + DISK_RETRY);
                 return;
             }
@@ -469,6 +477,12 @@ impl Holder {
             self.pass_input();
         }
     }
+}
+
+/// Whether somebody has removed the folder of this child, which is the working directory here: no server can come to it
+/// any more, and nothing can be left in it.
+fn is_folder_gone() -> bool {
+    std::fs::metadata(".").is_ok_and(|folder| folder.nlink() == 0)
 }
 
 fn signal_tree(signal: Signal) {

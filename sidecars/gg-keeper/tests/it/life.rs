@@ -182,6 +182,39 @@ fn a_child_whose_server_is_gone_longer_than_the_lease_is_stopped() {
 }
 
 #[test]
+fn a_child_whose_folder_was_removed_ends_with_its_server() {
+    // No server can come back to it: there is no socket any more that one could find.
+    let mut kept = Kept::start(shell("trap 'exit 0' TERM; echo up; sleep 1000 & wait"));
+    kept.wait_for("up\n");
+    std::fs::remove_dir_all(&kept.dir).unwrap();
+    assert!(kept.keeper.try_wait().unwrap().is_none(), "while its server is there, it lives");
+    kept.hang_up();
+    kept.wait_keeper();
+    assert_eq!(kept.living(), []);
+}
+
+#[test]
+fn a_keeper_whose_folder_was_removed_does_not_wait_for_a_disk() {
+    let mut kept = Kept::start(shell("echo up; read line; yes | head -c 3000000; exit 3"));
+    kept.wait_for("up\n");
+    std::fs::remove_dir_all(&kept.dir).unwrap();
+    // A full disk would be waited for, longer than any read of this test waits.
+    kept.send(&Request::Stdin { offset: 0, bytes: b"go\n" });
+    let exit = loop {
+        match kept.read() {
+            Some(Reply::Exit(exit)) => break exit,
+            Some(_) => {}
+            None => panic!("the connection ended before EXIT"),
+        }
+    };
+    kept.wait_keeper();
+    // Nothing that it writes can be kept, and nobody could ever read it.
+    assert_eq!(exit.stopped_by, StoppedBy::Lease);
+    assert_eq!(exit.error.as_deref(), Some("the folder of this child was removed"));
+    assert_eq!(kept.living(), []);
+}
+
+#[test]
 fn a_child_without_a_lease_outlives_its_server() {
     let mut kept = Kept::start(shell("read line; echo got $line; cat >/dev/null"));
     let hello = kept.hello();
