@@ -14,19 +14,17 @@ impl Call {
         if bytes.is_empty() {
             return Err(Error::bad_request("the body is empty").hint("send a JSON object"));
         }
+        // A list of values in the order of our fields would be taken as well.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Error::bad_request("the body is a JSON array").hint("send a JSON object"));
+        }
         let is_lenient = self.head().header(LENIENT).is_some_and(|value| value == "1");
         let mut unknown = Vec::new();
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
         let known = serde_ignored::Deserializer::new(&mut json, &mut note);
-        let value: T = serde_path_to_error::deserialize(known).map_err(|error| {
-            let field = error.path().to_string();
-            let told = error.inner().to_string();
-            match field.as_str() {
-                "." | "" => Error::bad_request(format!("the body is not as it must be: {told}")),
-                _ => Error::bad_request(format!("{field}: {told}")),
-            }
-        })?;
+        let value: T = serde_path_to_error::deserialize(known)
+            .map_err(|error| told(&error.path().to_string(), error.inner()))?;
         json.end().map_err(|error| {
             Error::bad_request(format!("the body goes on behind its JSON value: {error}"))
         })?;
@@ -46,4 +44,22 @@ impl Call {
         }
         self.body()
     }
+}
+
+/// What is wrong, with the field that it is wrong in.
+fn told(path: &str, error: &serde_json::Error) -> Error {
+    use serde_json::error::Category;
+    let text = error.to_string();
+    // "?" is where the name of a field was not read to its end.
+    let is_whole = matches!(path, "." | "" | "?");
+    let inside = if is_whole { String::new() } else { format!("{path}.") };
+    let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    Error::bad_request(match (missing, error.classify()) {
+        (Some(field), _) => format!("{inside}{field}: this field is needed"),
+        (None, Category::Syntax | Category::Eof) if is_whole => {
+            format!("the body is not JSON: {text}")
+        }
+        (None, _) if is_whole => format!("the body is not as it must be: {text}"),
+        (None, _) => format!("{path}: {text}"),
+    })
 }

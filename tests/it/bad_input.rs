@@ -92,6 +92,11 @@ fn a_body_that_is_not_what_it_must_be_names_the_field() {
     for body in ["", "{", "nonsense", "[]", "\"text\"", "null", "{} {}", "{\"provider\": }"] {
         check_error(&post(body), 400, "bad_request");
     }
+    check_told(&post("{"), 400, "bad_request", "the body is not JSON");
+    check_told(&post("{}"), 400, "bad_request", "provider: this field is needed");
+    // Values in the order in which the server happens to declare its fields are no session.
+    let values = "[\"demo\",null,null,null,null,null,null,null,null,null,null,null,true]";
+    check_told(&post(values), 400, "bad_request", "send a JSON object");
     for (body, field) in [
         ("{}", "provider"),
         (r#"{"provider": 7}"#, "provider"),
