@@ -7,6 +7,7 @@ mod approval;
 mod body;
 mod event;
 mod meta;
+mod process;
 mod provider;
 mod query;
 mod session;
@@ -19,6 +20,7 @@ use crate::http::{Admission, Answer, Handler, Head, Request, Response};
 use crate::ledger::Ledger;
 use crate::ledger::idempotency::IdempotencyKey;
 use crate::limits;
+use crate::process::Processes;
 use crate::session::{Recovered, Sessions};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
@@ -30,6 +32,7 @@ pub struct Api {
     pub config: Arc<Config>,
     pub ledger: Ledger,
     pub sessions: Sessions,
+    pub processes: Processes,
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
@@ -95,6 +98,7 @@ static ROUTES: &[Route] = &[
     get("/v1/version", meta::version),
     get("/v1/diagnostics", meta::diagnostics),
     get("/v1/diagnostics/providers", meta::diagnostics_providers),
+    get("/v1/diagnostics/processes", process::diagnostics),
     get("/v1/diagnostics/recovery", meta::diagnostics_recovery),
     get("/v1/providers", provider::list),
     get("/v1/providers/{provider}/models", provider::models),
@@ -119,6 +123,14 @@ static ROUTES: &[Route] = &[
     get("/v1/sessions/{session_id}/approvals", approval::list_of_session),
     get("/v1/sessions/{session_id}/approvals/{approval_id}", approval::get),
     post("/v1/sessions/{session_id}/approvals/{approval_id}", BodyRule::Json, approval::decide),
+    post("/v1/processes", BodyRule::Json, process::create),
+    get("/v1/processes", process::list),
+    get("/v1/processes/{process_id}", process::get),
+    post("/v1/processes/{process_id}/kill", BodyRule::OptionalJson, process::kill),
+    post("/v1/processes/{process_id}/stdin", BodyRule::Json, process::stdin),
+    get("/v1/processes/{process_id}/logs", process::logs),
+    get("/v1/processes/{process_id}/events", event::list_of_process),
+    get("/v1/processes/{process_id}/events/stream", event::stream_of_process),
     get("/v1/events", event::list_all),
     get("/v1/events/stream", event::stream_all),
     get("/v1/system/events", event::list_of_system),

@@ -4,8 +4,10 @@
 //! starts, and never changed. Reading it changes nothing on disk.
 
 pub mod file;
+mod process;
 mod provider;
 
+pub use process::Processes;
 pub use provider::{Agent, Provider};
 
 use crate::ledger::Synchronous;
@@ -32,9 +34,11 @@ pub struct Config {
     pub token_file: PathBuf,
     pub root_dir: PathBuf,
     pub sqlite_path: PathBuf,
+    pub logs_dir: PathBuf,
     pub synchronous: Synchronous,
     /// By provider: `acp`, `claude`, `codex`, `demo`.
     pub providers: BTreeMap<&'static str, Provider>,
+    pub processes: Processes,
     /// None = an approval waits for ever.
     pub approval_timeout: Option<Duration>,
     pub heartbeat: Duration,
@@ -163,6 +167,7 @@ impl Check<'_> {
             self.at_least("server.max_connections", file.server.max_connections, 1, 4096);
         let streams_max = self.at_least("server.max_streams", file.server.max_streams, 1, 1024);
         let providers = self.providers();
+        let processes = self.processes();
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -181,9 +186,11 @@ impl Check<'_> {
             token,
             token_file: under_root(file.auth.token_file.as_ref(), "auth/api-token"),
             sqlite_path: under_root(file.data.sqlite_path.as_ref(), "runtime.sqlite3"),
+            logs_dir: under_root(file.data.logs_dir.as_ref(), "logs"),
             root_dir,
             synchronous,
             providers,
+            processes,
             approval_timeout: file.approvals.timeout_secs.map(Duration::from_secs),
             heartbeat: Duration::from_secs(file.events.heartbeat_secs.unwrap_or(10).max(1)),
             delta_retention_hours: file.events.delta_retention_hours,

@@ -21,6 +21,7 @@
 mod outbox;
 mod reader;
 mod reaper;
+mod weight;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -38,6 +39,7 @@ use gg_keeper::protocol::{self, HEAD_LEN, PAYLOAD_MAX, Request};
 use gg_keeper::{MARK, SOCKET, exit, tree};
 
 pub use gg_keeper::protocol::{Hello, JournalPolicy, Policy, Stream};
+pub use weight::{Weight, journal_bytes, weigh_tree};
 
 use crate::error::{Code, Error, Result};
 use crate::keeper::outbox::Outbox;
@@ -231,6 +233,12 @@ pub fn forget(dir: &Path) -> Result<()> {
     fs::remove_dir_all(dir).map_err(failed)
 }
 
+/// Whether a keeper that is gone may have started its command: it makes the journals first, that of stderr last.
+pub fn has_run(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"stderr."))
+}
+
 /// Kills every process that carries this child's mark, its keeper too, and says how many. For a
 /// child whose keeper is gone or does not answer; blocks until they are dead, at most for ten
 /// seconds. Errors: some of them can not be ended.
@@ -248,7 +256,7 @@ impl Keeper {
         if self.outbox.put_stdin(offset, bytes) {
             return Ok(());
         }
-        let message = "the agent does not read its input, and no more of it can be held";
+        let message = "the child does not read its input, and no more of it can be held";
         Err(Error::new(Code::Capacity, message))
     }
 

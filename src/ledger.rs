@@ -13,6 +13,7 @@ mod cache;
 pub mod event;
 pub mod idempotency;
 pub mod item;
+pub mod process;
 mod schema;
 pub mod session;
 pub mod tail;

@@ -35,6 +35,9 @@
 //! - [`provider`]: translators between an agent's protocol and ours, values without I/O, threads,
 //!   clocks or randomness: lines and commands in, bytes and events out. They know no ledger.
 //!
+//! - [`process`]: runtime-managed commands: one thread for each that runs, which owns its child, its
+//!   log files and its record. It knows no session but as the name of an owner, and no HTTP.
+//!
 //! Floor 4:
 //!
 //! - [`session`]: one thread for each live session, which owns its agent and every transition of
@@ -59,6 +62,7 @@ pub mod keeper;
 pub mod ledger;
 pub mod limits;
 pub mod model;
+pub mod process;
 pub mod provider;
 pub mod server;
 pub mod session;

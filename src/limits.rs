@@ -53,6 +53,24 @@ pub const TERMINALS: usize = 16;
 /// The output of a terminal that is kept when the agent names no limit, and the most it may name.
 pub const TERMINAL_OUTPUT_BYTES: u64 = 1024 * 1024;
 
+/// Processes that wait for a place to run; a further one is 503.
+pub const QUEUED_PROCESSES: i64 = 1000;
+/// Bytes for the stdin of one process that it has not read; more is 503.
+pub const PROCESS_STDIN_BYTES: i64 = 8 * 1024 * 1024;
+/// Chunks of output waiting for a process's thread; at the bound the keeper keeps the rest in its journal.
+pub const PROCESS_INBOX: usize = 16;
+/// Bytes of output that one commit of a process covers.
+pub const PROCESS_BATCH_BYTES: u64 = 1024 * 1024;
+/// The text of one `process.output`: the end of what it covers.
+pub const PROCESS_TEXT_BYTES: usize = 32 * 1024;
+/// Output of a process is told at most once in this time, so that a command of many lines does not keep the disk busy.
+pub const PROCESS_OUTPUT_PAUSE_MS: u64 = 50;
+/// The content of one answer of a process's log when the client names no `max_bytes`, and the most it may name.
+pub const PROCESS_LOG_BYTES: u64 = 1024 * 1024;
+pub const PROCESS_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Events that one step of a purge removes, so that the writer is free in between.
+pub const PURGE_STEP_EVENTS: usize = 1000;
+
 /// A body on a route that takes none is read and ignored up to here.
 pub const IGNORED_BODY_BYTES: usize = 64 * 1024;
 /// A JSON body; more where an image may be in it.

@@ -129,6 +129,46 @@ words! {
 }
 
 words! {
+    /// What a runtime-managed process is doing, or how it ended.
+    ProcessStatus {
+        /// Waits until one of those that run has ended.
+        Queued = "queued",
+        Running = "running",
+        /// It ended by itself with exit code 0.
+        Completed = "completed",
+        /// Another exit code, a signal of its own, or it never started.
+        Failed = "failed",
+        TimedOut = "timed_out",
+        Killed = "killed",
+    }
+}
+
+impl ProcessStatus {
+    /// Whether it is over.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, ProcessStatus::Queued | ProcessStatus::Running)
+    }
+}
+
+words! {
+    /// Who ended a process that did not end by itself.
+    KilledBy {
+        /// A client.
+        Request = "request",
+        /// Its own time limit.
+        Timeout = "timeout",
+        /// Its session was closed.
+        Session = "session",
+        /// The server was stopped with all that it runs.
+        Shutdown = "shutdown",
+        /// No server came for longer than the lease.
+        Lease = "lease",
+        /// Somebody told its keeper to end.
+        KeeperSignal = "keeper_signal",
+    }
+}
+
+words! {
     /// The log that an event belongs to; together with the scope id it is the space in which `seq` counts.
     ScopeKind {
         Session = "session",

@@ -11,6 +11,7 @@ use crate::http;
 use crate::ledger::event::NewEvent;
 use crate::ledger::{Ledger, Tx};
 use crate::model::event::EventKind;
+use crate::process::Processes;
 use crate::session::{Sessions, Sidecars};
 use crate::signals::Stop;
 use crate::thread::{self, Thread};
@@ -61,22 +62,29 @@ impl Server {
         let (ledger, writer) = Ledger::open(&config.sqlite_path, config.synchronous)?;
         restrict(&config.sqlite_path)?;
         let config = Arc::new(config);
-        let sessions = Sessions::new(Arc::clone(&config), ledger.clone(), sidecars);
+        let keeper = sidecars.keeper.clone();
+        let processes = Processes::new(Arc::clone(&config), ledger.clone(), keeper);
+        let sessions =
+            Sessions::new(Arc::clone(&config), ledger.clone(), processes.clone(), sidecars);
         ledger.write(tell_start)?;
         let api = Arc::new(Api {
             config: Arc::clone(&config),
             ledger: ledger.clone(),
             sessions: sessions.clone(),
+            processes: processes.clone(),
             token,
             address,
             streams: Arc::new(AtomicUsize::new(0)),
             started: Instant::now(),
             recovered: OnceLock::new(),
         });
-        let recovered = sessions.recover()?;
+        let mut recovered = sessions.recover()?;
+        // Behind the sessions, which stop the children that nobody knows: what is started here is known to nobody yet.
+        recovered.processes_adopted = processes.recover()?;
         let summary = json!({"summary": {
             "sessions_attached": recovered.sessions_attached,
             "sessions_resumed": recovered.sessions_resumed,
+            "processes_adopted": recovered.processes_adopted,
             "orphans_stopped": recovered.orphans_stopped,
         }});
         ledger.write(move |tx| {
@@ -90,8 +98,9 @@ impl Server {
             http::Server::start(listener, limits, Arc::clone(&api) as Arc<dyn http::Handler>)
                 .map_err(|error| Error::internal("the server can not accept").source(error))?;
         let (housekeeper_end, end) = crossbeam_channel::bounded(0);
-        let housekeeper = thread::spawn("housekeeper", move || keep_house(&ledger, &end))
-            .map_err(|error| Error::internal("no thread can be started").source(error))?;
+        let housekeeper =
+            thread::spawn("housekeeper", move || keep_house(&ledger, &processes, &end))
+                .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let grace = config.shutdown_grace;
         Ok(Server { api, http, housekeeper_end, housekeeper, writer, grace, lock })
     }
@@ -111,6 +120,7 @@ impl Server {
         http.stop_accepting();
         api.ledger.tail().close();
         api.sessions.shut_down(stop == Stop::EndAll, deadline);
+        api.processes.shut_down(stop == Stop::EndAll, deadline);
         let reason = match stop {
             Stop::Leave => "sigterm",
             Stop::EndAll => "sigint",
@@ -141,11 +151,20 @@ fn tell_start(tx: &mut Tx<'_>) -> Result<()> {
 }
 
 /// The housekeeper: what is due by age alone. Ends when its channel closes.
-fn keep_house(ledger: &Ledger, end: &Receiver<()>) {
+fn keep_house(ledger: &Ledger, processes: &Processes, end: &Receiver<()>) {
     use crossbeam_channel::RecvTimeoutError::Timeout;
-    while end.recv_timeout(HOUSEKEEPING) == Err(Timeout) {
-        if let Err(error) = ledger.write(|tx| tx.expire_keys()) {
-            log::warn!("old idempotency keys are still there: {error}");
+    let mut keys_due = Instant::now() + HOUSEKEEPING;
+    loop {
+        let purge_in = processes.purge_old().unwrap_or(HOUSEKEEPING);
+        let due = keys_due.min(Instant::now() + purge_in);
+        if end.recv_deadline(due) != Err(Timeout) {
+            break;
+        }
+        if Instant::now() >= keys_due {
+            keys_due = Instant::now() + HOUSEKEEPING;
+            if let Err(error) = ledger.write(|tx| tx.expire_keys()) {
+                log::warn!("old idempotency keys are still there: {error}");
+            }
         }
     }
 }

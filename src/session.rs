@@ -31,6 +31,7 @@ use crate::ledger::{Ledger, agent as agent_rows, session as session_rows, to_jso
 use crate::limits;
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
+use crate::process::Processes;
 use crate::thread::{self, Thread};
 use actor::{Actor, Command};
 use capacity::{Capacity, Reservation};
@@ -53,6 +54,7 @@ pub struct Sidecars {
 struct Shared {
     config: Arc<Config>,
     ledger: Ledger,
+    processes: Processes,
     sidecars: Sidecars,
     capacity: Arc<Capacity>,
     threads: Mutex<Threads>,
@@ -90,6 +92,8 @@ pub struct SessionRequest {
 pub struct Recovered {
     pub sessions_attached: usize,
     pub sessions_resumed: usize,
+    /// Processes that the last server left running.
+    pub processes_adopted: usize,
     pub orphans_stopped: usize,
 }
 
@@ -99,11 +103,17 @@ const ANSWER_SLACK: Duration = Duration::from_secs(60);
 const MAKE_ROOM: Duration = Duration::from_secs(20);
 
 impl Sessions {
-    pub fn new(config: Arc<Config>, ledger: Ledger, sidecars: Sidecars) -> Sessions {
+    pub fn new(
+        config: Arc<Config>,
+        ledger: Ledger,
+        processes: Processes,
+        sidecars: Sidecars,
+    ) -> Sessions {
         Sessions {
             shared: Arc::new(Shared {
                 config,
                 ledger,
+                processes,
                 sidecars,
                 capacity: Arc::new(Capacity::default()),
                 threads: Mutex::new(Threads::default()),
@@ -260,14 +270,15 @@ impl Sessions {
         })
     }
 
-    /// Ends the session and its agent's whole process tree. A closed one stays as it is.
+    /// Ends the session, its agent's whole process tree and the processes that it owns. A closed one stays as it is.
     pub fn close(&self, session_id: &str, reason: &str) -> Result<()> {
         let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
         if record.status == "closed" {
             return Ok(());
         }
         let reason = reason.to_owned();
-        self.call(session_id, |answer| Command::Close { reason, answer })
+        self.call(session_id, |answer| Command::Close { reason, answer })?;
+        self.shared.processes.end_owned(session_id)
     }
 
     /// Removes a closed session and its whole log for good.

@@ -17,13 +17,44 @@ pub(super) fn list_all(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn list_of_session(api: &Api, call: &Call) -> Result<Answer> {
-    let scope_key = session_scope(api, call.part(0))?;
-    list(api, call, Some(scope_key))
+    api.ledger.read(|db| session::key(db, call.part(0)))?;
+    list_of_scope(api, call, ScopeKind::Session, call.part(0))
 }
 
 pub(super) fn list_of_system(api: &Api, call: &Call) -> Result<Answer> {
-    let scope_key = system_scope(api)?;
+    list_of_scope(api, call, ScopeKind::System, SYSTEM_SCOPE)
+}
+
+pub(super) fn list_of_process(api: &Api, call: &Call) -> Result<Answer> {
+    let process_id = super::process::owned(api, call)?.process_id;
+    list_of_scope(api, call, ScopeKind::Process, &process_id)
+}
+
+pub(super) fn stream_of_process(api: &Api, call: &Call) -> Result<Answer> {
+    let process_id = super::process::owned(api, call)?.process_id;
+    stream_of_scope(api, call, ScopeKind::Process, &process_id)
+}
+
+/// The log of one scope in pages. The caller has seen that the thing is there.
+pub(super) fn list_of_scope(
+    api: &Api,
+    call: &Call,
+    scope: ScopeKind,
+    scope_id: &str,
+) -> Result<Answer> {
+    let scope_key = api.ledger.read(|db| Ok(event::scope_key(db, scope, scope_id)?))?;
     list(api, call, Some(scope_key))
+}
+
+/// The log of one scope as a stream. The caller has seen that the thing is there.
+pub(super) fn stream_of_scope(
+    api: &Api,
+    call: &Call,
+    scope: ScopeKind,
+    scope_id: &str,
+) -> Result<Answer> {
+    let scope_key = api.ledger.read(|db| Ok(event::scope_key(db, scope, scope_id)?))?;
+    stream(api, call, Some(scope_key))
 }
 
 pub(super) fn stream_all(api: &Api, call: &Call) -> Result<Answer> {
@@ -31,24 +62,12 @@ pub(super) fn stream_all(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn stream_of_session(api: &Api, call: &Call) -> Result<Answer> {
-    let scope_key = session_scope(api, call.part(0))?;
-    stream(api, call, Some(scope_key))
+    api.ledger.read(|db| session::key(db, call.part(0)))?;
+    stream_of_scope(api, call, ScopeKind::Session, call.part(0))
 }
 
 pub(super) fn stream_of_system(api: &Api, call: &Call) -> Result<Answer> {
-    let scope_key = system_scope(api)?;
-    stream(api, call, Some(scope_key))
-}
-
-fn session_scope(api: &Api, session_id: &str) -> Result<i64> {
-    api.ledger.read(|db| {
-        session::key(db, session_id)?;
-        Ok(event::scope_key(db, ScopeKind::Session, session_id)?)
-    })
-}
-
-fn system_scope(api: &Api) -> Result<i64> {
-    api.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::System, SYSTEM_SCOPE)?))
+    stream_of_scope(api, call, ScopeKind::System, SYSTEM_SCOPE)
 }
 
 fn filter(call: &Call) -> Result<EventFilter> {

@@ -32,6 +32,7 @@ pub(super) fn version(_api: &Api, _call: &Call) -> Result<Answer> {
 pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
     let body = json!({
         "providers": providers(api),
+        "processes": super::process::facts(api)?,
         "recovery": recovery(api),
         "writer": writer(api),
         "streams": api.streams.load(Ordering::Relaxed),
@@ -73,6 +74,7 @@ fn recovery(api: &Api) -> Value {
         json!({
             "sessions_attached": recovered.sessions_attached,
             "sessions_resumed": recovered.sessions_resumed,
+            "processes_adopted": recovered.processes_adopted,
             "orphans_stopped": recovered.orphans_stopped,
         })
     });

@@ -97,14 +97,14 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 /// Where an agent works when the client names no folder.
-fn server_folder() -> Result<String> {
+pub(super) fn server_folder() -> Result<String> {
     std::env::current_dir()
         .map(|folder| folder.to_string_lossy().into_owned())
         .map_err(|error| Error::internal("the server's own folder is gone").source(error))
 }
 
 /// An existing folder, as an absolute path.
-fn folder(cwd: &str) -> Result<String> {
+pub(super) fn folder(cwd: &str) -> Result<String> {
     let path = std::path::absolute(Path::new(cwd.trim()))
         .map_err(|_| Error::bad_request(format!("cwd: {cwd:?} is not a path")))?;
     if !path.is_dir() {
@@ -119,7 +119,7 @@ fn folder(cwd: &str) -> Result<String> {
         .map_err(|_| Error::bad_request("cwd: the path is not UTF-8"))
 }
 
-fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
+pub(super) fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
     for (name, value) in env {
         let is_name = !name.is_empty() && !name.contains(['=', '\0']);
         if !is_name || value.contains('\0') {

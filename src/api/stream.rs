@@ -44,7 +44,23 @@ pub(super) struct StreamPlan {
 }
 
 /// One open stream, counted.
-struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// Errors: as many are open as the configuration allows.
+    pub(super) fn take(api: &Api) -> Result<Place> {
+        let open = api.streams.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&api.streams));
+        if open >= api.config.streams_max {
+            return Err(Error::new(
+                Code::Capacity,
+                format!("{open} streams are open, as many as the configuration allows"),
+            )
+            .hint("close one, or raise server.max_streams"));
+        }
+        Ok(place)
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -57,15 +73,7 @@ const WRITE_BYTES: usize = 128 * 1024;
 
 impl StreamPlan {
     pub(super) fn answer(self, api: &Api) -> Result<Answer> {
-        let open = api.streams.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(&api.streams));
-        if open >= api.config.streams_max {
-            return Err(Error::new(
-                Code::Capacity,
-                format!("{} streams are open, as many as the configuration allows", open),
-            )
-            .hint("close one, or raise server.max_streams"));
-        }
+        let place = Place::take(api)?;
         let media_type = if self.is_ndjson { "application/x-ndjson" } else { "text/event-stream" };
         let head = StreamHead {
             status: 200,

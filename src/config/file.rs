@@ -161,6 +161,9 @@ pub struct Processes {
     pub default_timeout_ms: Option<u64>,
     pub max_output_bytes_per_process: Option<u64>,
     pub allow_shell: Option<bool>,
+    pub env_passthrough: Vec<String>,
+    pub kill_grace_ms: Option<u64>,
+    pub log_retention_hours: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -93,8 +93,10 @@ pub fn terminals(connection: &Connection, session_key: i64) -> Result<Vec<(Strin
 
 /// Every child that the ledger knows to be wanted.
 pub fn known_children(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement = connection
-        .prepare("SELECT child_id FROM agent UNION ALL SELECT terminal_id FROM terminal")?;
+    let mut statement = connection.prepare(
+        "SELECT child_id FROM agent UNION ALL SELECT terminal_id FROM terminal
+             UNION ALL SELECT process_id FROM process WHERE status = 'running'",
+    )?;
     let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -149,6 +149,13 @@ impl Tx<'_> {
         self.state.heads.remove(&(scope, scope_id.to_owned()));
     }
 
+    /// Makes the log of a scope before there is anything in it.
+    pub(super) fn open_scope(&mut self, scope: ScopeKind, scope_id: &str) -> Result<()> {
+        let head = self.head(scope, scope_id)?;
+        self.state.heads.insert((scope, scope_id.to_owned()), head);
+        Ok(())
+    }
+
     fn head(&mut self, scope: ScopeKind, scope_id: &str) -> Result<Head> {
         if let Some(head) = self.state.heads.get(&(scope, scope_id.to_owned())) {
             return Ok(*head);

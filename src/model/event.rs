@@ -32,6 +32,15 @@ words! {
         ApprovalResolved = "approval.resolved",
         ApprovalWithdrawn = "approval.withdrawn",
         ApprovalExpired = "approval.expired",
+        ProcessQueued = "process.queued",
+        ProcessStarted = "process.started",
+        ProcessAdopted = "process.adopted",
+        ProcessOutput = "process.output",
+        ProcessKillRequested = "process.kill_requested",
+        ProcessCompleted = "process.completed",
+        ProcessFailed = "process.failed",
+        ProcessTimedOut = "process.timed_out",
+        ProcessKilled = "process.killed",
         RuntimeStarted = "runtime.started",
         RuntimeStartupRecovered = "runtime.startup_recovered",
         RuntimeStopped = "runtime.stopped",
@@ -39,9 +48,9 @@ words! {
 }
 
 impl EventKind {
-    /// Whether a client may live without it: what it tells is told again, whole, by a later event.
+    /// Whether a client may live without it: what it tells is told again, whole, by a later event, or is in a log file.
     pub fn is_droppable(self) -> bool {
-        matches!(self, EventKind::ItemDelta)
+        matches!(self, EventKind::ItemDelta | EventKind::ProcessOutput)
     }
 }
 

@@ -301,7 +301,7 @@ impl Actor {
         let Some(start) = terminal.unanswered.take() else { return false };
         let dir = self.shared.keeper_dir(terminal_id);
         let is_lost = matches!(message, FromKeeper::Exited(exit) if exit.lost);
-        if is_lost && !has_run(&dir) {
+        if is_lost && !keeper::has_run(&dir) {
             terminal.keeper = None;
             if let Err(error) = keeper::forget(&dir) {
                 // The start fails on the same folder, and that is told to the agent.
@@ -391,12 +391,6 @@ impl Terminal {
         }
         answer
     }
-}
-
-/// Whether a keeper that is gone may have started its command: it makes the journals first, that of stderr last.
-fn has_run(dir: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(dir) else { return false };
-    entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"stderr."))
 }
 
 fn exit_status(exit: &Exit) -> Value {

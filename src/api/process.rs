@@ -1,0 +1,319 @@
+//! Processes: start, list, show, write to, end. Their logs are in [`log`], their events in [`super::event`].
+//!
+//! Whoever gives a `session_id` asks as that session and sees only what it owns; without one the operator asks.
+
+mod log;
+
+pub(super) use log::logs;
+
+use super::session::{check_env, folder, server_folder};
+use super::{Api, Call, json, page};
+use crate::environment;
+use crate::error::{Code, Error, Result};
+use crate::http::Answer;
+use crate::keeper;
+use crate::ledger::process::{self as rows, Kill, NewProcess, ProcessQuery, ProcessRow};
+use crate::ledger::to_json;
+use crate::limits;
+use crate::model::{KilledBy, ProcessStatus, id};
+use crate::process::{self, ProcessRequest};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[derive(Deserialize)]
+struct CreateBody {
+    command: Option<String>,
+    args: Option<Vec<String>>,
+    cwd: Option<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    stdin: Option<String>,
+    #[serde(default)]
+    stdin_open: bool,
+    name: Option<String>,
+    timeout_ms: Option<u64>,
+    kill_grace_ms: Option<u64>,
+    session_id: Option<String>,
+    #[serde(default)]
+    queue: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct KillBody {
+    session_id: Option<String>,
+    reason: Option<String>,
+    signal: Option<String>,
+    kill_grace_ms: Option<u64>,
+    wait: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct StdinBody {
+    session_id: Option<String>,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    close: bool,
+}
+
+/// The longest name, in bytes.
+const NAME_BYTES: usize = 200;
+/// The command and its environment together; a keeper takes a little more.
+const COMMAND_BYTES: usize = 1_000_000;
+/// An hour between the first signal and KILL; a century of running. Beyond that a number is a mistake.
+const GRACE_MS_MAX: u64 = 3_600_000;
+const TIMEOUT_MS_MAX: u64 = 3_153_600_000_000;
+/// The longest wait for an end.
+const WAIT_MS_MAX: i64 = 3_600_000;
+
+/// The signals that a client may begin with.
+const SIGNALS: &[(&str, i32)] =
+    &[("TERM", process::TERM), ("KILL", process::KILL), ("INT", 2), ("HUP", 1), ("QUIT", 3)];
+
+pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
+    let body: CreateBody = call.body()?;
+    let config = &api.config.processes;
+    check_env(&body.env)?;
+    let command = command(&body)?;
+    let argv = process::argv(&command, config.is_shell_allowed)?;
+    check_size(&argv, &body.env)?;
+    check_program(api, &argv[0], &body.env)?;
+    let cwd = body.cwd.as_deref().map(str::trim).filter(|cwd| !cwd.is_empty());
+    let stdin = body.stdin.map(String::into_bytes);
+    if stdin.as_ref().is_some_and(|stdin| stdin.len() as i64 > limits::PROCESS_STDIN_BYTES) {
+        let most = limits::PROCESS_STDIN_BYTES;
+        return Err(Error::new(Code::PayloadTooLarge, format!("stdin has more than {most} bytes"))
+            .hint("set stdin_open and send the rest with POST …/stdin"));
+    }
+    if body.name.as_ref().is_some_and(|name| name.len() > NAME_BYTES) {
+        return Err(Error::bad_request(format!("name: it has more than {NAME_BYTES} bytes")));
+    }
+    let timeout_ms = milliseconds("timeout_ms", body.timeout_ms, TIMEOUT_MS_MAX)?;
+    let grace_ms = milliseconds("kill_grace_ms", body.kill_grace_ms, GRACE_MS_MAX)?;
+    let process = NewProcess {
+        process_id: id::new("proc"),
+        session_id: body.session_id,
+        name: body.name,
+        command: command.to_string(),
+        cwd: cwd.map_or_else(server_folder, folder)?,
+        env: to_json(&body.env),
+        timeout_ms: timeout_ms.map_or(config.timeout_ms, |ms| (ms > 0).then_some(ms)),
+        kill_grace_ms: grace_ms.unwrap_or(config.kill_grace_ms),
+        output_bytes_max: config.output_bytes_max,
+        stdin,
+        is_stdin_open: body.stdin_open,
+    };
+    let idempotency = call.idempotency(api)?;
+    let request = ProcessRequest { process, is_queue: body.queue, idempotency };
+    let process_id = api.processes.start(request)?;
+    shown(api, &api.processes.get(&process_id)?, 200)
+}
+
+/// The command as the record keeps it.
+fn command(body: &CreateBody) -> Result<Value> {
+    let command = match (&body.command, &body.args) {
+        (Some(_), Some(_)) => {
+            return Err(Error::bad_request("command and args exclude each other")
+                .hint("send command for the shell, or args to do without one"));
+        }
+        (Some(text), None) => {
+            let text = text.trim();
+            if text.is_empty() {
+                return Err(Error::bad_request("command: it is empty"));
+            }
+            json!({"command": text})
+        }
+        (None, Some(args)) => {
+            if args.first().is_none_or(String::is_empty) {
+                return Err(Error::bad_request("args: the program is missing")
+                    .hint("the first element names it"));
+            }
+            json!({"args": args})
+        }
+        (None, None) => {
+            return Err(Error::bad_request("command is missing")
+                .hint("send command (a text for the shell) or args (a list, no shell)"));
+        }
+    };
+    if to_json(&command).contains("\\u0000") {
+        return Err(Error::bad_request("command: it has a NUL character"));
+    }
+    Ok(command)
+}
+
+fn check_size(argv: &[String], env: &BTreeMap<String, String>) -> Result<()> {
+    let of_env: usize = env.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+    let bytes = argv.iter().map(|arg| arg.len() + 4).sum::<usize>() + of_env;
+    if bytes > COMMAND_BYTES {
+        return Err(Error::new(
+            Code::PayloadTooLarge,
+            format!("the command and its environment have {bytes} bytes, at most {COMMAND_BYTES}"),
+        )
+        .hint("put what is long into a file, or send it as stdin"));
+    }
+    Ok(())
+}
+
+/// A mistyped program is told at once, not by a record of a process that never was.
+fn check_program(api: &Api, program: &str, env: &BTreeMap<String, String>) -> Result<()> {
+    let passed_on = environment::passed_on(&api.config.processes.env_passthrough);
+    let path = env.get("PATH").or_else(|| passed_on.get("PATH"));
+    if environment::find_program(program, path.map_or("", String::as_str)).is_none() {
+        return Err(Error::bad_request(format!("the program {program:?} is not on PATH"))
+            .hint("give its whole path, or set PATH in env"));
+    }
+    Ok(())
+}
+
+fn milliseconds(field: &str, value: Option<u64>, most: u64) -> Result<Option<i64>> {
+    match value {
+        Some(value) if value > most => {
+            Err(Error::bad_request(format!("{field} is {value}; it can be at most {most}")))
+        }
+        Some(value) => Ok(i64::try_from(value).ok()),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
+    let statuses: Vec<&str> = ProcessStatus::ALL.iter().map(|status| status.as_str()).collect();
+    let limit = call.limit(1000)?;
+    let query = ProcessQuery {
+        session_id: call.text("session_id").map(str::to_owned),
+        status: call.one_of("status", &statuses)?.map(str::to_owned),
+        is_active: !call.is_on("include_completed", true)?,
+        before: call.number("cursor")?,
+        limit,
+    };
+    let found = api.ledger.read(|db| rows::list(db, &query))?;
+    let place = found.last().map(|last| last.process_key.to_string()).unwrap_or_default();
+    let records: Vec<Value> = found.iter().map(ProcessRow::summary).collect();
+    Ok(Answer::Whole(page(&records, limit, |_| place)))
+}
+
+pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
+    let wait_ms = call.number("wait_ms")?.unwrap_or(0).clamp(0, WAIT_MS_MAX);
+    let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+    owned(api, call)?;
+    let row = api.processes.wait(call.part(0), wait, |_| false)?;
+    shown(api, &row, 200)
+}
+
+pub(super) fn kill(api: &Api, call: &Call) -> Result<Answer> {
+    let body: KillBody = call.optional_body()?;
+    let process_id = call.part(0);
+    let row = api.processes.get(process_id)?;
+    row.check_owner(body.session_id.as_deref().or(call.text("session_id")))?;
+    let kill = Kill {
+        killed_by: KilledBy::Request,
+        reason: body.reason.unwrap_or_else(|| "requested".to_owned()),
+        signal: signal(body.signal.as_deref())?,
+        grace_ms: milliseconds("kill_grace_ms", body.kill_grace_ms, GRACE_MS_MAX)?,
+    };
+    let is_wait = call.is_on("wait", true)? && body.wait.unwrap_or(true);
+    api.processes.kill(process_id, kill)?;
+    let row = if is_wait {
+        api.processes.wait_killed(process_id)?
+    } else {
+        api.processes.get(process_id)?
+    };
+    shown(api, &row, if row.status.is_terminal() || !is_wait { 200 } else { 202 })
+}
+
+fn signal(name: Option<&str>) -> Result<i32> {
+    let Some(given) = name else { return Ok(process::TERM) };
+    let upper = given.trim().to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number).ok_or_else(|| {
+        let known: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();
+        Error::bad_request(format!("signal is {given:?}; it can be {}", known.join(", ")))
+    })
+}
+
+pub(super) fn stdin(api: &Api, call: &Call) -> Result<Answer> {
+    let body: StdinBody = call.body()?;
+    if body.text.is_empty() && !body.close {
+        return Err(Error::bad_request("text is missing")
+            .hint("send text, or \"close\": true to end stdin"));
+    }
+    let process_id = call.part(0);
+    api.processes
+        .get(process_id)?
+        .check_owner(body.session_id.as_deref().or(call.text("session_id")))?;
+    api.processes.write_stdin(process_id, body.text.into_bytes(), body.close)?;
+    shown(api, &api.processes.get(process_id)?, 200)
+}
+
+/// The process that the path names, if who asks may see it.
+pub(super) fn owned(api: &Api, call: &Call) -> Result<ProcessRow> {
+    let row = api.processes.get(call.part(0))?;
+    row.check_owner(call.text("session_id"))?;
+    Ok(row)
+}
+
+fn shown(api: &Api, row: &ProcessRow, status: u16) -> Result<Answer> {
+    Ok(json(status, api.processes.details(row)))
+}
+
+pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
+    Ok(json(200, to_json(&facts(api)?)))
+}
+
+/// Totals, the queue, and what each running process weighs.
+pub(super) fn facts(api: &Api) -> Result<Value> {
+    let counts = api.ledger.read(rows::status_counts)?;
+    let total: i64 = counts.iter().map(|(_, count)| count).sum();
+    let queued = counts.iter().find(|(status, _)| status == "queued").map_or(0, |(_, n)| *n);
+    let query = ProcessQuery {
+        status: Some("running".to_owned()),
+        limit: usize::try_from(api.config.processes.running_max).unwrap_or(usize::MAX),
+        ..ProcessQuery::default()
+    };
+    let running = api.ledger.read(|db| rows::list(db, &query))?;
+    let running: Vec<Value> = running
+        .iter()
+        .map(|row| {
+            let pid = row.pid.and_then(|pid| i32::try_from(pid).ok());
+            let tree = pid.map(keeper::weigh_tree).unwrap_or_default();
+            json!({
+                "process_id": row.process_id,
+                "session_id": row.session_id,
+                "name": row.name,
+                "pid": row.pid,
+                "started_at": row.started_at,
+                "processes": tree.processes,
+                "memory_bytes": tree.memory_bytes,
+                "journal_bytes": keeper::journal_bytes(&api.processes.child_dir(&row.process_id)),
+                "stdout_bytes": row.bytes[0],
+                "stderr_bytes": row.bytes[1],
+            })
+        })
+        .collect();
+    let counts: Map<String, Value> =
+        counts.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
+    Ok(json!({
+        "enabled": api.config.processes.enabled,
+        "process_total": total,
+        "process_status_counts": counts,
+        "max_concurrent": api.config.processes.running_max,
+        "queued": queued,
+        "threads": api.processes.threads(),
+        "running": running,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_named_with_or_without_their_prefix() {
+        assert_eq!(signal(None).unwrap(), 15);
+        assert_eq!(signal(Some("SIGINT")).unwrap(), 2);
+        assert_eq!(signal(Some("kill")).unwrap(), 9);
+        let told = signal(Some("STOP")).unwrap_err().message;
+        assert!(told.contains("TERM, KILL, INT, HUP, QUIT"), "{told}");
+    }
+}

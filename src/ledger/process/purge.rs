@@ -1,0 +1,39 @@
+//! The removal of what is left of a process.
+//!
+//! In steps, each a transaction of its own, so that a process with a long log of events does not keep the writer.
+
+use super::Tx;
+use crate::error::Result;
+use crate::ledger::event;
+use crate::limits;
+use crate::model::ScopeKind;
+use rusqlite::{OptionalExtension, params};
+
+impl Tx<'_> {
+    /// One step of the removal of an ended process: some of its events, oldest first; the record with the last of them.
+    /// True when nothing of it is left.
+    pub fn purge_process_step(&mut self, process_id: &str) -> Result<bool> {
+        let scope = ScopeKind::Process;
+        let key = event::scope_key(self.connection(), scope, process_id).optional()?;
+        if let Some(scope_key) = key {
+            let most = i64::try_from(limits::PURGE_STEP_EVENTS).unwrap_or(i64::MAX);
+            let newest = event::newest_row_id(self.connection())?;
+            self.connection().execute("UPDATE ledger SET row_id_floor = ?1", [newest])?;
+            let removed = self
+                .connection()
+                .prepare_cached(
+                    "DELETE FROM event WHERE row_id IN
+                         (SELECT row_id FROM event WHERE scope_key = ?1 ORDER BY seq LIMIT ?2)",
+                )?
+                .execute(params![scope_key, most])?;
+            if removed >= limits::PURGE_STEP_EVENTS {
+                return Ok(false);
+            }
+        }
+        self.purge_scope(scope, process_id)?;
+        self.connection()
+            .prepare_cached("DELETE FROM process WHERE process_id = ?1 AND ended_at IS NOT NULL")?
+            .execute([process_id])?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,366 @@
+//! Floor 3: runtime-managed processes. Commands that the server runs for its clients, as kept children with a record,
+//! two log files and events.
+//!
+//! [`Processes`] is what the floors above call: its methods run on the caller's thread. Each running process has a
+//! thread of its own ([`worker`]), which starts or adopts the child, copies its output, keeps its time limit and
+//! commits everything that happens to it. One thread each, and not one for all: a log on a slow disk, a keeper that
+//! hangs and a panic then concern one process, and the writer's group commit already joins what many threads commit at
+//! once. What is common to all, the number that may run and the queue, is decided in the ledger's transactions and
+//! needs no owner. The table of threads is the only shared state; its lock is never held over I/O or a wait.
+//!
+//! A wish to end a process is written down before it is acted on ([`Processes::kill`]), so it holds whether the
+//! process waits, is being started, runs, or the server is killed in between. Deliberately not here: who may do what
+//! (the floors above), and sessions (they call `end_owned`).
+
+mod launch;
+pub mod log;
+mod output;
+mod retention;
+mod worker;
+
+pub use launch::argv;
+
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::keeper::Stream;
+use crate::ledger::idempotency::{self, IdempotencyKey};
+use crate::ledger::process::{self as rows, Kill, NewProcess, ProcessRow};
+use crate::ledger::{Ledger, event};
+use crate::model::{KilledBy, ProcessStatus, ScopeKind};
+use crate::thread::{self, Thread};
+use crossbeam_channel::Sender;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The processes of this server; cheap to clone.
+#[derive(Clone)]
+pub struct Processes {
+    shared: Arc<Shared>,
+}
+
+/// What all processes' threads share.
+struct Shared {
+    config: Arc<Config>,
+    ledger: Ledger,
+    /// The `gg-keeper` program.
+    keeper: PathBuf,
+    threads: Mutex<Threads>,
+    is_stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    live: HashMap<String, Handle>,
+    /// Threads that have taken themselves out and are about to end; joined by whoever comes next.
+    retired: Vec<Thread>,
+}
+
+struct Handle {
+    /// A word says that the record has changed (a wish to end it, bytes for stdin), so one that waits is enough. When
+    /// the channel closes, the thread lets the child go on alone and ends.
+    words: Sender<()>,
+    thread: Option<Thread>,
+}
+
+/// A process that a client wants.
+pub struct ProcessRequest {
+    pub process: NewProcess,
+    /// Wait for a place instead of failing when there is none.
+    pub is_queue: bool,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// How long the end of a process may take beyond its grace: a keeper gives up on a tree after ten seconds.
+const END_SLACK: Duration = Duration::from_secs(20);
+/// How long a start may take until the request is answered all the same.
+const START_WAIT: Duration = Duration::from_secs(15);
+
+impl Processes {
+    pub fn new(config: Arc<Config>, ledger: Ledger, keeper: PathBuf) -> Processes {
+        let (threads, is_stopping) = (Mutex::default(), AtomicBool::new(false));
+        Processes { shared: Arc::new(Shared { config, ledger, keeper, threads, is_stopping }) }
+    }
+
+    /// Takes up what the last server left, without waiting for any of it: each process that runs gets its thread,
+    /// those of sessions that are over are ended, free places are given to the queue. Returns how many were taken up.
+    pub fn recover(&self) -> Result<usize> {
+        let shared = &self.shared;
+        let running = shared.ledger.read(rows::running)?;
+        for process_id in &running {
+            shared.start(process_id)?;
+        }
+        for process_id in shared.ledger.read(|db| rows::active_of(db, None))? {
+            self.kill(&process_id, session_closed())?;
+        }
+        shared.admit()?;
+        Ok(running.len())
+    }
+
+    /// Starts a process, or queues it; answers with its id when it runs, has failed to start, or waits.
+    pub fn start(&self, request: ProcessRequest) -> Result<String> {
+        let shared = &self.shared;
+        if let Some(claim) = &request.idempotency
+            && let Some(made) = shared.ledger.read(|db| idempotency::find(db, claim))?
+        {
+            return Ok(made);
+        }
+        if !shared.config.processes.enabled {
+            return Err(Error::bad_request("processes are turned off")
+                .hint("set processes.enabled = true in the configuration"));
+        }
+        shared.refuse_when_stopping()?;
+        let running_max = shared.config.processes.running_max;
+        let ProcessRequest { process, is_queue, idempotency } = request;
+        let (process_id, status) = shared.ledger.write(move |tx| {
+            let process_id = process.process_id.clone();
+            if let Some(claim) = &idempotency
+                && let Some(made) = tx.claim_key(claim, &process_id)?
+            {
+                return Ok((made, ProcessStatus::Queued));
+            }
+            let status = tx.insert_process(&process, running_max, is_queue)?;
+            Ok((process_id, status))
+        })?;
+        if status == ProcessStatus::Running {
+            shared.start(&process_id)?;
+            self.wait(&process_id, START_WAIT, |row| row.pid.is_some())?;
+        }
+        Ok(process_id)
+    }
+
+    pub fn get(&self, process_id: &str) -> Result<ProcessRow> {
+        self.shared.ledger.read(|db| rows::get(db, process_id))
+    }
+
+    /// Where the log of a stream is.
+    pub fn log_path(&self, process_id: &str, stream: Stream) -> PathBuf {
+        log::path(&self.shared.config.logs_dir, process_id, stream)
+    }
+
+    /// The whole record as JSON.
+    pub fn details(&self, row: &ProcessRow) -> String {
+        let paths = Stream::ALL
+            .map(|stream| self.log_path(&row.process_id, stream).to_string_lossy().into_owned());
+        rows::details(row, paths)
+    }
+
+    /// Asks for the end of a process and does not wait for it. Nothing happens to one that is over.
+    pub fn kill(&self, process_id: &str, kill: Kill) -> Result<()> {
+        let id = process_id.to_owned();
+        if self.shared.ledger.write(move |tx| tx.kill_process(&id, &kill))? {
+            self.shared.tell(process_id);
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a process that was asked to end; the record as it is then, or when the time is over.
+    pub fn wait_killed(&self, process_id: &str) -> Result<ProcessRow> {
+        let grace_ms = u64::try_from(self.get(process_id)?.kill_grace_ms).unwrap_or(0);
+        self.wait(process_id, Duration::from_millis(grace_ms) + END_SLACK, |_| false)
+    }
+
+    /// Takes bytes for the process's stdin; they reach it once, also when the server is killed. Errors: its stdin is
+    /// not open (`conflict`), too much waits (`capacity`).
+    pub fn write_stdin(&self, process_id: &str, bytes: Vec<u8>, is_last: bool) -> Result<()> {
+        let id = process_id.to_owned();
+        self.shared.ledger.write(move |tx| tx.write_process_stdin(&id, &bytes, is_last))?;
+        self.shared.tell(process_id);
+        Ok(())
+    }
+
+    /// Ends the processes of a session that is closed, and waits for their ends.
+    pub fn end_owned(&self, session_id: &str) -> Result<()> {
+        let owned = self.shared.ledger.read(|db| rows::active_of(db, Some(session_id)))?;
+        for process_id in &owned {
+            self.kill(process_id, session_closed())?;
+        }
+        for process_id in &owned {
+            self.wait_killed(process_id)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the process is over, `is_enough` for the caller, or the time has passed; the record as it is then.
+    pub fn wait(
+        &self,
+        process_id: &str,
+        at_most: Duration,
+        is_enough: impl Fn(&ProcessRow) -> bool,
+    ) -> Result<ProcessRow> {
+        let deadline = Instant::now() + at_most;
+        let ledger = &self.shared.ledger;
+        let mut row = self.get(process_id)?;
+        if row.status.is_terminal() || is_enough(&row) || at_most.is_zero() {
+            return Ok(row);
+        }
+        let scope_key =
+            ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Process, process_id)?))?;
+        let watch = ledger.tail().watch(Some(scope_key));
+        loop {
+            let row_id = ledger.tail().newest_row_id();
+            row = self.get(process_id)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_over = row.status.is_terminal() || is_enough(&row);
+            if is_over || left.is_zero() || ledger.tail().is_closing() {
+                return Ok(row);
+            }
+            watch.wait(row_id, left);
+        }
+    }
+
+    /// Threads of processes now.
+    pub fn threads(&self) -> usize {
+        self.shared.lock().live.len()
+    }
+
+    /// Where the children's folders are.
+    pub fn child_dir(&self, process_id: &str) -> PathBuf {
+        self.shared.child_dir(process_id)
+    }
+
+    /// Stops all threads by the deadline. The children stay with their keepers, or are ended when `is_final`, those
+    /// that wait among them.
+    pub fn shut_down(&self, is_final: bool, deadline: Instant) {
+        let shared = &self.shared;
+        shared.is_stopping.store(true, Ordering::SeqCst);
+        if is_final && let Err(error) = self.end_all() {
+            ::log::warn!("some processes are not told to end: {error}");
+        }
+        let (mut words, mut threads) = (Vec::new(), Vec::new());
+        {
+            let mut table = shared.lock();
+            threads.append(&mut table.retired);
+            for (_, handle) in table.live.drain() {
+                words.push(handle.words);
+                threads.extend(handle.thread);
+            }
+        }
+        if !is_final {
+            words.clear();
+        }
+        let (done, joined) = crossbeam_channel::bounded::<()>(0);
+        let waiter = thread::spawn("processes-join", move || {
+            drop(threads);
+            drop(done);
+        });
+        let late = Err(crossbeam_channel::RecvTimeoutError::Timeout);
+        if is_final && joined.recv_deadline(deadline) == late {
+            // The keepers go on ending them; the next start learns how it went.
+            words.clear();
+        }
+        if joined.recv_deadline(deadline.max(Instant::now() + DETACH_WAIT)) == late {
+            ::log::warn!("some processes' threads did not stop in time; their keepers go on");
+            std::mem::forget(waiter);
+        }
+    }
+
+    fn end_all(&self) -> Result<()> {
+        for process_id in self.shared.ledger.read(rows::active)? {
+            let reason = "the server was stopped".to_owned();
+            let killed_by = KilledBy::Shutdown;
+            self.kill(&process_id, Kill { killed_by, reason, signal: TERM, grace_ms: None })?;
+        }
+        Ok(())
+    }
+}
+
+/// How long letting go may take beyond the deadline of the shutdown.
+const DETACH_WAIT: Duration = Duration::from_millis(500);
+
+/// SIGTERM and SIGKILL, which the keeper has words for.
+pub const TERM: i32 = 15;
+pub const KILL: i32 = 9;
+
+fn session_closed() -> Kill {
+    let reason = "its session was closed".to_owned();
+    Kill { killed_by: KilledBy::Session, reason, signal: TERM, grace_ms: None }
+}
+
+impl Shared {
+    fn child_dir(&self, process_id: &str) -> PathBuf {
+        self.config.root_dir.join("keepers").join(process_id)
+    }
+
+    fn refuse_when_stopping(&self) -> Result<()> {
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the process's thread to look, if there is one. One that is not there yet looks by itself; a word that does
+    /// not fit is there already.
+    fn tell(&self, process_id: &str) {
+        if let Some(handle) = self.lock().live.get(process_id) {
+            // A word that does not fit says what is said already.
+            let _: std::result::Result<(), _> = handle.words.try_send(());
+        }
+    }
+
+    /// Starts the thread of a process that the ledger has as running. Its handle is in the table before it reads the
+    /// record, so no word can fall between the two.
+    fn start(self: &Arc<Self>, process_id: &str) -> Result<()> {
+        let (words, heard) = crossbeam_channel::bounded(1);
+        let shared = Arc::clone(self);
+        let id: Arc<str> = process_id.into();
+        let short = &id[id.len().saturating_sub(6)..];
+        let name = format!("process-{short}");
+        let mut threads = self.lock();
+        threads.retired.retain(|thread| !thread.is_finished());
+        // A shutdown has emptied the table: what is admitted now is started by the next server.
+        if self.is_stopping.load(Ordering::SeqCst) || threads.live.contains_key(process_id) {
+            return Ok(());
+        }
+        let body = {
+            let id = Arc::clone(&id);
+            move || worker::run(&shared, &id, &heard)
+        };
+        let thread = thread::spawn(name, body)
+            .map_err(|error| Error::new(Code::Capacity, "no thread can be started").source(error));
+        match thread {
+            Ok(thread) => {
+                let handle = Handle { words, thread: Some(thread) };
+                threads.live.insert(process_id.to_owned(), handle);
+                Ok(())
+            }
+            Err(error) => {
+                drop(threads);
+                worker::never_started(self, process_id, &error)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives free places to those that wait.
+    fn admit(self: &Arc<Self>) -> Result<()> {
+        let running_max = self.config.processes.running_max;
+        let admitted = self.ledger.write(move |tx| tx.admit_processes(running_max))?;
+        self.start_all(&admitted);
+        Ok(())
+    }
+
+    fn start_all(self: &Arc<Self>, admitted: &[String]) {
+        for process_id in admitted {
+            if let Err(error) = self.start(process_id) {
+                ::log::warn!("process {process_id} can not be started: {error}");
+            }
+        }
+    }
+
+    /// A thread that is about to end takes itself out of the table.
+    fn retire(&self, process_id: &str) {
+        let mut threads = self.lock();
+        if let Some(mut handle) = threads.live.remove(process_id)
+            && let Some(thread) = handle.thread.take()
+        {
+            threads.retired.push(thread);
+        }
+    }
+}
