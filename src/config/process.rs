@@ -57,7 +57,8 @@ impl Check<'_> {
         let is_span = (0.0..=HOURS_MAX).contains(&hours);
         if !is_span {
             self.problem(format!(
-                "processes.log_retention_hours is {hours}; it must be from 0 (for ever) to {HOURS_MAX}"
+                "processes.log_retention_hours is {hours}; it must be from 0 (for ever) to \
+                 {HOURS_MAX}"
             ));
         }
         let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

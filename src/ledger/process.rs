@@ -73,9 +73,10 @@ pub struct ProcessRow {
 /// The signal behind which there is none.
 const SIGKILL: i32 = 9;
 
-const COLUMNS: &str = "process_key, process_id, session_id, name, command, cwd, env, status, pid, timeout_ms,
-     kill_grace_ms, output_bytes_max, stdout_bytes, stderr_bytes, stdout_dropped_bytes, stderr_dropped_bytes, stdin,
-     stdin_bytes, exit_code, signal, error, killed_by, kill_reason, kill_signal, created_at, started_at, ended_at";
+const COLUMNS: &str = "process_key, process_id, session_id, name, command, cwd, env, status, pid,
+     timeout_ms, kill_grace_ms, output_bytes_max, stdout_bytes, stderr_bytes,
+     stdout_dropped_bytes, stderr_dropped_bytes, stdin, stdin_bytes, exit_code, signal, error,
+     killed_by, kill_reason, kill_signal, created_at, started_at, ended_at";
 
 impl ProcessRow {
     /// What a list shows of it.
@@ -334,8 +335,8 @@ impl Tx<'_> {
         let now_ms = self.now_ms();
         self.connection()
             .prepare_cached(
-                "INSERT INTO process (process_id, session_id, name, command, cwd, env, status, timeout_ms,
-                     kill_grace_ms, output_bytes_max, stdin, created_at)
+                "INSERT INTO process (process_id, session_id, name, command, cwd, env, status,
+                     timeout_ms, kill_grace_ms, output_bytes_max, stdin, created_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
@@ -421,8 +422,9 @@ impl Tx<'_> {
     pub fn end_process(&mut self, process_id: &str, end: &ProcessEnd) -> Result<()> {
         self.connection()
             .prepare_cached(
-                "UPDATE process SET status = ?2, exit_code = ?3, signal = ?4, error = ?5, killed_by = ?6,
-                     stdout_dropped_bytes = ?7, stderr_dropped_bytes = ?8, ended_at = ?9, env = '{}',
+                "UPDATE process SET status = ?2, exit_code = ?3, signal = ?4, error = ?5,
+                     killed_by = ?6, stdout_dropped_bytes = ?7, stderr_dropped_bytes = ?8,
+                     ended_at = ?9, env = '{}',
                      stdin = CASE stdin WHEN 'none' THEN 'none' ELSE 'closed' END
                  WHERE process_id = ?1",
             )?
@@ -474,7 +476,8 @@ impl Tx<'_> {
             let grace_ms = kill.grace_ms.unwrap_or(row.kill_grace_ms);
             self.connection()
                 .prepare_cached(
-                    "UPDATE process SET killed_by = ifnull(killed_by, ?2), kill_reason = ifnull(kill_reason, ?3),
+                    "UPDATE process SET killed_by = ifnull(killed_by, ?2),
+                         kill_reason = ifnull(kill_reason, ?3),
                          kill_signal = ?4, kill_grace_ms = ?5
                      WHERE process_id = ?1",
                 )?

@@ -14,6 +14,7 @@ mod hostile_agent;
 mod idempotency;
 mod kill;
 mod origin;
+mod process;
 mod session;
 mod stage;
 mod stream;

@@ -14,6 +14,7 @@ mod get;
 mod idle;
 mod ledger;
 mod machine;
+mod process;
 mod raw;
 mod replay;
 mod report;
@@ -36,6 +37,7 @@ const PARTS: &[(&str, Part)] = &[
     ("get", get::run),
     ("streams", streams::run),
     ("replay", replay::run),
+    ("process", process::run),
     ("idle", idle::run),
 ];
 

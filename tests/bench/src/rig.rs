@@ -32,7 +32,7 @@ impl Rig {
         let own = std::env::current_exe().expect("the program knows its path");
         let config_toml = format!(
             "[server]\nmax_connections = 4096\nmax_streams = 2048\n\
-             [providers.demo]\nenabled = true\n\
+             [providers.demo]\nenabled = true\n[processes]\nmax_concurrent = 64\n\
              [providers.acp]\nenabled = true\ncommand = {}\nargs = [\"agent\"]\n",
             Value::from(own.to_string_lossy())
         );
