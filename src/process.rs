@@ -246,6 +246,8 @@ impl Processes {
             drop(threads);
             drop(done);
         });
+        // Time for the keepers to be told, also when others have used the deadline up.
+        let deadline = deadline.max(Instant::now() + DETACH_WAIT);
         let late = Err(crossbeam_channel::RecvTimeoutError::Timeout);
         if is_final && joined.recv_deadline(deadline) == late {
             // The keepers go on ending them; the next start learns how it went.
@@ -267,7 +269,7 @@ impl Processes {
     }
 }
 
-/// How long letting go may take beyond the deadline of the shutdown.
+/// How long telling the keepers, and letting go of them, may take beyond the deadline of the shutdown.
 const DETACH_WAIT: Duration = Duration::from_millis(500);
 
 /// SIGTERM and SIGKILL, which the keeper has words for.

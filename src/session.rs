@@ -274,7 +274,8 @@ impl Sessions {
     pub fn close(&self, session_id: &str, reason: &str) -> Result<()> {
         let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
         if record.status == "closed" {
-            return Ok(());
+            // What it owned may be left, if whoever closed it did not come so far.
+            return self.shared.processes.end_owned(session_id);
         }
         let reason = reason.to_owned();
         self.call(session_id, |answer| Command::Close { reason, answer })?;

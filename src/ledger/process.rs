@@ -48,7 +48,6 @@ pub struct ProcessRow {
     pub name: Option<String>,
     pub command: Value,
     pub cwd: String,
-    pub env: String,
     pub status: ProcessStatus,
     pub pid: Option<i64>,
     pub timeout_ms: Option<i64>,
@@ -73,7 +72,7 @@ pub struct ProcessRow {
 /// The signal behind which there is none.
 const SIGKILL: i32 = 9;
 
-const COLUMNS: &str = "process_key, process_id, session_id, name, command, cwd, env, status, pid,
+const COLUMNS: &str = "process_key, process_id, session_id, name, command, cwd, status, pid,
      timeout_ms, kill_grace_ms, output_bytes_max, stdout_bytes, stderr_bytes,
      stdout_dropped_bytes, stderr_dropped_bytes, stdin, stdin_bytes, exit_code, signal, error,
      killed_by, kill_reason, kill_signal, created_at, started_at, ended_at";
@@ -116,8 +115,8 @@ impl ProcessRow {
 
 fn row_of(row: &Row<'_>) -> rusqlite::Result<ProcessRow> {
     let command: String = row.get(4)?;
-    let status: String = row.get(7)?;
-    let killed_by: Option<String> = row.get(21)?;
+    let status: String = row.get(6)?;
+    let killed_by: Option<String> = row.get(20)?;
     Ok(ProcessRow {
         process_key: row.get(0)?,
         process_id: row.get(1)?,
@@ -125,26 +124,25 @@ fn row_of(row: &Row<'_>) -> rusqlite::Result<ProcessRow> {
         name: row.get(3)?,
         command: serde_json::from_str(&command).unwrap_or(Value::Null),
         cwd: row.get(5)?,
-        env: row.get(6)?,
         // The CHECK of the table lets no other word in.
         status: ProcessStatus::parse(&status).unwrap_or(ProcessStatus::Failed),
-        pid: row.get(8)?,
-        timeout_ms: row.get(9)?,
-        kill_grace_ms: row.get(10)?,
-        output_bytes_max: row.get(11)?,
-        bytes: [row.get(12)?, row.get(13)?],
-        dropped_bytes: [row.get(14)?, row.get(15)?],
-        stdin: row.get(16)?,
-        stdin_bytes: row.get(17)?,
-        exit_code: row.get(18)?,
-        signal: row.get(19)?,
-        error: row.get(20)?,
+        pid: row.get(7)?,
+        timeout_ms: row.get(8)?,
+        kill_grace_ms: row.get(9)?,
+        output_bytes_max: row.get(10)?,
+        bytes: [row.get(11)?, row.get(12)?],
+        dropped_bytes: [row.get(13)?, row.get(14)?],
+        stdin: row.get(15)?,
+        stdin_bytes: row.get(16)?,
+        exit_code: row.get(17)?,
+        signal: row.get(18)?,
+        error: row.get(19)?,
         killed_by: killed_by.as_deref().and_then(KilledBy::parse),
-        kill_reason: row.get(22)?,
-        kill_signal: row.get(23)?,
-        created_at: row.get(24)?,
-        started_at: row.get(25)?,
-        ended_at: row.get(26)?,
+        kill_reason: row.get(21)?,
+        kill_signal: row.get(22)?,
+        created_at: row.get(23)?,
+        started_at: row.get(24)?,
+        ended_at: row.get(25)?,
     })
 }
 
@@ -155,6 +153,13 @@ pub fn get(connection: &Connection, process_id: &str) -> Result<ProcessRow> {
         .query_row([process_id], row_of)
         .optional()?
         .ok_or_else(|| Error::not_found("process", process_id))
+}
+
+/// What its request adds to the environment, a JSON object. Apart from the record: it may be long, and it is secret.
+pub fn env(connection: &Connection, process_id: &str) -> Result<String> {
+    Ok(connection
+        .prepare_cached("SELECT env FROM process WHERE process_id = ?1")?
+        .query_row([process_id], |row| row.get(0))?)
 }
 
 /// Which processes to list, newest first.

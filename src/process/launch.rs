@@ -7,7 +7,7 @@ use super::Shared;
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::keeper::{JournalPolicy, Policy, Spec};
-use crate::ledger::process::ProcessRow;
+use crate::ledger::process::{self as rows, ProcessRow};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,9 @@ use std::path::PathBuf;
 pub(super) fn spec(shared: &Shared, row: &ProcessRow) -> Result<Spec> {
     let config = &shared.config;
     let mut env = environment::passed_on(&config.processes.env_passthrough);
-    let of_request: BTreeMap<String, String> = serde_json::from_str(&row.env).unwrap_or_default();
+    let of_request = shared.ledger.read(|db| rows::env(db, &row.process_id))?;
+    let of_request: BTreeMap<String, String> =
+        serde_json::from_str(&of_request).unwrap_or_default();
     env.extend(of_request);
     let bytes_max = u64::try_from(row.output_bytes_max).unwrap_or(0);
     let journal = JournalPolicy { policy: Policy::DropNewest, bytes_max };

@@ -21,6 +21,8 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 pub(super) struct Output {
     stream: Stream,
     path: PathBuf,
+    /// The cap of the log: nothing comes behind it.
+    bytes_max: u64,
     log: Option<Log>,
     /// Up to here it is in the file.
     written: u64,
@@ -46,16 +48,16 @@ pub(super) struct Told {
     pub(super) end: u64,
     text: String,
     text_bytes: u64,
-    is_given_up: bool,
+    is_truncated: bool,
 }
 
 impl Output {
-    pub(super) fn new(stream: Stream, path: PathBuf, told: i64) -> Output {
-        let told = u64::try_from(told).unwrap_or(0);
+    pub(super) fn new(stream: Stream, path: PathBuf, told: i64, bytes_max: i64) -> Output {
+        let [told, bytes_max] = [told, bytes_max].map(|number| u64::try_from(number).unwrap_or(0));
         // A log is there from the start, also for who only looks at its path.
         let log = Log::open(&path).ok();
         let (text, stuck, failure) = (Vec::new(), None, None);
-        Output { stream, path, log, written: told, told, text, stuck, failure }
+        Output { stream, path, bytes_max, log, written: told, told, text, stuck, failure }
     }
 
     /// Up to where it is committed.
@@ -146,7 +148,7 @@ impl Output {
             end,
             text: String::from_utf8_lossy(text).into_owned(),
             text_bytes: text.len() as u64,
-            is_given_up: self.failure.is_some(),
+            is_truncated: self.failure.is_some() || end >= self.bytes_max,
         }
     }
 
@@ -175,7 +177,7 @@ impl Told {
             "offset": self.start,
             "bytes_seen": bytes,
             "bytes_written": bytes,
-            "truncated": self.is_given_up,
+            "truncated": self.is_truncated,
             "text": self.text,
             "text_left_out_bytes": bytes - self.text_bytes,
         });
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn a_character_is_told_whole_and_the_text_keeps_the_end() {
         let path = std::env::temp_dir().join(id::new("gooselake-output"));
-        let mut output = Output::new(Stream::Stdout, path.clone(), 0);
+        let mut output = Output::new(Stream::Stdout, path.clone(), 0, 100_000);
         let now = Instant::now();
         let word = "né".as_bytes();
         output.take(0, word[..2].to_vec(), now);
@@ -211,6 +213,7 @@ mod tests {
         let payload: serde_json::Value =
             serde_json::from_str(&told.payload("proc_1").unwrap()).unwrap();
         assert_eq!(payload["text_left_out_bytes"], 10);
+        assert_eq!(payload["truncated"], false);
         assert_eq!(std::fs::read(&path).unwrap(), [word, &flood].concat());
         std::fs::remove_file(path).unwrap();
     }
@@ -218,7 +221,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_told_as_they_come() {
         let path = std::env::temp_dir().join(id::new("gooselake-output"));
-        let mut output = Output::new(Stream::Stderr, path.clone(), 0);
+        let mut output = Output::new(Stream::Stderr, path.clone(), 0, 100_000);
         output.take(0, vec![0xff, b'a', 0xe2, 0x82], Instant::now());
         assert_eq!(output.tell(false).text, "\u{fffd}a");
         // At the end nothing is held back.

@@ -118,7 +118,7 @@ impl<'a> Worker<'a> {
         let row = shared.ledger.read(|db| rows::get(db, process_id))?;
         let outputs = Stream::ALL.map(|stream| {
             let path = super::log::path(&shared.config.logs_dir, process_id, stream);
-            Output::new(stream, path, row.bytes[stream.index()])
+            Output::new(stream, path, row.bytes[stream.index()], row.output_bytes_max)
         });
         let is_over = row.status.is_terminal();
         Ok(Worker {
