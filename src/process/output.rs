@@ -219,6 +219,34 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_can_not_be_written_is_tried_again_and_given_up_in_the_end() {
+        let in_the_way = std::env::temp_dir().join(id::new("gooselake-output"));
+        std::fs::write(&in_the_way, "").unwrap();
+        let path = in_the_way.join("log");
+        let begun = Instant::now();
+        let mut output = Output::new(Stream::Stdout, path.clone(), 0, 100);
+        output.take(0, b"one".to_vec(), begun);
+        output.retry(begun + Duration::from_secs(1));
+        assert!(output.is_stuck());
+        // The disk can be written again: nothing is lost.
+        std::fs::remove_file(&in_the_way).unwrap();
+        output.retry(begun + Duration::from_secs(2));
+        assert!(!output.is_stuck());
+        assert_eq!((output.untold(), std::fs::read(&path).unwrap()), (3, b"one".to_vec()));
+        std::fs::remove_dir_all(&in_the_way).unwrap();
+
+        std::fs::write(&in_the_way, "").unwrap();
+        let mut output = Output::new(Stream::Stdout, path, 0, 100);
+        output.take(0, b"two".to_vec(), begun);
+        output.retry(begun + GIVE_UP);
+        assert!(!output.is_stuck());
+        output.take(3, b"more".to_vec(), begun + GIVE_UP);
+        assert_eq!((output.given_up(), output.untold()), (7, 0));
+        assert!(output.error().unwrap().contains("stdout"));
+        std::fs::remove_file(&in_the_way).unwrap();
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_told_as_they_come() {
         let path = std::env::temp_dir().join(id::new("gooselake-output"));
         let mut output = Output::new(Stream::Stderr, path.clone(), 0, 100_000);

@@ -1,7 +1,7 @@
 //! Servers that die or go while processes run: the same processes go on, and nothing of their output is lost.
 
 use super::{id, kinds, marked, nothing_lives, status, told};
-use crate::stage::{SOON, Stage, text};
+use crate::stage::{JSON, SOON, Stage, list, text};
 use gooselake_harness::proc::{self, Signal};
 use serde_json::{Value, json};
 use std::fs;
@@ -148,4 +148,44 @@ fn a_kill_and_a_time_limit_outlive_the_server() {
     assert_eq!(status(&stage.process_end(&limited)), "timed_out");
     nothing_lives(&asked);
     nothing_lives(&limited);
+}
+
+#[test]
+fn a_kill_in_the_middle_of_many_starts_runs_each_recorded_process_once() {
+    for starts_seen in [1, 4, 9] {
+        let mut stage = Stage::new();
+        let mut stream = stage.client.stream("/v1/events/stream?kinds=process.started", &[]);
+        stream.until("stream.caught_up", SOON);
+        let clients: Vec<_> = (0..12)
+            .map(|n| {
+                let (client, cwd) = (stage.server.client(), stage.cwd.clone());
+                let body = json!({"command": format!("echo {n} >> marks"), "cwd": cwd}).to_string();
+                let post = move || {
+                    // The server may die before it answers.
+                    drop(client.try_request("POST", "/v1/processes", &[JSON], body.as_bytes()));
+                };
+                gooselake_harness::thread::spawn(format!("client-{n}"), post).unwrap()
+            })
+            .collect();
+        for _ in 0..starts_seen {
+            stream.until("process.started", SOON);
+        }
+        stage.server.kill9();
+        clients.into_iter().for_each(gooselake_harness::thread::Thread::join);
+        stage.restart();
+        let records = list(stage.get("/v1/processes"));
+        assert!(records.len() >= starts_seen, "{records:?}");
+        let mut wanted = Vec::new();
+        for record in &records {
+            let end = stage.process_end(&text(record, "process_id"));
+            assert_eq!(status(&end), "completed", "{end}");
+            let command = text(&end["process"]["command"], "command");
+            wanted.push(command.split(' ').nth(1).unwrap().to_owned());
+        }
+        let marks = fs::read_to_string(stage.cwd.join("marks")).unwrap();
+        let mut marks: Vec<&str> = marks.lines().collect();
+        marks.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(marks, wanted);
+    }
 }

@@ -27,7 +27,11 @@ fn a_command_leaves_a_record_two_logs_and_events() {
     assert_eq!((told(&events, "stdout"), told(&events, "stderr")), (out, "err\n".to_owned()));
     let seqs: Vec<i64> = events.iter().map(|event| event.json["seq"].as_i64().unwrap()).collect();
     assert_eq!(seqs, (1..).take(seqs.len()).collect::<Vec<i64>>());
-    assert!(!stage.server.data_dir().join("keepers").join(id(&started)).exists());
+    // What the keeper kept goes when the end is committed.
+    let folder = stage.server.data_dir().join("keepers").join(id(&started));
+    gooselake_harness::wait::until(SOON, "the journal is gone", || {
+        (!folder.exists()).then_some(())
+    });
 }
 
 #[test]
