@@ -3,9 +3,11 @@
 //! One file per resource below; each handler parses, calls the floors beneath, and answers. Handlers run on the
 //! connection's thread. Nothing here knows an agent or a statement.
 
+mod access;
 mod approval;
 mod body;
 mod event;
+mod mcp;
 mod meta;
 mod process;
 mod provider;
@@ -20,8 +22,10 @@ use crate::http::{Admission, Answer, Handler, Head, Request, Response};
 use crate::ledger::Ledger;
 use crate::ledger::idempotency::IdempotencyKey;
 use crate::limits;
+use crate::mcp::Gateway;
 use crate::process::Processes;
 use crate::session::{Recovered, Sessions};
+use access::Access;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -33,6 +37,7 @@ pub struct Api {
     pub ledger: Ledger,
     pub sessions: Sessions,
     pub processes: Processes,
+    pub mcp: Gateway,
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
@@ -51,19 +56,14 @@ struct Call {
 
 type Handle = fn(&Api, &Call) -> Result<Answer>;
 
-/// Who may call a route.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Public,
-    Operator,
-}
-
 /// What a route does with a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BodyRule {
     /// It is not read for meaning.
     Ignored,
     Json,
+    /// JSON of a call of a tool.
+    SmallJson,
     /// JSON, or nothing at all.
     OptionalJson,
 }
@@ -88,6 +88,11 @@ const fn public(pattern: &'static str, handle: Handle) -> Route {
 
 const fn post(pattern: &'static str, body: BodyRule, handle: Handle) -> Route {
     Route { method: "POST", body, ..get(pattern, handle) }
+}
+
+/// A route that agents may call too.
+const fn gateway(route: Route) -> Route {
+    Route { access: Access::Gateway, ..route }
 }
 
 /// The whole surface.
@@ -137,6 +142,9 @@ static ROUTES: &[Route] = &[
     get("/v1/system/events/stream", event::stream_of_system),
     get("/v1/sessions/{session_id}/events", event::list_of_session),
     get("/v1/sessions/{session_id}/events/stream", event::stream_of_session),
+    gateway(post("/v1/mcp", BodyRule::SmallJson, mcp::message)),
+    gateway(post("/v1/mcp/invoke", BodyRule::SmallJson, mcp::invoke)),
+    gateway(get("/v1/mcp/capabilities", mcp::capabilities)),
 ];
 
 impl Handler for Api {
@@ -172,14 +180,12 @@ impl Api {
         let route = match self.route(head) {
             Ok((route, _)) => route,
             Err(error) if error.code == Code::MethodNotAllowed => {
-                self.check_token(head)?;
+                self.check_access(head, self.access_of_path(head))?;
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
-        if route.access == Access::Operator {
-            self.check_token(head)?;
-        }
+        self.check_access(head, route.access)?;
         check_content_type(head, route.body)?;
         Ok(Admission { body_bytes_max: self.body_bytes_max(route) })
     }
@@ -187,6 +193,7 @@ impl Api {
     fn body_bytes_max(&self, route: &Route) -> usize {
         match route.body {
             BodyRule::Ignored => limits::IGNORED_BODY_BYTES,
+            BodyRule::SmallJson => limits::GATEWAY_BODY_BYTES,
             // An image of the largest size, in base64, must fit.
             BodyRule::Json | BodyRule::OptionalJson => {
                 limits::BODY_BYTES.max(self.config.image_bytes_max / 3 * 4 + limits::BODY_BYTES / 2)
@@ -252,13 +259,12 @@ impl Api {
         methods
     }
 
-    fn check_token(&self, head: &Head) -> Result<()> {
-        let given = head.header("authorization").unwrap_or_default();
-        let given = given.strip_prefix("Bearer ").unwrap_or_default();
-        if is_same_secret(given.as_bytes(), self.token.as_bytes()) {
-            return Ok(());
-        }
-        Err(Error::new(Code::Unauthorized, "missing or invalid bearer token"))
+    /// Who may know which methods a path takes: an agent where it may call one of them.
+    fn access_of_path(&self, head: &Head) -> Access {
+        let path = self.path_parts(head);
+        let mut here = ROUTES.iter().filter(|route| matches(route.pattern, path).is_some());
+        let is_gateway = here.any(|route| route.access == Access::Gateway);
+        if is_gateway { Access::Gateway } else { Access::Operator }
     }
 
     /// A page that a browser loaded from elsewhere must not reach this server under a name of its own.
@@ -363,19 +369,10 @@ fn check_content_type(head: &Head, rule: BodyRule) -> Result<()> {
     match rule {
         BodyRule::Ignored => Ok(()),
         BodyRule::OptionalJson if is_missing || is_json => Ok(()),
-        BodyRule::Json if is_json => Ok(()),
+        BodyRule::Json | BodyRule::SmallJson if is_json => Ok(()),
         _ => Err(Error::new(Code::UnsupportedMediaType, format!("the Content-Type is {given:?}"))
             .hint("send JSON with Content-Type: application/json")),
     }
-}
-
-/// Compares in a time that depends on the lengths alone.
-fn is_same_secret(given: &[u8], secret: &[u8]) -> bool {
-    let mut difference = u8::from(given.len() != secret.len());
-    for (place, byte) in secret.iter().enumerate() {
-        difference |= byte ^ given.get(place).copied().unwrap_or(0);
-    }
-    std::hint::black_box(difference) == 0
 }
 
 /// FNV-1a, 64 bits: kept for a day, so it must not change with a toolchain. It guards against mistakes, not attacks:
@@ -465,14 +462,6 @@ mod tests {
         assert_eq!(matches(pattern, &path("/v1/sessions/s/turns")), Some(vec!["s".to_owned()]));
         for other in ["/v1/sessions/s", "/v1/sessions/s/turns/", "/v1/sessions//turns", "/v1"] {
             assert_eq!(matches(pattern, &path(other)), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn secrets_compare_by_content() {
-        assert!(is_same_secret(b"abc", b"abc"));
-        for wrong in [&b""[..], b"ab", b"abcd", b"abd"] {
-            assert!(!is_same_secret(wrong, b"abc"));
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Config {
     pub keeper_grace: Duration,
     pub journal_bytes_max: u64,
     pub image_bytes_max: usize,
+    /// Whether agents are given tools of ours, and the gateway behind them answers.
+    pub is_mcp_enabled: bool,
     /// What the start tells once: keys without a meaning.
     pub notices: Vec<String>,
 }
@@ -198,6 +200,7 @@ impl Check<'_> {
             keeper_grace: Duration::from_millis(file.keeper.grace_ms.unwrap_or(5000)),
             journal_bytes_max: file.keeper.journal_bytes_max.unwrap_or(64 * 1024 * 1024),
             image_bytes_max: file.limits.max_image_bytes.unwrap_or(8 * 1024 * 1024),
+            is_mcp_enabled: file.mcp.enabled.unwrap_or(true),
             notices: file.without_meaning(),
         })
     }

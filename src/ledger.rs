@@ -19,6 +19,7 @@ pub mod session;
 pub mod tail;
 #[cfg(test)]
 mod tests;
+pub mod token;
 pub mod turn;
 mod writer;
 

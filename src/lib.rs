@@ -15,6 +15,7 @@
 //! - [`config`]: the configuration as it is used, made once and never changed, and what is wrong
 //!   with one. Reading it changes nothing on disk.
 //! - [`environment`]: what a child process may see of the server's own environment.
+//! - [`secret`]: tokens: made, compared, hashed.
 //! - [`signals`]: SIGTERM and SIGINT as one blocking wait of the main thread.
 //!
 //! Floor 1:
@@ -43,7 +44,12 @@
 //! - [`session`]: one thread for each live session, which owns its agent and every transition of
 //!   its turns and approvals, and commits each of them before it acts on it. It knows no HTTP.
 //!
-//! Floor 6 (floor 5 is free: what works on sessions and is not HTTP will stand there):
+//! Floor 5:
+//!
+//! - [`mcp`]: the tools that agents call, and the record of each call in the log. It knows no HTTP
+//!   and no protocol of messages.
+//!
+//! Floor 6:
 //!
 //! - [`api`]: the routes. A handler parses, calls the floors beneath, answers. It knows no agent
 //!   and holds no state but counters.
@@ -61,9 +67,11 @@ pub mod http;
 pub mod keeper;
 pub mod ledger;
 pub mod limits;
+pub mod mcp;
 pub mod model;
 pub mod process;
 pub mod provider;
+pub mod secret;
 pub mod server;
 pub mod session;
 pub mod signals;

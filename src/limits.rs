@@ -75,5 +75,9 @@ pub const PURGE_STEP_EVENTS: usize = 1000;
 pub const IGNORED_BODY_BYTES: usize = 64 * 1024;
 /// A JSON body; more where an image may be in it.
 pub const BODY_BYTES: usize = 2 * 1024 * 1024;
+/// A body on the routes of the MCP gateway; more is 413.
+pub const GATEWAY_BODY_BYTES: usize = 64 * 1024;
+/// The arguments, and the result, of one call of a tool in the log; beyond it their beginning and their size.
+pub const TOOL_CALL_BYTES: usize = 16 * 1024;
 /// How long an `Idempotency-Key` is remembered.
 pub const IDEMPOTENCY_HOURS: i64 = 24;

@@ -10,9 +10,11 @@ use crate::error::{Error, Result};
 use crate::http;
 use crate::ledger::event::NewEvent;
 use crate::ledger::{Ledger, Tx};
+use crate::mcp::Gateway;
 use crate::model::event::EventKind;
 use crate::process::Processes;
-use crate::session::{Sessions, Sidecars};
+use crate::secret;
+use crate::session::{GatewayAccess, Sessions, Sidecars};
 use crate::signals::Stop;
 use crate::thread::{self, Thread};
 use crossbeam_channel::{Receiver, Sender};
@@ -20,7 +22,7 @@ use rustix::fs::FlockOperation;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -59,19 +61,26 @@ impl Server {
         make_folder(&config.root_dir.join("providers"))?;
         let token = token(&config)?;
         let sidecars = sidecars()?;
+        let gateway = gateway_access(&config, address)?;
         let (ledger, writer) = Ledger::open(&config.sqlite_path, config.synchronous)?;
         restrict(&config.sqlite_path)?;
         let config = Arc::new(config);
         let keeper = sidecars.keeper.clone();
         let processes = Processes::new(Arc::clone(&config), ledger.clone(), keeper);
-        let sessions =
-            Sessions::new(Arc::clone(&config), ledger.clone(), processes.clone(), sidecars);
+        let sessions = Sessions::new(
+            Arc::clone(&config),
+            ledger.clone(),
+            processes.clone(),
+            sidecars,
+            gateway,
+        );
         ledger.write(tell_start)?;
         let api = Arc::new(Api {
             config: Arc::clone(&config),
             ledger: ledger.clone(),
             sessions: sessions.clone(),
             processes: processes.clone(),
+            mcp: Gateway::new(ledger.clone(), config.is_mcp_enabled),
             token,
             address,
             streams: Arc::new(AtomicUsize::new(0)),
@@ -230,38 +239,68 @@ fn token(config: &Config) -> Result<String> {
     if let Some(folder) = path.parent() {
         make_folder(folder)?;
     }
-    let mut bytes = [0; 32];
-    std::io::Read::read_exact(&mut File::open("/dev/urandom").map_err(told)?, &mut bytes)
-        .map_err(told)?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(told)?;
-    writeln!(file, "{token}").map_err(told)?;
+    let token = secret::random()?;
+    write_private(path, &token).map_err(told)?;
     Ok(token)
 }
 
-/// The programs that come with this one: beside it (a build), or under `sidecars/` of its bundle.
+/// A file of one line that nobody else can read.
+fn write_private(path: &Path, line: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    writeln!(file, "{line}")
+}
+
+/// How agents on this machine reach the gateway; None when it is switched off. The address is written where agents find
+/// it that were started by a server before this one.
+fn gateway_access(config: &Config, address: SocketAddr) -> Result<Option<GatewayAccess>> {
+    if !config.is_mcp_enabled {
+        return Ok(None);
+    }
+    let program = match std::env::var_os("GG_MCP_SERVER_PATH").filter(|path| !path.is_empty()) {
+        None => sidecar("gg-mcp-server")?,
+        Some(path) if Path::new(&path).is_file() => PathBuf::from(path),
+        Some(path) => {
+            let path = Path::new(&path).display();
+            return Err(Error::internal(format!("GG_MCP_SERVER_PATH is {path}, which is no file"))
+                .hint("name the program gg-mcp-server, or leave the variable out"));
+        }
+    };
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let url = format!("http://{address}/v1/mcp");
+    let url_file = config.root_dir.join("gateway-url");
+    // Beside it first: whoever reads it finds a whole line.
+    let fresh = url_file.with_extension("new");
+    write_private(&fresh, &url).and_then(|()| std::fs::rename(&fresh, &url_file)).map_err(
+        |error| Error::internal(format!("{} can not be written: {error}", url_file.display())),
+    )?;
+    Ok(Some(GatewayAccess { program, url, url_file }))
+}
+
 fn sidecars() -> Result<Sidecars> {
+    Ok(Sidecars { keeper: sidecar("gg-keeper")?, demo_agent: sidecar("gg-demo-agent")? })
+}
+
+/// A program that comes with this one: beside it (a build), or under `sidecars/` of its bundle.
+fn sidecar(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()
         .and_then(std::fs::canonicalize)
         .map_err(|error| Error::internal("the program's own path can not be read").source(error))?;
     let folder = here.parent().unwrap_or(Path::new("/"));
     let bundle = folder.parent().unwrap_or(folder);
-    let find = |name: &str| {
-        [folder.join(name), bundle.join("sidecars").join(name).join(name)]
-            .into_iter()
-            .find(|path| path.is_file())
-            .ok_or_else(|| {
-                Error::internal(format!("{name} is not beside {}", here.display()))
-                    .hint("build the whole workspace (make build), or install the whole bundle")
-            })
-    };
-    Ok(Sidecars { keeper: find("gg-keeper")?, demo_agent: find("gg-demo-agent")? })
+    [folder.join(name), bundle.join("sidecars").join(name).join(name)]
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::internal(format!("{name} is not beside {}", here.display()))
+                .hint("build the whole workspace (make build), or install the whole bundle")
+        })
 }
 
 /// Raises the bound on open files to what the system allows: each connection and each agent needs some.

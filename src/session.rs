@@ -10,6 +10,7 @@ mod apply;
 mod approval;
 mod capacity;
 mod ending;
+mod gateway;
 mod launch;
 mod load;
 mod opening;
@@ -19,6 +20,7 @@ mod terminal;
 mod turn;
 
 pub use actor::{Decision, TurnRequest, When};
+pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess};
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};
@@ -56,6 +58,8 @@ struct Shared {
     ledger: Ledger,
     processes: Processes,
     sidecars: Sidecars,
+    /// None: agents are given no tools of ours.
+    gateway: Option<GatewayAccess>,
     capacity: Arc<Capacity>,
     threads: Mutex<Threads>,
     is_stopping: AtomicBool,
@@ -108,6 +112,7 @@ impl Sessions {
         ledger: Ledger,
         processes: Processes,
         sidecars: Sidecars,
+        gateway: Option<GatewayAccess>,
     ) -> Sessions {
         Sessions {
             shared: Arc::new(Shared {
@@ -115,6 +120,7 @@ impl Sessions {
                 ledger,
                 processes,
                 sidecars,
+                gateway,
                 capacity: Arc::new(Capacity::default()),
                 threads: Mutex::new(Threads::default()),
                 is_stopping: AtomicBool::new(false),

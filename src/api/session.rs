@@ -8,7 +8,7 @@ use crate::ledger::item;
 use crate::ledger::session::{self, NewSession, SessionQuery};
 use crate::ledger::to_json;
 use crate::model::{ScopeKind, SessionStatus, id};
-use crate::session::SessionRequest;
+use crate::session::{GATEWAY_SERVER, SessionRequest};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -137,6 +137,11 @@ fn mcp_server(place: usize, mut server: Value) -> Result<Value> {
     if name.is_empty() {
         return Err(wrong("name is missing"));
     }
+    if name == GATEWAY_SERVER {
+        return Err(
+            wrong("the name \"gg\" is that of the server's own tools").hint("choose another")
+        );
+    }
     let has = |name: &str| fields.get(name).is_some_and(Value::is_string);
     if !has("command") && !has("url") {
         return Err(wrong("needs a command (stdio) or a url (http, sse)"));
@@ -259,6 +264,8 @@ mod tests {
         assert_eq!(made, json!({"name": "echo", "command": "echo", "env": env, "args": []}));
         let error = mcp_server(3, json!({"command": "x"})).unwrap_err();
         assert!(error.message.contains("mcp_servers[3]"), "{error}");
+        let error = mcp_server(0, json!({"name": "gg", "command": "x"})).unwrap_err();
+        assert!(error.message.contains("\"gg\""), "{error}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub struct File {
     pub events: Events,
     pub keeper: Keeper,
     pub limits: Limits,
+    pub mcp: Mcp,
     pub processes: Processes,
     pub teams: Teams,
     pub worktrees: Worktrees,
@@ -151,6 +152,12 @@ pub struct Keeper {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub max_image_bytes: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mcp {
+    pub enabled: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

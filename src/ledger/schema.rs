@@ -9,8 +9,11 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 /// In order; append only. The number of a migration is its place, counted from 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../sql/0001_spine.sql"), include_str!("../../sql/0002_process.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../sql/0001_spine.sql"),
+    include_str!("../../sql/0002_process.sql"),
+    include_str!("../../sql/0005_mcp.sql"),
+];
 
 /// Settings of the writing connection; docs/ARCHITECTURE.md gives the reasons and the measurements.
 pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) -> Result<()> {

@@ -41,6 +41,7 @@ words! {
         ProcessFailed = "process.failed",
         ProcessTimedOut = "process.timed_out",
         ProcessKilled = "process.killed",
+        McpToolCalled = "mcp.tool_called",
         RuntimeStarted = "runtime.started",
         RuntimeStartupRecovered = "runtime.startup_recovered",
         RuntimeStopped = "runtime.stopped",

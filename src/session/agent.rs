@@ -214,8 +214,11 @@ impl Actor {
             });
             return;
         }
-        let open = match self.how_to_open() {
-            Ok(open) => open,
+        let opening = self
+            .how_to_open()
+            .and_then(|mut open| self.give_tools(&mut open).map(|token_hash| (open, token_hash)));
+        let (open, token_hash) = match opening {
+            Ok(opening) => opening,
             Err(error) => return self.opening_failed(&agent_error(&error)),
         };
         let is_resume = open.resume.is_some();
@@ -225,7 +228,10 @@ impl Actor {
         adapter.open(&open, &mut effects);
         step.stdin.append(&mut effects.stdin);
         let (session_key, child) = (self.session_key, Arc::clone(&child_id));
-        step.change(move |tx| tx.insert_agent(session_key, &child, "null"));
+        step.change(move |tx| {
+            tx.insert_agent(session_key, &child, "null")?;
+            token_hash.map_or(Ok(()), |token_hash| tx.insert_token(session_key, &token_hash))
+        });
         step.is_visible = true;
         self.state.agent = Some(Agent::new(child_id, Offsets::default(), String::new()));
         self.state.adapter = Some(adapter);

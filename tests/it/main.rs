@@ -13,6 +13,7 @@ mod host;
 mod hostile_agent;
 mod idempotency;
 mod kill;
+mod mcp;
 mod origin;
 mod process;
 mod session;

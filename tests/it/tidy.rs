@@ -11,7 +11,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The floors of the house (see src/lib.rs), lowest first. `main` is the program that stands on it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits", "thread", "model", "config", "environment", "signals"],
+    &["error", "limits", "thread", "model", "config", "environment", "secret", "signals"],
     &["ledger"],
     &["keeper", "http"],
     &["provider", "process", "worktree"],
@@ -328,7 +328,7 @@ fn anchors(page: &Path) -> BTreeSet<String> {
 }
 
 /// The routes of the table in src/api.rs, as `METHOD /path`.
-fn routes() -> Vec<String> {
+pub(crate) fn routes() -> Vec<String> {
     let source = read("src/api.rs");
     let table = source.split("static ROUTES: &[Route] = &[").nth(1).expect("the table of routes");
     let table = table.split("\n];").next().unwrap_or(table);

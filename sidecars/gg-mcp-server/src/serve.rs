@@ -171,7 +171,9 @@ impl Server {
         if envelope["error"]["code"] != UNAVAILABLE {
             self.gateway_is_heard();
         }
-        let envelope = if tool == PING { ping(envelope) } else { envelope };
+        // A ping that was asked wrongly is refused; any other trouble of the gateway is what it tells.
+        let is_told = tool == PING && envelope["error"]["code"] != "bad_request";
+        let envelope = if is_told { ping(envelope) } else { envelope };
         envelope_text(envelope, caller.as_deref())
     }
 

@@ -1,0 +1,62 @@
+//! Secrets: made, compared, hashed.
+//!
+//! Owns: the rules for tokens, those of the operator and those of agents. A token is 256 random bits of the system,
+//! written in hex; what is compared is compared in a time that tells nothing; of an agent's token only a hash is kept.
+//! A plain SHA-256 is enough for that: nobody can guess 256 bits, so nothing has to be slow. Runs on any thread.
+
+use crate::error::{Error, Result};
+use std::fs::File;
+use std::io::Read;
+
+/// What is kept of a secret.
+pub type Hash = [u8; 32];
+
+/// 256 random bits as 64 hex digits. Errors: the system gives none.
+pub fn random() -> Result<String> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).map_err(
+        |error| Error::internal("the system's source of random bits can not be read").source(error),
+    )?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+pub fn hash(secret: &str) -> Hash {
+    hmac_sha256::Hash::hash(secret.as_bytes())
+}
+
+/// Compares in a time that depends on the lengths alone.
+pub fn is_same(given: &[u8], secret: &[u8]) -> bool {
+    let mut difference = u8::from(given.len() != secret.len());
+    for (place, byte) in secret.iter().enumerate() {
+        difference |= byte ^ given.get(place).copied().unwrap_or(0);
+    }
+    std::hint::black_box(difference) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_compare_by_content() {
+        assert!(is_same(b"abc", b"abc"));
+        for wrong in [&b""[..], b"ab", b"abcd", b"abd"] {
+            assert!(!is_same(wrong, b"abc"));
+        }
+    }
+
+    #[test]
+    fn two_secrets_are_long_and_different() {
+        let (one, other) = (random().unwrap(), random().unwrap());
+        assert_eq!((one.len(), other.len()), (64, 64));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_hash_is_that_of_the_standard() {
+        // The example of FIPS 180 for "abc".
+        let hex: String = hash("abc").iter().map(|byte| format!("{byte:02x}")).collect();
+        let published = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hex, published);
+    }
+}
