@@ -5,8 +5,10 @@
 //! A plain SHA-256 is enough for that: nobody can guess 256 bits, so nothing has to be slow. Runs on any thread.
 
 use crate::error::{Error, Result};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// What is kept of a secret.
 pub type Hash = [u8; 32];
@@ -18,6 +20,13 @@ pub fn random() -> Result<String> {
         |error| Error::internal("the system's source of random bits can not be read").source(error),
     )?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Writes a secret, or what leads to one, as the only line of a file that its owner alone can read.
+pub fn write(path: &Path, line: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    writeln!(file, "{line}")
 }
 
 pub fn hash(secret: &str) -> Hash {

@@ -14,14 +14,13 @@ use crate::mcp::Gateway;
 use crate::model::event::EventKind;
 use crate::process::Processes;
 use crate::secret;
-use crate::session::{GatewayAccess, Sessions, Sidecars};
+use crate::session::{GatewayAccess, Sessions, Sidecars, TOKENS_FOLDER};
 use crate::signals::Stop;
 use crate::thread::{self, Thread};
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::FlockOperation;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -59,6 +58,7 @@ impl Server {
             .map_err(|error| Error::internal("the bound address can not be read").source(error))?;
         make_folder(&config.root_dir.join("keepers"))?;
         make_folder(&config.root_dir.join("providers"))?;
+        make_folder(&config.root_dir.join(TOKENS_FOLDER))?;
         let token = token(&config)?;
         let sidecars = sidecars()?;
         let gateway = gateway_access(&config, address)?;
@@ -240,15 +240,8 @@ fn token(config: &Config) -> Result<String> {
         make_folder(folder)?;
     }
     let token = secret::random()?;
-    write_private(path, &token).map_err(told)?;
+    secret::write(path, &token).map_err(told)?;
     Ok(token)
-}
-
-/// A file of one line that nobody else can read.
-fn write_private(path: &Path, line: &str) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    writeln!(file, "{line}")
 }
 
 /// How agents on this machine reach the gateway; None when it is switched off. The address is written where agents find
@@ -277,7 +270,7 @@ fn gateway_access(config: &Config, address: SocketAddr) -> Result<Option<Gateway
     let url_file = config.root_dir.join("gateway-url");
     // Beside it first: whoever reads it finds a whole line.
     let fresh = url_file.with_extension("new");
-    write_private(&fresh, &url).and_then(|()| std::fs::rename(&fresh, &url_file)).map_err(
+    secret::write(&fresh, &url).and_then(|()| std::fs::rename(&fresh, &url_file)).map_err(
         |error| Error::internal(format!("{} can not be written: {error}", url_file.display())),
     )?;
     Ok(Some(GatewayAccess { program, url, url_file }))

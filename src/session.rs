@@ -20,7 +20,7 @@ mod terminal;
 mod turn;
 
 pub use actor::{Decision, TurnRequest, When};
-pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess};
+pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};
@@ -139,6 +139,7 @@ impl Sessions {
         // Looked for before the first thread runs: threads start children that `known` does not have.
         let mut orphans = keeper::list(&self.shared.keepers_dir())?;
         orphans.retain(|child_id| !known.contains(child_id));
+        gateway::take_back_others(&self.shared.config.root_dir, &known);
         let mut recovered = Recovered { sessions_attached: live.len(), ..Recovered::default() };
         for (session_id, _) in &live {
             self.shared.wake(session_id)?;
@@ -426,6 +427,7 @@ impl Shared {
             log::error!("the orphan {child_id} can not be ended: {error}");
             return;
         }
+        gateway::take_back(&self.config.root_dir, child_id);
         if let Err(error) = std::fs::remove_dir_all(self.keeper_dir(child_id)) {
             log::warn!("the journal of {child_id} can not be removed: {error}");
         }

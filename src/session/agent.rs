@@ -6,6 +6,7 @@
 
 use super::actor::{AGENT_TURN_QUIET, Actor, Answer, FromChild, Phase, Stop};
 use super::capacity::Reservation;
+use super::gateway::{self, Token};
 use super::launch;
 use super::step::{Step, offset_of};
 use crate::error::{Code, Error, Result};
@@ -214,20 +215,22 @@ impl Actor {
             });
             return;
         }
-        let opening = self
-            .how_to_open()
-            .and_then(|mut open| self.give_tools(&mut open).map(|token_hash| (open, token_hash)));
-        let (open, token_hash) = match opening {
+        let child_id: Arc<str> = id::new("agent").into();
+        let opening = self.how_to_open().and_then(|mut open| {
+            let token = self.give_tools(&mut open, &child_id)?;
+            Ok((open, token))
+        });
+        let (open, token) = match opening {
             Ok(opening) => opening,
             Err(error) => return self.opening_failed(&agent_error(&error)),
         };
         let is_resume = open.resume.is_some();
-        let child_id: Arc<str> = id::new("agent").into();
         let mut adapter = provider::adapter(&self.provider);
         let mut effects = Effects::default();
         adapter.open(&open, &mut effects);
         step.stdin.append(&mut effects.stdin);
         let (session_key, child) = (self.session_key, Arc::clone(&child_id));
+        let token_hash = token.as_ref().map(|token| token.hash);
         step.change(move |tx| {
             tx.insert_agent(session_key, &child, "null")?;
             token_hash.map_or(Ok(()), |token_hash| tx.insert_token(session_key, &token_hash))
@@ -238,7 +241,7 @@ impl Actor {
         let deadline = Instant::now() + self.shared.provider(&self.provider).request_timeout;
         self.state.phase = Phase::Opening { deadline, is_resume };
         if self.commit(step).is_ok()
-            && let Err(error) = self.start_keeper()
+            && let Err(error) = self.start_keeper(token.as_ref())
         {
             let exit = never_started(&error);
             let mut step = self.step();
@@ -268,11 +271,14 @@ impl Actor {
         })
     }
 
-    fn start_keeper(&mut self) -> Result<()> {
+    fn start_keeper(&mut self, token: Option<&Token>) -> Result<()> {
         let child_id = match &self.state.agent {
             Some(agent) => Arc::clone(&agent.child_id),
             None => return Ok(()),
         };
+        if let Some(token) = token {
+            gateway::hand_over(&self.shared.config.root_dir, &child_id, token)?;
+        }
         let spec = launch::agent_spec(self, &child_id)?;
         let keeper = keeper::spawn(&spec, self.agent_sink(&child_id))?;
         if let Some(agent) = &mut self.state.agent {
@@ -463,7 +469,9 @@ impl Actor {
         step.change(move |tx| tx.delete_agent(session_key));
         let dir = self.shared.keeper_dir(&agent.child_id);
         agent.keeper = None;
+        let (shared, child_id) = (Arc::clone(&self.shared), Arc::clone(&agent.child_id));
         step.afterwards(move || {
+            gateway::take_back(&shared.config.root_dir, &child_id);
             if let Err(error) = keeper::forget(&dir) {
                 log::warn!("the journal {} can not be removed: {error}", dir.display());
             }

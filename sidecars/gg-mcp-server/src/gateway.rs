@@ -9,6 +9,7 @@ use gg_mcp_server::failure;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
 
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -27,9 +28,9 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// The gateway as the settings know it now. Errors: an envelope that names what is missing.
     pub(crate) fn of(settings: &Settings) -> Result<Gateway, Value> {
-        let file = settings.url_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
-        let told = file.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        match (told.or_else(|| settings.url.clone()), settings.token.clone()) {
+        let url = line_of(settings.url_file.as_deref()).or_else(|| settings.url.clone());
+        let token = line_of(settings.token_file.as_deref()).or_else(|| settings.token.clone());
+        match (url, token) {
             (Some(url), Some(token)) => {
                 Ok(Gateway { url: url.trim_end_matches('/').to_owned(), token })
             }
@@ -79,6 +80,12 @@ impl Gateway {
             }
         }
     }
+}
+
+/// What a file says now, if it says anything.
+fn line_of(path: Option<&Path>) -> Option<String> {
+    let text = std::fs::read_to_string(path?).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// The code of all failures to reach the gateway.

@@ -10,6 +10,8 @@ pub(crate) struct Settings {
     /// Holds the URL that is good now; wins over `url`.
     pub(crate) url_file: Option<PathBuf>,
     pub(crate) token: Option<String>,
+    /// Holds the token; wins over `token`.
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) caller_agent_id: Option<String>,
     /// Each call must name its caller in its arguments.
     pub(crate) is_caller_in_call: bool,
@@ -20,6 +22,7 @@ pub(crate) const URL: &str = "GG_MCP_GATEWAY_URL";
 const URL_FILE: &str = "GG_MCP_GATEWAY_URL_FILE";
 pub(crate) const TOKEN: &str = "GG_MCP_GATEWAY_TOKEN";
 pub(crate) const CALLER: &str = "GG_MCP_CALLER_AGENT_ID";
+const TOKEN_FILE: &str = "GG_MCP_GATEWAY_TOKEN_FILE";
 const CALLER_IN_CALL: &str = "GG_MCP_REQUIRE_TOOL_CALLER_AGENT_ID";
 const PROCESS_TOOLS: &str = "GG_MCP_ENABLE_PROCESS_TOOLS";
 
@@ -30,6 +33,7 @@ impl Settings {
             url: text(URL),
             url_file: text(URL_FILE).map(PathBuf::from),
             token: text(TOKEN),
+            token_file: text(TOKEN_FILE).map(PathBuf::from),
             caller_agent_id: text(CALLER),
             is_caller_in_call: std::env::var(CALLER_IN_CALL).is_ok_and(|text| is_on(&text)),
             has_process_tools: std::env::var(PROCESS_TOOLS).map_or(true, |text| is_on(&text)),

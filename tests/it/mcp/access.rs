@@ -90,16 +90,20 @@ fn a_token_lives_as_long_as_its_agent() {
     for name in ["closed", "killed"] {
         wiretap.session(name);
     }
-    let check =
-        |wiretap: &Wiretap, name: &str| wiretap.client(name).get("/v1/mcp/capabilities").status;
-    let token = wiretap.token("closed");
+    let status = |wiretap: &Wiretap, token: &str| {
+        let client = Client::new(wiretap.stage.server.address(), token);
+        client.get("/v1/mcp/capabilities").status
+    };
+    let tokens = [wiretap.token("closed"), wiretap.token("killed")];
+    let both = |wiretap: &Wiretap| [status(wiretap, &tokens[0]), status(wiretap, &tokens[1])];
+    let token = &tokens[0];
     for wrong in [&token[..token.len() - 1], &token.to_uppercase(), "ggt_", ""] {
         let client = Client::new(wiretap.stage.server.address(), wrong);
         check_error(&client.get("/v1/mcp/capabilities"), 401, "unauthorized");
     }
     wiretap.stage.server.kill9();
     wiretap.stage.restart();
-    assert_eq!([check(&wiretap, "closed"), check(&wiretap, "killed")], [200, 200]);
+    assert_eq!(both(&wiretap), [200, 200]);
     let list = |stage: &Stage| stage.get("/v1/sessions");
     let sessions = list(&wiretap.stage);
     let id_of = |name: &str| {
@@ -108,16 +112,17 @@ fn a_token_lives_as_long_as_its_agent() {
         text(sessions.clone().find(is_it).unwrap(), "id")
     };
     wiretap.stage.close(&id_of("closed"));
-    assert_eq!([check(&wiretap, "closed"), check(&wiretap, "killed")], [401, 200]);
+    assert_eq!(both(&wiretap), [401, 200]);
     let killed = id_of("killed");
     let pid = &wiretap.stage.event(&killed, "agent.started", 0).payload["pid"];
     let pid = u32::try_from(pid.as_u64().unwrap()).unwrap();
     proc::signal(pid, proc::Signal::KILL).unwrap();
     wiretap.stage.event(&killed, "agent.exited", 0);
-    assert_eq!(check(&wiretap, "killed"), 401);
+    assert_eq!(both(&wiretap), [401, 401]);
     // The next process of the same session has a token of its own.
     wiretap.stage.run(&killed, "instant");
-    assert_eq!(check(&wiretap, "killed"), 200);
+    assert_eq!(status(&wiretap, &wiretap.token("killed")), 200);
+    assert_eq!(both(&wiretap), [401, 401]);
 }
 
 /// All files below a folder.
@@ -158,14 +163,28 @@ fn a_token_is_told_to_its_agent_and_to_nobody_else() {
         let arguments = proc::arguments(pid);
         assert!(!arguments.iter().any(|argument| argument.contains("ggt_")), "{arguments:?}");
     }
-    // Whatever the server keeps is its owner's alone.
-    for path in files(stage.server.data_dir()) {
-        let holds = fs::read(&path)
-            .is_ok_and(|bytes| bytes.windows(token.len()).any(|window| window == token.as_bytes()));
-        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        assert!(!holds || mode == 0o600, "{} holds it with mode {mode:o}", path.display());
-    }
-    // When the agent is gone, so is what it was told.
+    // It is in one file, its owner's alone, and goes with the agent.
+    let holds = |path: &std::path::PathBuf| {
+        let bytes = fs::read(path).unwrap_or_default();
+        bytes.windows(token.len()).any(|window| window == token.as_bytes())
+    };
+    let holders: Vec<_> = files(stage.server.data_dir()).into_iter().filter(holds).collect();
+    assert_eq!(holders, [wiretap.token_file("one")]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&holders[0]), mode(holders[0].parent().unwrap())), (0o600, 0o700));
     stage.close(&session_id);
+    assert!(!holders[0].exists());
     proc::wait_gone(&keepers, SOON).unwrap();
+}
+
+#[test]
+fn a_token_that_a_killed_server_left_behind_is_removed_by_the_next() {
+    let mut wiretap = Wiretap::start("");
+    wiretap.session("one");
+    let file = wiretap.token_file("one");
+    let left_behind = file.with_file_name("agent_of_nobody");
+    fs::write(&left_behind, "ggt_x").unwrap();
+    wiretap.stage.server.kill9();
+    wiretap.stage.restart();
+    assert!(file.exists() && !left_behind.exists());
 }

@@ -62,8 +62,15 @@ impl Wiretap {
         text(pairs.find(|pair| pair["name"] == variable).unwrap(), "value")
     }
 
+    /// The file with the token.
+    pub(crate) fn token_file(&self, name: &str) -> PathBuf {
+        self.variable(name, "GG_MCP_GATEWAY_TOKEN_FILE").into()
+    }
+
     pub(crate) fn token(&self, name: &str) -> String {
-        self.variable(name, "GG_MCP_GATEWAY_TOKEN")
+        let path = self.token_file(name);
+        let told = fs::read_to_string(&path);
+        told.unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
     }
 
     /// A client with the token of the agent.

@@ -29,6 +29,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("tool, declined", declined),
     ("interrupt", interrupt),
     ("MCP server", mcp),
+    ("tools of the server", tools),
     ("model error", model_error),
     ("kill -9 and resume", resume),
 ];
@@ -234,6 +235,23 @@ fn mcp(stage: &mut Stage) -> Result<String, String> {
     let is_there = said(&turn).contains("echo:ping env:of-the-session");
     must(is_there, "the tool answered, with the session's environment", &turn)?;
     stage.client.post(&format!("/v1/sessions/{session}/close"), &json!({})).expect(200);
+    Ok(format!("called, asked {asked}"))
+}
+
+fn tools(stage: &mut Stage) -> Result<String, String> {
+    let session = stage.session()?;
+    let (turn, asked) = stage.turn(&session, "MCP gg_ping {}", "accept")?;
+    must(turn["status"] == "completed", "the turn completes", &turn)?;
+    must(said(&turn).contains(&session), "the tool knows its caller", &turn)?;
+    let path = format!("/v1/sessions/{session}/events?kinds=mcp.tool_called");
+    let calls = stage.client.get(&path).expect(200).json();
+    must(calls[0]["payload"]["called_by"] == "agent", "the log has the call", &calls)?;
+    // Arguments of a process can be read by every user of the machine.
+    let keepers = proc::keepers_of(stage.server.data_dir());
+    let tree = keepers.iter().flat_map(|keeper| proc::descendants(*keeper));
+    let arguments: Vec<String> = tree.flat_map(proc::arguments).collect();
+    let tells = |argument: &String| argument.contains("ggt_");
+    must(!arguments.iter().any(tells), "no process shows the token", &json!(arguments))?;
     Ok(format!("called, asked {asked}"))
 }
 

@@ -35,9 +35,12 @@ fn a_gateway_that_comes_back_elsewhere_is_found_and_its_tools_are_told() {
     let folder = TempDir::new("gg-mcp");
     let file = folder.path().join("gateway");
     fs::write(&file, nowhere()).unwrap();
+    let token_file = folder.path().join("token");
+    fs::write(&token_file, "from the file\n").unwrap();
     let mut client = Client::start(&[
         ("GG_MCP_GATEWAY_URL", &nowhere()),
         ("GG_MCP_GATEWAY_URL_FILE", file.to_str().unwrap()),
+        ("GG_MCP_GATEWAY_TOKEN_FILE", token_file.to_str().unwrap()),
         ("GG_MCP_GATEWAY_TOKEN", "secret"),
     ]);
     assert_eq!(names(&client.result("tools/list", json!({}))), ["gg_ping"]);
@@ -49,6 +52,8 @@ fn a_gateway_that_comes_back_elsewhere_is_found_and_its_tools_are_told() {
     let told = client.line();
     assert_eq!(told["method"], "notifications/tools/list_changed", "{told}");
     assert_eq!(client.line()["result"]["isError"], false);
+    let asked = gateway.asked().head;
+    assert!(asked.contains("Authorization: Bearer from the file\r\n"), "{asked}");
     assert_eq!(names(&client.result("tools/list", json!({}))), TOOLS);
     // It is told once.
     assert_eq!(client.call("gg_team_status", json!({}))["ok"], true);
