@@ -10,7 +10,12 @@
 //! that turn is left open (the adapter completes them itself).
 
 pub mod acp;
+mod diff;
+mod rpc;
+mod sent;
 pub mod stage;
+#[cfg(test)]
+mod transcript;
 
 use crate::model::input::Input;
 use crate::model::{ItemStatus, ItemType, OptionKind, TurnStatus};

@@ -17,11 +17,9 @@
 //!
 //! The parts: `state` is the snapshot; `wire` reads and writes lines; `open` and `setting` get a
 //! session ready; `turn` starts and ends turns; `update` sorts what the agent tells; `item` and
-//! `tool` make items of it; `ask` is what the agent asks us; `diff` makes the text of a file
-//! change.
+//! `tool` make items of it; `ask` is what the agent asks us.
 
 mod ask;
-mod diff;
 mod item;
 mod open;
 #[cfg(test)]

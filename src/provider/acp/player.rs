@@ -17,17 +17,11 @@
 
 use super::Acp;
 use crate::model::input::Input;
+use crate::provider::transcript::Transcript;
 use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, HostError, Open};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-
-/// What a replay showed: one line for each command, event and line of stdin.
-#[derive(Default)]
-pub(super) struct Transcript {
-    pub(super) text: String,
-    pub(super) events: Vec<AgentEvent>,
-}
 
 /// Walks one process of a recording with one adapter.
 pub(super) struct Player<'a> {
@@ -81,22 +75,13 @@ impl<'a> Player<'a> {
             let snapshot = serde_json::from_str(&text).expect("a snapshot is JSON");
             self.acp = Acp::restore(&snapshot).expect("a snapshot restores").0;
         }
-        for line in out.stdin.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            let sent: Value = serde_json::from_slice(line).expect("stdin is JSON lines");
-            // The goldens outlive our version.
-            let version = concat!("\"version\":\"", env!("CARGO_PKG_VERSION"), "\"");
-            let shown = String::from_utf8_lossy(line).replace(version, "\"version\":\"…\"");
-            writeln!(self.transcript.text, "> {shown}").unwrap();
+        for sent in self.transcript.took(&out) {
             if let (Some(method), Some(id)) = (sent["method"].as_str(), sent.get("id")) {
                 let value = setting_value(&sent).unwrap_or_default();
                 self.asked.push_back((method.to_owned(), value, id.clone()));
             }
         }
-        for event in &out.events {
-            self.transcript.text.push_str(&told(event));
-            self.is_failed |= matches!(event, AgentEvent::OpenFailed { .. });
-        }
-        self.transcript.events.extend(out.events.iter().cloned());
+        self.is_failed |= out.events.iter().any(|e| matches!(e, AgentEvent::OpenFailed { .. }));
         out.events
     }
 
@@ -298,40 +283,4 @@ fn setting_value(message: &Value) -> Option<String> {
         _ => return None,
     };
     value.as_str().map(str::to_owned)
-}
-
-/// One line for an event.
-fn told(event: &AgentEvent) -> String {
-    let bodied = |body: &Map<String, Value>| Value::Object(body.clone()).to_string();
-    let line = match event {
-        AgentEvent::ItemStarted { item, item_type, body } => {
-            format!("item.started {item} {} {}", item_type.as_str(), bodied(body))
-        }
-        AgentEvent::ItemDelta { item, field, text } => {
-            format!("item.delta {item} {} {}", field.as_str(), json!(text))
-        }
-        AgentEvent::ItemSet { item, item_type, body } => {
-            let item_type = item_type.map_or("", |item_type| item_type.as_str());
-            format!("item.set {item} {item_type} {}", bodied(body))
-        }
-        AgentEvent::ItemCompleted { item, status, body } => {
-            format!("item.completed {item} {} {}", status.as_str(), bodied(body))
-        }
-        AgentEvent::ApprovalAsked { key, item, title, subject, options } => {
-            let item = item.as_deref().unwrap_or("-");
-            let (title, options) = (json!(title), json!(options));
-            format!("approval.asked {key} {item} {title} {} {options}", bodied(subject))
-        }
-        AgentEvent::Plan { entries } => format!("plan {}", json!(entries)),
-        AgentEvent::Usage(usage) => {
-            let mut usage = json!(usage);
-            if let Some(usage) = usage.as_object_mut() {
-                usage.retain(|name, value| !value.is_null() && name != "raw");
-            }
-            format!("usage {usage}")
-        }
-        AgentEvent::Host { key, request } => format!("host {key} {}", json!(request)),
-        other => format!("{other:?}"),
-    };
-    format!("{line}\n")
 }

@@ -4,10 +4,10 @@
 //! order. `UPDATE=1` writes the golden files anew; read the difference before you commit it.
 
 use super::Acp;
-use super::player::{Player, Transcript};
+use super::player::Player;
+use crate::provider::transcript::{self, Dice, Transcript, first_difference, records};
 use crate::provider::{Adapter, AgentEvent, Command, Effects, Open};
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/acp");
@@ -42,24 +42,6 @@ fn recordings() -> Vec<(String, String, PathBuf)> {
     found
 }
 
-/// The lines of a recording; `raw` is the message as it was on the wire, with its fields in their
-/// order.
-fn records(path: &Path) -> Vec<Value> {
-    #[derive(serde::Deserialize)]
-    struct Raw<'a> {
-        #[serde(borrow)]
-        msg: &'a RawValue,
-    }
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
-        .map(|line| {
-            let mut record: Value = serde_json::from_str(line).unwrap();
-            record["raw"] = json!(serde_json::from_str::<Raw>(line).unwrap().msg.get());
-            record
-        })
-        .collect()
-}
-
 fn replay(path: &Path, is_restoring: bool) -> Transcript {
     let mut transcript = Transcript::default();
     let records = records(path);
@@ -78,35 +60,11 @@ fn is_skipped(scenario: &str) -> bool {
 
 #[test]
 fn recordings_give_the_golden_events() {
-    let is_updating = std::env::var_os("UPDATE").is_some();
-    let mut wrong = Vec::new();
-    for (agent, scenario, path) in recordings() {
-        if is_skipped(&scenario) {
-            continue;
-        }
-        let found = replay(&path, false).text;
-        let golden = path.with_extension("events.txt");
-        if is_updating {
-            std::fs::write(&golden, &found).unwrap();
-        }
-        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-        if let Some((at, (found, expected))) = first_difference(&found, &expected) {
-            wrong.push(format!("{agent}/{scenario} line {at}:\n  got  {found}\n  want {expected}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{} differ (UPDATE=1 rewrites)\n{}", wrong.len(), wrong.join("\n"));
-}
-
-fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, (&'a str, &'a str))> {
-    let (mut a, mut b) = (a.lines(), b.lines());
-    for at in 1.. {
-        match (a.next(), b.next()) {
-            (None, None) => return None,
-            (a, b) if a == b => {}
-            (a, b) => return Some((at, (a.unwrap_or("nothing"), b.unwrap_or("nothing")))),
-        }
-    }
-    None
+    let told = recordings().into_iter().filter(|(_, scenario, _)| !is_skipped(scenario));
+    transcript::check_goldens(told.map(|(agent, scenario, path)| {
+        let text = replay(&path, false).text;
+        (format!("{agent}/{scenario}"), path, text)
+    }));
 }
 
 #[test]
@@ -128,39 +86,8 @@ fn what_is_started_is_ended_once_and_in_its_turn() {
         if is_skipped(&scenario) {
             continue;
         }
-        let mut open = Vec::new();
-        let mut asked = Vec::new();
-        for event in &replay(&path, false).events {
-            match event {
-                AgentEvent::Opened { .. } => {
-                    // Another process: what the killed one left open is the session thread's.
-                    open.clear();
-                    asked.clear();
-                }
-                AgentEvent::ItemStarted { item, .. } => {
-                    assert!(!open.contains(item), "{agent}/{scenario}: {item} twice");
-                    open.push(item.clone());
-                }
-                AgentEvent::ItemDelta { item, .. } | AgentEvent::ItemSet { item, .. } => {
-                    assert!(open.contains(item), "{agent}/{scenario}: {item} is not open");
-                }
-                AgentEvent::ItemCompleted { item, .. } => {
-                    assert!(open.contains(item), "{agent}/{scenario}: {item} is not open");
-                    open.retain(|known| known != item);
-                }
-                AgentEvent::ApprovalAsked { key, .. } => asked.push(key.clone()),
-                AgentEvent::ApprovalWithdrawn { key, .. } => {
-                    assert!(asked.contains(key), "{agent}/{scenario}: {key} was not asked");
-                }
-                AgentEvent::TurnEnded { .. } => {
-                    assert!(open.is_empty(), "{agent}/{scenario}: {open:?} left open");
-                }
-                AgentEvent::Unparsed { text } => {
-                    panic!("{agent}/{scenario}: not understood: {text}");
-                }
-                _ => {}
-            }
-        }
+        let name = format!("{agent}/{scenario}");
+        transcript::check_items(&name, &replay(&path, false).events);
     }
 }
 
@@ -201,56 +128,6 @@ fn a_person_sees_the_command_the_question_and_the_answer() {
             let second = text.split("= next process").nth(1).unwrap();
             assert_eq!(second.matches("item.started").count(), 1, "{agent}\n{second}");
             assert!(!second.contains("AgentTurnStarted"), "{agent}\n{second}");
-        }
-    }
-}
-
-/// A small generator of numbers that is the same on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(sides).unwrap()).unwrap()
-    }
-
-    fn garbage(&mut self) -> Value {
-        let deep = (0..60).fold(json!(0), |inner, _| json!([inner]));
-        let values = [
-            json!(null),
-            json!(true),
-            json!(-1),
-            json!(1e300),
-            json!(u64::MAX),
-            json!(""),
-            json!("é\u{0}```\n[MODE_UPDATE] "),
-            json!("completed"),
-            json!([]),
-            json!({}),
-            json!([{"type": "diff"}, 1, null, {"type": "content", "content": {"type": "text"}}]),
-            json!({"type": "text", "text": 1}),
-            deep,
-        ];
-        values[self.roll(values.len())].clone()
-    }
-
-    /// Puts garbage into a few fields of the value.
-    fn spoil(&mut self, value: &mut Value) {
-        match value {
-            Value::Object(fields) => {
-                let names: Vec<String> = fields.keys().cloned().collect();
-                for name in names {
-                    match self.roll(12) {
-                        0 => drop(fields.insert(name, self.garbage())),
-                        1 => drop(fields.remove(&name)),
-                        _ => fields.get_mut(&name).into_iter().for_each(|inner| self.spoil(inner)),
-                    }
-                }
-            }
-            Value::Array(values) => values.iter_mut().for_each(|inner| self.spoil(inner)),
-            _ => {}
         }
     }
 }

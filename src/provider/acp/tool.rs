@@ -7,10 +7,10 @@
 //! simply not told. Deliberately without state: it sees one message and the little that is known of
 //! the call.
 
-use super::diff;
 use super::state::Tool;
 use super::wire::{list, object, text};
 use crate::model::ItemType;
+use crate::provider::diff;
 use serde_json::{Map, Value, json};
 
 /// How many changes one item shows; a call that touches more files keeps the first ones.

@@ -1,0 +1,116 @@
+//! JSON-RPC over lines: what the dialects share.
+//!
+//! Owns: the writing of a line, small readers of JSON objects, the bound on texts that are only kept,
+//! and the meaning of a JSON-RPC error. Pure functions; deliberately knows no method of any dialect.
+
+use crate::provider::AgentError;
+use serde_json::{Map, Value, json};
+
+/// JSON-RPC: the agent asked for a method that we do not have.
+pub(super) const METHOD_NOT_FOUND: i64 = -32601;
+/// JSON-RPC: the parameters are not those of the method.
+pub(super) const INVALID_PARAMS: i64 = -32602;
+/// JSON-RPC: the request is none.
+pub(super) const INVALID_REQUEST: i64 = -32600;
+/// JSON-RPC: we could not.
+pub(super) const INTERNAL: i64 = -32603;
+/// The request was taken back.
+pub(super) const CANCELLED: i64 = -32800;
+/// ACP: a login is needed.
+const AUTH_REQUIRED: i64 = -32000;
+/// ACP: there is no such thing.
+const NOT_FOUND: i64 = -32002;
+
+/// What is kept of a text that we tell about, but do not understand or that only informs.
+pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
+
+/// Writes one line.
+pub(super) fn write(stdin: &mut Vec<u8>, line: &Value) {
+    serde_json::to_writer(&mut *stdin, line).expect("a vector takes every byte");
+    stdin.push(b'\n');
+}
+
+/// The string in this field, or the empty one.
+pub(super) fn text<'a>(object: &'a Map<String, Value>, field: &str) -> &'a str {
+    object.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The object in this field.
+pub(super) fn object<'a>(
+    object: &'a Map<String, Value>,
+    field: &str,
+) -> Option<&'a Map<String, Value>> {
+    object.get(field).and_then(Value::as_object)
+}
+
+/// The list in this field; an empty one when there is none.
+pub(super) fn list<'a>(object: &'a Map<String, Value>, field: &str) -> &'a [Value] {
+    object.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The text, cut to `max` bytes at a character, with a mark that it was cut.
+pub(super) fn cut(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(max)])
+}
+
+/// The line as text, for [`crate::provider::AgentEvent::Unparsed`]; only the part that is kept is
+/// converted.
+pub(super) fn cut_bytes(line: &[u8]) -> String {
+    let head = line.get(..KEPT_BYTES_MAX + 4).unwrap_or(line);
+    cut(&String::from_utf8_lossy(head), KEPT_BYTES_MAX)
+}
+
+/// A JSON-RPC error as a sentence: the message, and what the data adds to it.
+pub(super) fn error_message(error: &Value) -> String {
+    let raw = error.get("message").and_then(Value::as_str).unwrap_or("the agent gave no reason");
+    // Some agents put a whole JSON error of their model's API into the message.
+    let inner = serde_json::from_str::<Value>(raw).ok();
+    let inner = inner.as_ref().and_then(|value| {
+        value.pointer("/error/message").or_else(|| value.get("message")).and_then(Value::as_str)
+    });
+    let message = inner.unwrap_or(raw);
+    let data = error.get("data").unwrap_or(&Value::Null);
+    let more = ["message", "details", "error"]
+        .iter()
+        .find_map(|field| data.get(field).and_then(Value::as_str))
+        .or_else(|| data.as_str())
+        .unwrap_or_default();
+    if more.is_empty() || message.contains(more) {
+        cut(message, KEPT_BYTES_MAX)
+    } else {
+        cut(&format!("{message}: {more}"), KEPT_BYTES_MAX)
+    }
+}
+
+/// An error in our words. `otherwise` is the code for one that is not about a login.
+pub(super) fn agent_error(error: &Value, otherwise: &str) -> AgentError {
+    let number = error.get("code").and_then(Value::as_i64).unwrap_or_default();
+    let code = if number == AUTH_REQUIRED || number == 401 {
+        "authentication_required"
+    } else {
+        otherwise
+    };
+    let mut data = json!({"code": error.get("code")});
+    if let Some(more) = error.get("data").filter(|more| more.to_string().len() <= KEPT_BYTES_MAX) {
+        data["data"] = more.clone();
+    }
+    AgentError { message: error_message(error), code: code.to_owned(), data }
+}
+
+/// Whether an answer to `session/load` or `session/resume` says that the session is not known.
+/// There is no one code for it: -32002 is the protocol's; the rest is what the agents were seen to
+/// say. An agent that only says that something failed (opencode) is not taken at its word.
+pub(super) fn says_gone(error: &Value) -> bool {
+    if error.get("code").and_then(Value::as_i64) == Some(NOT_FOUND) {
+        return true;
+    }
+    let message = error_message(error).to_lowercase();
+    let subject = ["session", "conversation", "thread", "rollout"];
+    let gone = ["not found", "no previous", "unknown", "does not exist", "no conversation"];
+    gone.iter().any(|words| message.contains(words))
+        && subject.iter().any(|word| message.contains(word))
+        || ["valid session id", "no rollout"].iter().any(|words| message.contains(words))
+}
