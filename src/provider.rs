@@ -7,9 +7,11 @@
 //!
 //! Rules for every adapter: request ids come from a counter in the snapshot; a line of any content and length must
 //! not panic; what is not understood becomes [`AgentEvent::Unparsed`]; after [`AgentEvent::TurnEnded`] no item of
-//! that turn is left open (the adapter completes them itself).
+//! that turn is left open: the adapter completes them itself, but for those that it has told to go on
+//! ([`AgentEvent::ItemGoesOn`]). Such an item still belongs to its turn, and is completed whenever that comes.
 
 pub mod acp;
+pub mod codex;
 mod diff;
 mod rpc;
 mod sent;
@@ -23,17 +25,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A fresh adapter for a provider's dialect.
-pub fn adapter(_provider: &str) -> Box<dyn Adapter> {
-    Box::new(acp::Acp::new())
+pub fn adapter(provider: &str) -> Box<dyn Adapter> {
+    match provider {
+        "codex" => Box::new(codex::Codex::new()),
+        _ => Box::new(acp::Acp::new()),
+    }
 }
 
 /// The adapter as its snapshot left it, and what it asks for again. Errors: the snapshot is not one of this version.
 pub fn restore(
-    _provider: &str,
+    provider: &str,
     snapshot: &Value,
 ) -> crate::error::Result<(Box<dyn Adapter>, Effects)> {
+    if provider == "codex" {
+        return Ok((Box::new(codex::Codex::restore(snapshot)?), Effects::default()));
+    }
     let (adapter, effects) = acp::Acp::restore(snapshot)?;
     Ok((Box::new(adapter), effects))
+}
+
+/// The arguments that make a provider's program speak with us, before those of the configuration.
+pub fn arguments(provider: &str) -> &'static [&'static str] {
+    match provider {
+        "codex" => codex::ARGUMENTS,
+        _ => &[],
+    }
+}
+
+/// Errors: the provider knows no such permission mode. What an ACP agent makes of a word is told by its modes, so any
+/// word will do there.
+pub fn check_permission_mode(provider: &str, permission_mode: &str) -> crate::error::Result<()> {
+    match provider {
+        "codex" => codex::check_permission_mode(permission_mode),
+        _ => Ok(()),
+    }
 }
 
 /// A pure translator. See the module's text for the rules.
@@ -74,7 +99,8 @@ pub struct Open {
 /// What the session thread tells the agent.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Only when no turn runs and the session is open. The three settings hold from this turn on; None = as before.
+    /// Only when no turn runs and the session is open. The first three settings hold from this turn on, None = as
+    /// before; the permission mode holds for this turn, None = the session's.
     StartTurn {
         turn_id: String,
         input: Vec<Input>,
@@ -101,8 +127,8 @@ pub enum Command {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// The id of one of the offered options.
-    Option { option_id: String, message: Option<String> },
+    /// The id of one of the offered options; `payload` is what a question wants beyond a choice.
+    Option { option_id: String, message: Option<String>, payload: Option<Value> },
     /// Nobody will answer.
     Cancelled,
 }
@@ -192,6 +218,15 @@ pub enum AgentEvent {
         item: String,
         status: ItemStatus,
         body: Map<String, Value>,
+    },
+    /// The open item goes on behind the end of its turn, which is about to be told. It is completed as any other, while
+    /// another turn runs or none.
+    ItemGoesOn {
+        item: String,
+    },
+    /// The running turn had ended before the agent heard of a [`Command::Steer`]: the input was not taken.
+    SteerRefused {
+        input: Vec<Input>,
     },
     ApprovalAsked {
         key: String,

@@ -15,6 +15,7 @@ mod launch;
 mod load;
 mod opening;
 mod rest;
+mod steer;
 mod step;
 mod terminal;
 mod turn;
@@ -34,6 +35,7 @@ use crate::limits;
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::process::Processes;
+use crate::provider::stage;
 use crate::thread::{self, Thread};
 use actor::{Actor, Command};
 use capacity::{Capacity, Reservation};
@@ -291,6 +293,11 @@ impl Sessions {
 
     /// Removes a closed session and its whole log for good.
     pub fn purge(&self, session_id: &str) -> Result<()> {
+        let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
+        if record.status == "closed" {
+            // First the files: a purge that is cut off here is done again.
+            stage::unstage(&self.shared.config.root_dir, session_id)?;
+        }
         let session_id = session_id.to_owned();
         self.shared.ledger.write(move |tx| tx.purge_session(&session_id))
     }

@@ -8,6 +8,7 @@ use crate::ledger::item;
 use crate::ledger::session::{self, NewSession, SessionQuery};
 use crate::ledger::to_json;
 use crate::model::{ScopeKind, SessionStatus, id};
+use crate::provider::check_permission_mode;
 use crate::session::{GATEWAY_SERVER, SessionRequest};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -67,6 +68,9 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         .enumerate()
         .map(|(place, server)| mcp_server(place, server))
         .collect::<Result<Vec<Value>>>()?;
+    if let Some(permission_mode) = &body.permission_mode {
+        check_permission_mode(provider_name, permission_mode)?;
+    }
     let metadata = body.metadata.as_deref().map(RawValue::get).filter(|text| *text != "null");
     if let Some(text) = metadata {
         // It is kept as it came; but what a JSON parser with a bound on nesting refuses would spoil every list that it

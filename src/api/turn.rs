@@ -7,7 +7,7 @@ use crate::ledger::turn::TurnRecord;
 use crate::ledger::{event, item, session, to_json, turn};
 use crate::model::input::Input;
 use crate::model::{ScopeKind, TurnSource, TurnStatus};
-use crate::provider::Capabilities;
+use crate::provider::{Capabilities, check_permission_mode};
 use crate::session::{TurnRequest, When};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -38,6 +38,9 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let record = api.ledger.read(|db| session::get_private(db, session_id))?;
     let input = api.input(&body.input)?;
     check_supported(&input, record.capabilities.as_deref())?;
+    if let Some(permission_mode) = &body.permission_mode {
+        check_permission_mode(&record.provider, permission_mode)?;
+    }
     let when = match body.when.as_deref() {
         None | Some("now") => When::Now,
         Some("queue") => When::Queue,

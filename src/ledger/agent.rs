@@ -49,8 +49,8 @@ pub fn live_sessions(connection: &Connection) -> Result<Vec<(String, String)>> {
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Live sessions of a provider without an active or queued turn, longest idle first, that have been idle since before
-/// `idle_before`.
+/// Live sessions of a provider without an active or queued turn and without an item that goes on, longest idle first,
+/// that have been idle since before `idle_before`.
 pub fn idle_sessions(
     connection: &Connection,
     provider: &str,
@@ -61,6 +61,9 @@ pub fn idle_sessions(
          WHERE provider = ?1 AND idle_since <= ?2 AND NOT EXISTS (
              SELECT 1 FROM turn WHERE turn.session_key = session.session_key
                  AND turn.status IN ('queued', 'in_progress', 'waiting_for_approval'))
+             AND NOT EXISTS (
+             SELECT 1 FROM item WHERE item.session_key = session.session_key
+                 AND item.status = 'in_progress')
          ORDER BY idle_since",
     )?;
     let sessions = statement.query_map(params![provider, idle_before], |row| row.get(0))?;

@@ -30,6 +30,7 @@ pub struct ItemRecord {
 pub struct OpenItem {
     pub item_key: i64,
     pub item_id: String,
+    pub turn_id: String,
     pub item_type: ItemType,
     pub body: Map<String, Value>,
     pub started_seq: i64,
@@ -103,8 +104,9 @@ pub fn list(
 /// The items that were open when the last commit was made, oldest first, without what their deltas added.
 pub fn open_items(connection: &Connection, session_key: i64) -> Result<Vec<OpenItem>> {
     let mut statement = connection.prepare_cached(
-        "SELECT item_key, item_id, type, body, started_seq, adapter_key, created_at
-         FROM item WHERE session_key = ?1 AND status = 'in_progress' ORDER BY item_key",
+        "SELECT item_key, item_id, type, body, started_seq, adapter_key, item.created_at, turn_id
+         FROM item JOIN turn USING (turn_key)
+         WHERE item.session_key = ?1 AND item.status = 'in_progress' ORDER BY item_key",
     )?;
     let items = statement.query_map([session_key], |row| {
         Ok(OpenItem {
@@ -115,6 +117,7 @@ pub fn open_items(connection: &Connection, session_key: i64) -> Result<Vec<OpenI
             started_seq: row.get(4)?,
             adapter_key: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
             created_at: row.get(6)?,
+            turn_id: row.get(7)?,
         })
     })?;
     Ok(items.collect::<rusqlite::Result<_>>()?)

@@ -4,6 +4,7 @@
 //! whatever thread purges a session. Each provider that needs more than a line has a file of its own. It starts nothing
 //! and speaks no protocol.
 
+use super::codex;
 use crate::error::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,18 +14,29 @@ pub struct Staging<'a> {
     /// The data folder.
     pub root_dir: &'a Path,
     pub session_id: &'a str,
+    /// What the configuration and the session set for the program.
+    pub given: &'a BTreeMap<String, String>,
 }
 
-/// Prepares what `provider`'s program needs and adds its variables to `env`. What the configuration and the session set
-/// is added afterwards and stands. Errors: a folder or file can not be written.
+/// Prepares what `provider`'s program needs and adds its variables to `env`; returns arguments for it. What the
+/// configuration and the session set is added afterwards and stands. Errors: a folder or file can not be written.
 pub fn stage(
     provider: &str,
     staging: &Staging<'_>,
     env: &mut BTreeMap<String, String>,
-) -> Result<()> {
-    if provider == "demo" {
-        let state = staging.root_dir.join("providers/demo");
-        env.insert("GG_DEMO_STATE_DIR".to_owned(), state.to_string_lossy().into_owned());
+) -> Result<Vec<String>> {
+    match provider {
+        "codex" => return codex::home::stage(staging, env),
+        "demo" => {
+            let state = staging.root_dir.join("providers/demo");
+            env.insert("GG_DEMO_STATE_DIR".to_owned(), state.to_string_lossy().into_owned());
+        }
+        _ => {}
     }
-    Ok(())
+    Ok(Vec::new())
+}
+
+/// Removes what was staged for a session that is about to be purged. Errors: it can not be removed.
+pub fn unstage(root_dir: &Path, session_id: &str) -> Result<()> {
+    codex::home::unstage(root_dir, session_id)
 }

@@ -125,11 +125,13 @@ pub(super) fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, (&'
 pub(super) fn check_items(name: &str, events: &[AgentEvent]) {
     let mut open = Vec::new();
     let mut asked = Vec::new();
+    let mut behind = Vec::new();
     for event in events {
         match event {
             AgentEvent::Opened { .. } => {
                 // Another process: what the killed one left open is the session thread's.
                 open.clear();
+                behind.clear();
                 asked.clear();
             }
             AgentEvent::ItemStarted { item, .. } => {
@@ -139,9 +141,16 @@ pub(super) fn check_items(name: &str, events: &[AgentEvent]) {
             AgentEvent::ItemDelta { item, .. } | AgentEvent::ItemSet { item, .. } => {
                 assert!(open.contains(item), "{name}: {item} is not open");
             }
-            AgentEvent::ItemCompleted { item, .. } => {
+            AgentEvent::ItemGoesOn { item } => {
                 assert!(open.contains(item), "{name}: {item} is not open");
                 open.retain(|known| known != item);
+                behind.push(item.clone());
+            }
+            AgentEvent::ItemCompleted { item, .. } => {
+                let is_open = open.contains(item) || behind.contains(item);
+                assert!(is_open, "{name}: {item} is not open");
+                open.retain(|known| known != item);
+                behind.retain(|known| known != item);
             }
             AgentEvent::ApprovalAsked { key, .. } => asked.push(key.clone()),
             AgentEvent::ApprovalWithdrawn { key, .. } => {

@@ -210,6 +210,9 @@ pub(super) struct LiveTurn {
 
 pub(super) struct LiveItem {
     pub item_id: Arc<str>,
+    /// The turn that it belongs to; over already when `goes_on`.
+    pub turn_id: Arc<str>,
+    pub goes_on: bool,
     pub item_type: ItemType,
     pub body: Map<String, Value>,
     /// What the deltas have added up to, by field.
@@ -429,7 +432,7 @@ impl Actor {
             phase,
             turn.and_then(|turn| turn.interrupt_deadline),
             turn.and_then(|turn| turn.timeout_at),
-            turn.and_then(|turn| turn.quiet_at),
+            turn.and_then(|turn| self.quiet_deadline(turn)),
             idle,
             expiry,
         ]
@@ -458,7 +461,7 @@ impl Actor {
             self.end_agent(Stop::Unresponsive);
         } else if is_due(turn.and_then(|turn| turn.timeout_at)) {
             self.turn_timed_out();
-        } else if is_due(turn.and_then(|turn| turn.quiet_at)) {
+        } else if is_due(turn.and_then(|turn| self.quiet_deadline(turn))) {
             self.agent_turn_quiet();
         }
         if self.is_expiry_due() {
@@ -467,6 +470,11 @@ impl Actor {
         if is_due(self.idle_deadline()) {
             self.sleep(None);
         }
+    }
+
+    /// An agent that asks a person is not quiet.
+    fn quiet_deadline(&self, turn: &LiveTurn) -> Option<Instant> {
+        turn.quiet_at.filter(|_| self.state.approvals.is_empty())
     }
 
     fn read_again(&mut self) {

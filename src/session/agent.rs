@@ -465,6 +465,7 @@ impl Actor {
             }
             _ => self.end_turn_without_agent(&error, step),
         }
+        self.end_items_going_on(step);
         let session_key = self.session_key;
         step.change(move |tx| tx.delete_agent(session_key));
         let dir = self.shared.keeper_dir(&agent.child_id);

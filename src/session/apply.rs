@@ -16,6 +16,8 @@ use crate::provider::{Adapter, AgentEvent, DeltaField, Effects, Usage};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
+/// The field of an item that goes on behind its turn.
+const STILL_RUNNING: &str = "still_running";
 /// Lines not understood that one step tells whole; the rest of them is told as a number.
 const UNPARSED_PER_STEP: usize = 16;
 
@@ -52,6 +54,8 @@ impl Actor {
             AgentEvent::ItemCompleted { item, status, body } => {
                 self.item_completed(&item, status, body, step);
             }
+            AgentEvent::ItemGoesOn { item } => self.item_goes_on(&item, step),
+            AgentEvent::SteerRefused { input } => self.steer_refused(input, step),
             AgentEvent::Opened { native_ref, model, mode, reasoning_level } => {
                 self.opened(native_ref, (model, mode, reasoning_level), &**adapter, step);
             }
@@ -97,8 +101,8 @@ impl Actor {
         }
         let Some(turn) = &self.state.turn else { return };
         let turn_id = Arc::clone(&turn.turn_id);
-        let item = LiveItem::new(item_type, body, id::now_ms());
-        let record = item.record(&self.session_id, &turn_id, ItemStatus::InProgress);
+        let item = LiveItem::new(item_type, body, id::now_ms(), Arc::clone(&turn_id));
+        let record = item.record(&self.session_id, ItemStatus::InProgress);
         let payload = format!("{{\"item\":{}}}", to_json(&record));
         step.is_visible = true;
         let append = step.append(EventKind::ItemStarted, Some(Arc::clone(&turn_id)), payload);
@@ -129,8 +133,6 @@ impl Actor {
     }
 
     fn item_delta(&mut self, key: &str, field: DeltaField, text: &str, step: &mut Step) {
-        let Some(turn) = &self.state.turn else { return };
-        let turn_id = Arc::clone(&turn.turn_id);
         let Some(item) = self.state.items.get_mut(key) else { return };
         if field == DeltaField::Text && item.text.len() + text.len() > limits::ITEM_TEXT_BYTES {
             // One message never grows without bound: it goes on in a new item.
@@ -140,7 +142,7 @@ impl Actor {
         }
         let Some(item) = self.state.items.get_mut(key) else { return };
         item.add(field, text);
-        step.delta(&item.item_id, &turn_id, field, text);
+        step.delta(&item.item_id, &item.turn_id, field, text);
     }
 
     fn item_set(
@@ -150,9 +152,8 @@ impl Actor {
         body: Map<String, Value>,
         step: &mut Step,
     ) {
-        let Some(turn) = &self.state.turn else { return };
-        let turn_id = Arc::clone(&turn.turn_id);
         let Some(item) = self.state.items.get_mut(key) else { return };
+        let turn_id = Arc::clone(&item.turn_id);
         item.item_type = item_type.unwrap_or(item.item_type);
         let payload = json!({
             "item_id": &*item.item_id, "type": item.item_type.as_str(), "set": &body,
@@ -164,6 +165,15 @@ impl Actor {
         step.change(move |tx| tx.set_item_body(&item_id, item_type, &stored));
     }
 
+    /// The item is not over when its turn is: it says so, and is completed whenever the agent tells that.
+    fn item_goes_on(&mut self, key: &str, step: &mut Step) {
+        if let Some(item) = self.state.items.get_mut(key) {
+            item.goes_on = true;
+            let body = Map::from_iter([(STILL_RUNNING.to_owned(), Value::from(true))]);
+            self.item_set(key, None, body, step);
+        }
+    }
+
     pub(super) fn item_completed(
         &mut self,
         key: &str,
@@ -171,14 +181,17 @@ impl Actor {
         body: Map<String, Value>,
         step: &mut Step,
     ) {
-        let Some(turn) = &mut self.state.turn else { return };
         let Some(mut item) = self.state.items.remove(key) else { return };
         item.merge(body);
-        if item.item_type == ItemType::AssistantMessage {
+        item.body.remove(STILL_RUNNING);
+        let turn_id = Arc::clone(&item.turn_id);
+        if let Some(turn) = &mut self.state.turn
+            && item.item_type == ItemType::AssistantMessage
+            && turn.turn_id == turn_id
+        {
             turn.add_assistant_text(&item.text);
         }
-        let turn_id = Arc::clone(&turn.turn_id);
-        let mut record = item.record(&self.session_id, &turn_id, status);
+        let mut record = item.record(&self.session_id, status);
         let completed_at = id::now_ms();
         record.completed_at = Some(completed_at);
         let (item_id, item_type) = (Arc::clone(&item.item_id), item.item_type);
@@ -197,8 +210,8 @@ impl Actor {
     ) {
         let Some(turn) = &self.state.turn else { return };
         let turn_id = Arc::clone(&turn.turn_id);
-        let item = LiveItem::new(item_type, body, id::now_ms());
-        let mut record = item.record(&self.session_id, &turn_id, ItemStatus::Completed);
+        let item = LiveItem::new(item_type, body, id::now_ms(), Arc::clone(&turn_id));
+        let mut record = item.record(&self.session_id, ItemStatus::Completed);
         record.completed_at = Some(record.created_at);
         let payload = format!("{{\"item\":{}}}", to_json(&record));
         step.is_visible = true;
@@ -358,9 +371,16 @@ pub(super) fn merge_usage(into: &mut Usage, new: &Usage) {
 }
 
 impl LiveItem {
-    pub(super) fn new(item_type: ItemType, body: Map<String, Value>, created_at: i64) -> LiveItem {
+    pub(super) fn new(
+        item_type: ItemType,
+        body: Map<String, Value>,
+        created_at: i64,
+        turn_id: Arc<str>,
+    ) -> LiveItem {
         let mut item = LiveItem {
             item_id: id::new("item").into(),
+            turn_id,
+            goes_on: body.get(STILL_RUNNING).is_some_and(|value| *value == true),
             item_type,
             body: Map::new(),
             text: String::new(),
@@ -404,7 +424,7 @@ impl LiveItem {
     }
 
     /// The item with everything that has been added up so far.
-    fn record(&self, session_id: &str, turn_id: &str, status: ItemStatus) -> ItemRecord {
+    fn record(&self, session_id: &str, status: ItemStatus) -> ItemRecord {
         let mut body = self.body.clone();
         let is_text = matches!(
             self.item_type,
@@ -420,7 +440,7 @@ impl LiveItem {
             item_key: 0,
             item_id: self.item_id.to_string(),
             session_id: session_id.to_owned(),
-            turn_id: turn_id.to_owned(),
+            turn_id: self.turn_id.to_string(),
             item_type: self.item_type.as_str().to_owned(),
             status: status.as_str().to_owned(),
             created_at: self.created_at,

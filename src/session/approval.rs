@@ -3,7 +3,7 @@
 //! Runs on the session's thread. Two origins: the gate (before a prompt is sent) and the agent's own question in the
 //! middle of a turn. The choice is committed together with the bytes that tell it to the agent.
 
-use super::actor::{Actor, Answer, Decision, LiveApproval};
+use super::actor::{AGENT_TURN_QUIET, Actor, Answer, Decision, LiveApproval};
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::ledger::approval::{self, ApprovalRecord, NewApproval, Resolution};
@@ -178,8 +178,8 @@ impl Actor {
             self.gate_decided(is_accept, decision, &mut step);
         } else if let Some(live) = live {
             self.back_to_progress(&mut step);
-            let message = decision.message;
-            let answer = provider::Answer::Option { option_id: option.id.clone(), message };
+            let (option_id, message) = (option.id.clone(), decision.message);
+            let answer = provider::Answer::Option { option_id, message, payload: decision.payload };
             self.command(Command::Answer { key: live.adapter_key, answer }, &mut step);
         }
         self.commit(step)?;
@@ -221,8 +221,10 @@ impl Actor {
 
     /// The turn waits no more when nobody has to be asked.
     fn back_to_progress(&mut self, step: &mut Step) {
-        let Some(turn) = &self.state.turn else { return };
+        let Some(turn) = &mut self.state.turn else { return };
         if self.state.approvals.is_empty() && turn.gate.is_none() {
+            // The agent has only now heard.
+            turn.quiet_at = turn.quiet_at.map(|_| Instant::now() + AGENT_TURN_QUIET);
             let turn_id = Arc::clone(&turn.turn_id);
             step.change(move |tx| tx.set_turn_status(&turn_id, TurnStatus::InProgress));
         }
@@ -317,7 +319,10 @@ impl Actor {
         } else {
             self.back_to_progress(&mut step);
             let answer = match option {
-                Some(option) => provider::Answer::Option { option_id: option.id, message: None },
+                Some(option) => {
+                    let option_id = option.id;
+                    provider::Answer::Option { option_id, message: None, payload: None }
+                }
                 None => provider::Answer::Cancelled,
             };
             self.command(Command::Answer { key: live.adapter_key, answer }, &mut step);

@@ -30,7 +30,7 @@ impl Actor {
             TurnStatus::Failed => ItemStatus::Failed,
             _ => ItemStatus::Interrupted,
         };
-        self.complete_open_items(item_status, step);
+        self.complete_open_items(item_status, false, step);
         self.withdraw_all("turn_ended", step);
         if let Some(entries) = self.state.turn.as_mut().and_then(|turn| turn.plan.take()) {
             let body = Map::from_iter([("entries".to_owned(), Value::from(entries))]);
@@ -78,11 +78,18 @@ impl Actor {
         }
     }
 
-    fn complete_open_items(&mut self, status: ItemStatus, step: &mut Step) {
+    /// The agent is gone, and with it what went on behind its turn.
+    pub(super) fn end_items_going_on(&mut self, step: &mut Step) {
+        self.complete_open_items(ItemStatus::Interrupted, true, step);
+    }
+
+    /// Those of the active turn, or those that go on behind theirs.
+    fn complete_open_items(&mut self, status: ItemStatus, is_behind_turn: bool, step: &mut Step) {
         let mut open: Vec<(String, Arc<str>)> = self
             .state
             .items
             .iter()
+            .filter(|(_, item)| item.goes_on == is_behind_turn)
             .map(|(key, item)| (key.clone(), Arc::clone(&item.item_id)))
             .collect();
         // Ids are ordered by creation.

@@ -10,7 +10,10 @@ use crate::environment;
 use crate::error::{Code, Error, Result};
 use crate::keeper::{JournalPolicy, Policy, Spec};
 use crate::ledger::session;
-use crate::provider::stage::{self, Staging};
+use crate::provider::{
+    self,
+    stage::{self, Staging},
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -22,23 +25,25 @@ pub(super) fn agent_spec(actor: &Actor, child_id: &str) -> Result<Spec> {
     let shared = &actor.shared;
     let session_id = &actor.session_id;
     let private = shared.ledger.read(|db| session::get_private(db, session_id))?;
-    let provider = shared.provider(&actor.provider);
-    let agent = provider.agents.get(&actor.agent_name).ok_or_else(|| {
+    let settings = shared.provider(&actor.provider);
+    let agent = settings.agents.get(&actor.agent_name).ok_or_else(|| {
         Error::new(
             Code::Conflict,
             format!("the agent {:?} is not in the configuration any more", actor.agent_name),
         )
     })?;
-    let mut env = environment::passed_on(&provider.env_passthrough);
-    let staging = Staging { root_dir: &shared.config.root_dir, session_id };
-    stage::stage(&actor.provider, &staging, &mut env)?;
-    env.extend(agent.env.clone());
+    let mut env = environment::passed_on(&settings.env_passthrough);
     let of_session: BTreeMap<String, String> =
         serde_json::from_str(&private.env).unwrap_or_default();
-    env.extend(of_session);
-    let program = program(shared, provider, &actor.agent_name, &env)?;
+    let mut given = agent.env.clone();
+    given.extend(of_session);
+    let staging = Staging { root_dir: &shared.config.root_dir, session_id, given: &given };
+    let staged = stage::stage(&actor.provider, &staging, &mut env)?;
+    env.extend(given);
+    let program = program(shared, settings, &actor.agent_name, &env)?;
     let mut argv = vec![program.to_string_lossy().into_owned()];
-    argv.extend(agent.args.iter().cloned());
+    argv.extend(provider::arguments(&actor.provider).iter().map(|&word| word.to_owned()));
+    argv.extend(staged.into_iter().chain(agent.args.iter().cloned()));
     let cwd = PathBuf::from(&private.agent_cwd);
     if !cwd.is_dir() {
         return Err(Error::new(

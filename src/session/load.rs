@@ -49,6 +49,7 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
                 turn.timeout_at = record.dispatched_at.map(|at| instant_of(at) + timeout);
             }
         }
+        load_items(db, &mut state, key, scope_key)?;
         if matches!(private.state.as_str(), "closed" | "failed") {
             state.phase = Phase::Over;
         }
@@ -98,7 +99,6 @@ fn load_turn(
         .and_then(|payload| serde_json::from_value(payload["usage"].clone()).ok());
     turn.plan =
         last(EventKind::PlanUpdated)?.and_then(|payload| payload["entries"].as_array().cloned());
-    load_items(db, state, session_key, scope_key)?;
     let query = ApprovalQuery {
         session_key: Some(session_key),
         status: Some(ApprovalStatus::Pending.as_str().to_owned()),
@@ -148,7 +148,7 @@ fn last_event(
 fn load_items(db: &Connection, state: &mut State, session_key: i64, scope_key: i64) -> Result<()> {
     for open in item::open_items(db, session_key)? {
         let body = item::grown_body(db, scope_key, open.started_seq, &open.item_id, open.body)?;
-        let mut live = LiveItem::new(open.item_type, body, open.created_at);
+        let mut live = LiveItem::new(open.item_type, body, open.created_at, open.turn_id.into());
         live.item_id = open.item_id.into();
         state.items.insert(open.adapter_key, live);
     }

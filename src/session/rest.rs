@@ -26,15 +26,18 @@ impl Actor {
 
     pub(super) fn idle_deadline(&self) -> Option<Instant> {
         let agent = self.state.agent.as_ref()?;
-        let is_idle =
-            self.state.phase == Phase::Open && self.state.turn.is_none() && self.state.queued == 0;
-        if !is_idle {
+        if self.state.phase != Phase::Open || self.is_busy() {
             return None;
         }
         let idle_sleep = self.shared.provider(&self.provider).idle_sleep;
         let sleep_at =
             idle_sleep.filter(|_| self.can_sleep()).map(|pause| agent.idle_since + pause);
         [sleep_at, agent.trim_at].into_iter().flatten().min()
+    }
+
+    /// A turn runs or waits, or a command goes on behind its turn: it would end with the agent.
+    fn is_busy(&self) -> bool {
+        self.is_turn_active() || self.state.queued > 0 || !self.state.items.is_empty()
     }
 
     fn can_sleep(&self) -> bool {
@@ -45,8 +48,7 @@ impl Actor {
     pub(super) fn sleep(&mut self, answer: Option<Answer<bool>>) {
         let now = Instant::now();
         let pause = self.shared.provider(&self.provider).idle_sleep;
-        let is_idle =
-            self.state.phase == Phase::Open && !self.is_turn_active() && self.state.queued == 0;
+        let is_idle = self.state.phase == Phase::Open && !self.is_busy();
         let can_sleep = is_idle && self.can_sleep();
         let Some(agent) = &mut self.state.agent else {
             answer.map(|answer| answer.send(Ok(true)));
@@ -86,7 +88,7 @@ impl Actor {
 
     pub(super) fn shut_down(&mut self, is_final: bool) {
         self.is_stopping = true;
-        let is_busy = self.is_turn_active() || self.state.queued > 0;
+        let is_busy = self.is_busy();
         if matches!(self.state.phase, Phase::Stopping { .. }) {
             // It ends by itself soon.
         } else if is_final && self.state.agent.is_some() {

@@ -63,6 +63,9 @@ impl Actor {
             self.commit(step)?;
         }
         self.check_against_active(&request)?;
+        if request.when == When::Steer && self.is_turn_active() {
+            return self.steer(request);
+        }
         self.keep(reservation);
         let turn_id = id::new("turn");
         let status = self.status_at_start(&request);
@@ -108,11 +111,7 @@ impl Actor {
                 format!("the session already runs turn {turn_id}"),
             )
             .hint("send it with \"when\": \"queue\", or interrupt the running turn")),
-            (When::Steer, Some(_)) => Err(Error::new(
-                Code::SteerUnsupported,
-                "this agent can not take input in the middle of a turn",
-            )
-            .hint("send it with \"when\": \"queue\"")),
+            (When::Steer, Some(_)) => self.check_steer(request),
             (When::Queue, _) if self.state.queued >= limits::QUEUED_TURNS => Err(Error::new(
                 Code::Conflict,
                 format!("{} turns wait in this session already", limits::QUEUED_TURNS),
@@ -133,11 +132,11 @@ impl Actor {
     }
 
     /// Whether a person must let a turn with this permission mode through.
-    fn is_gated(&self, permission_mode: Option<&str>) -> bool {
+    pub(super) fn is_gated(&self, permission_mode: Option<&str>) -> bool {
         permission_mode.map_or(self.state.is_gated, |mode| mode == GATED)
     }
 
-    fn insert_turn(
+    pub(super) fn insert_turn(
         &mut self,
         turn_id: &str,
         status: TurnStatus,
@@ -183,7 +182,7 @@ impl Actor {
         }
     }
 
-    fn user_message(&mut self, input: &[Input], step: &mut Step) {
+    pub(super) fn user_message(&mut self, input: &[Input], step: &mut Step) {
         let mut body = Map::new();
         body.insert("text".to_owned(), Value::from(joined_text(input)));
         let is_more = input.iter().any(|item| !matches!(item, Input::Text { .. }));
@@ -473,7 +472,8 @@ impl LiveTurn {
 }
 
 impl TurnRequest {
-    fn of_agent(source: TurnSource) -> TurnRequest {
+    /// One that no client asked for: it has no settings of its own.
+    pub(super) fn of_agent(source: TurnSource) -> TurnRequest {
         TurnRequest {
             input: Vec::new(),
             source,

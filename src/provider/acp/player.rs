@@ -225,7 +225,9 @@ impl<'a> Player<'a> {
         let outcome = &message["result"]["outcome"];
         let command = if key.starts_with("ask") {
             let answer = match outcome["optionId"].as_str() {
-                Some(id) => Answer::Option { option_id: id.to_owned(), message: None },
+                Some(id) => {
+                    Answer::Option { option_id: id.to_owned(), message: None, payload: None }
+                }
                 None => Answer::Cancelled,
             };
             Command::Answer { key, answer }

@@ -236,7 +236,7 @@ fn several_questions_are_open_at_once() {
     talk.ask(7, "a");
     talk.ask(8, "b");
     talk.ask(9, "c");
-    let yes = Answer::Option { option_id: "yes".to_owned(), message: None };
+    let yes = Answer::Option { option_id: "yes".to_owned(), message: None, payload: None };
     talk.tell(Command::Answer { key: "ask#2".to_owned(), answer: yes.clone() });
     let chosen = json!({"outcome": {"outcome": "selected", "optionId": "yes"}});
     assert_eq!(talk.sent(), [json!({"id": 8, "result": chosen})]);
@@ -259,7 +259,7 @@ fn a_declined_call_is_declined_whatever_the_agent_says() {
     for says in ["failed", "completed", ""] {
         let mut talk = Talk::busy();
         talk.ask(7, "a");
-        let no = Answer::Option { option_id: "no".to_owned(), message: None };
+        let no = Answer::Option { option_id: "no".to_owned(), message: None, payload: None };
         talk.tell(Command::Answer { key: "ask#1".to_owned(), answer: no });
         let told = json!({"sessionUpdate": "tool_call_update", "toolCallId": "a", "status": says});
         let early = talk.update(told).completed().len();
