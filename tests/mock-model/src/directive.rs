@@ -21,6 +21,8 @@ pub enum Verb {
     Write,
     /// `PAR command ;; command`: several shell calls in one answer.
     Par,
+    /// `PARBG command ;; command`: the same, each asking to leave the sandbox.
+    ParBg,
     /// `MCP name json`: a call of the offered tool whose name contains `name`.
     Mcp,
     /// `TOOL name json`: a call of exactly that tool.
@@ -37,13 +39,14 @@ pub enum Verb {
     Usage,
 }
 
-const VERBS: [(&str, Verb); 14] = [
+const VERBS: [(&str, Verb); 15] = [
     ("SAY", Verb::Say),
     ("THINK", Verb::Think),
     ("SLOW", Verb::Slow),
     ("BASH", Verb::Bash),
     ("BASHBG", Verb::BashBg),
     ("WRITE", Verb::Write),
+    ("PARBG", Verb::ParBg),
     ("PAR", Verb::Par),
     ("MCP", Verb::Mcp),
     ("TOOL", Verb::Tool),

@@ -204,8 +204,8 @@ impl Progress<'_> {
 fn calls_of(directive: &Directive, conversation: &Conversation) -> Option<usize> {
     match directive.verb {
         Verb::Bash | Verb::BashBg | Verb::Write | Verb::Mcp | Verb::Tool => Some(1),
-        Verb::Par if conversation.script_tool.is_some() => Some(1),
-        Verb::Par => Some(directive.argument.split(";;").count()),
+        Verb::Par | Verb::ParBg if conversation.script_tool.is_some() => Some(1),
+        Verb::Par | Verb::ParBg => Some(directive.argument.split(";;").count()),
         _ => None,
     }
 }
@@ -217,12 +217,12 @@ fn act(directive: &Directive, conversation: &Conversation, progress: &Progress<'
         Verb::Slow => slow(argument),
         Verb::Hold => Act::Hold,
         Verb::Fail | Verb::FailOnce => Act::Fail(failure(argument)),
-        Verb::Bash | Verb::BashBg | Verb::Par => {
+        Verb::Bash | Verb::BashBg | Verb::Par | Verb::ParBg => {
             let commands = match directive.verb {
-                Verb::Par => argument.split(";;").map(str::trim).collect(),
+                Verb::Par | Verb::ParBg => argument.split(";;").map(str::trim).collect(),
                 _ => vec![argument],
             };
-            let escalate = directive.verb == Verb::BashBg;
+            let escalate = matches!(directive.verb, Verb::BashBg | Verb::ParBg);
             let call = |command| shell_call(tools, command, escalate);
             match commands.into_iter().map(call).collect::<Option<Vec<Call>>>() {
                 Some(calls) => Act::Call(calls),

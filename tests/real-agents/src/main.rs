@@ -10,7 +10,7 @@ mod scenario;
 
 use gooselake_harness::thread;
 use gooselake_mock_model::agents;
-use scenario::{Outcome, SCENARIOS};
+use scenario::{Outcome, scenarios};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         }
     }
     let Some(root) = agents::root() else { return fail("there is no HOME to look for agents in") };
-    let installed = agents::installed(&root);
+    let installed = [agents::installed(&root), agents::programs(&root)].concat();
     let unknown = wanted.iter().find(|name| !installed.contains(&name.as_str()));
     if let Some(name) = unknown {
         return fail(&format!("the agent {name} is not installed; run scripts/real-agents.sh"));
@@ -99,21 +99,27 @@ fn drive(names: &[&'static str], root: &std::path::Path) -> Vec<Row> {
 fn matrix(rows: &[Row]) -> String {
     let mut text = String::from(
         "# Real agents through the server\n\n\
-         Made by `make test-real`: each cell is one run of the named agent, at the version in\n\
-         `testdata/real-agents.txt`, through the built server against the mock model.\n\n| agent |",
+         Made by `make test-real`: each cell is one run of the named agent, through the built server\n\
+         against the mock model. Agents without a cell are driven over ACP, which has no word for it\n\
+         or is not asked.\n\n| agent | version |",
     );
-    for (name, _) in SCENARIOS {
+    for (name, ..) in scenarios() {
         write!(text, " {name} |").expect("a String takes all");
     }
-    text.push_str("\n|---|");
-    text.push_str(&"---|".repeat(SCENARIOS.len()));
+    text.push_str("\n|---|---|");
+    text.push_str(&"---|".repeat(scenarios().count()));
     text.push('\n');
     for (name, cells) in rows {
-        write!(text, "| {name} |").expect("a String takes all");
+        let version = agents::version(name).unwrap_or("-");
+        write!(text, "| {name} | {version} |").expect("a String takes all");
         for cell in cells {
             let (mark, told) = match cell {
                 Outcome::Right(told) => ("yes", told),
                 Outcome::Wrong(told) => ("NO", told),
+                Outcome::NotFor => {
+                    text.push_str(" - |");
+                    continue;
+                }
             };
             write!(text, " {mark}: {} |", told.replace('|', "/")).expect("a String takes all");
         }

@@ -14,16 +14,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How a scenario ended: as expected, with what was seen, or not.
+mod native;
+
+/// How a scenario ended: as expected, with what was seen, or not; or it is not for this agent.
 pub(crate) enum Outcome {
     Right(String),
     Wrong(String),
+    NotFor,
 }
 
 type Scenario = fn(&mut Stage) -> Result<String, String>;
 
-/// In the order in which they run; the columns of the matrix. The last one kills the server.
-pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+/// For every agent, in the order in which they run.
+const COMMON: &[(&str, Scenario)] = &[
     ("text turn", text),
     ("tool, accepted", accepted),
     ("tool, declined", declined),
@@ -31,8 +34,16 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("MCP server", mcp),
     ("tools of the server", tools),
     ("model error", model_error),
-    ("kill -9 and resume", resume),
 ];
+/// For every agent, at the end.
+const LAST: &[(&str, Scenario)] = &[("kill -9 and resume", resume)];
+
+/// The columns of the matrix: each scenario, and whether it is only for programs with a protocol of their own.
+pub(crate) fn scenarios() -> impl Iterator<Item = (&'static str, Scenario, bool)> {
+    let all = |scenario: &'static (&'static str, Scenario)| (scenario.0, scenario.1, false);
+    let native = native::SCENARIOS.iter().map(|(title, scenario)| (*title, *scenario, true));
+    COMMON.iter().map(all).chain(native).chain(LAST.iter().map(all))
+}
 
 /// Some agents retry a failing model in silence for more than a minute.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -46,7 +57,7 @@ pub(crate) struct Stage {
     folder: PathBuf,
     /// The session that most scenarios share.
     session: Option<String>,
-    _mock: Mock,
+    mock: Mock,
     _home: Home,
 }
 
@@ -65,12 +76,14 @@ pub(crate) fn run_all(name: &'static str, root: &Path, tell: &dyn Fn(&str)) -> V
         Ok(stage) => stage,
         Err(error) => {
             tell(&format!("{name}: {error}\n"));
-            return SCENARIOS.iter().map(|_| Outcome::Wrong(error.clone())).collect();
+            return scenarios().map(|_| Outcome::Wrong(error.clone())).collect();
         }
     };
-    SCENARIOS
-        .iter()
-        .map(|(title, scenario)| {
+    scenarios()
+        .map(|(title, scenario, is_native)| {
+            if is_native && stage.profile.provider == "acp" {
+                return Outcome::NotFor;
+            }
             let ran = catch_unwind(AssertUnwindSafe(|| scenario(&mut stage)));
             let outcome = ran.unwrap_or_else(|_| Err("panicked, see above".to_owned()));
             let (mark, told) = match &outcome {
@@ -91,9 +104,10 @@ impl Stage {
         let profile = agents::profile(name, root, &home.0, mock.address)
             .map_err(|error| format!("the agent's home: {error}"))?;
         let (program, arguments) = profile.argv.split_first().ok_or("no program")?;
+        let provider = profile.provider;
         let mut config = format!(
-            "[providers.acp]\nrequest_timeout_secs = 90\ncommand = {}\nargs = {}\n\
-             [providers.acp.env]\n",
+            "[providers.{provider}]\nrequest_timeout_secs = 90\ncommand = {}\nargs = {}\n\
+             [providers.{provider}.env]\n",
             json!(program),
             json!(arguments)
         );
@@ -104,12 +118,15 @@ impl Stage {
         let folder = server.folder().join("work");
         std::fs::create_dir(&folder).map_err(|error| error.to_string())?;
         let client = server.client().with_deadline(PATIENCE);
-        let (session, _mock, _home) = (None, mock, home);
-        Ok(Stage { name, profile, server, client, folder, session, _mock, _home })
+        let (session, _home) = (None, home);
+        Ok(Stage { name, profile, server, client, folder, session, mock, _home })
     }
 
     fn open(&self, more: &Value) -> Result<String, String> {
-        let mut body = json!({"provider": "acp", "cwd": self.folder});
+        let mut body = json!({"provider": self.profile.provider, "cwd": self.folder});
+        if self.profile.provider != "acp" {
+            body["permission_mode"] = json!("default");
+        }
         if let Some(mode) = self.profile.ask_mode {
             body["mode"] = json!(mode);
         }
