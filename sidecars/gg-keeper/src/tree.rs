@@ -60,7 +60,13 @@ pub fn descendants(root: i32) -> Vec<Process> {
 /// Every living process that has the mark of this child in its environment, and whatever lives
 /// below those. The calling process is never among them.
 pub fn marked(child_id: &str) -> Vec<Process> {
-    let mark = format!("{MARK}={child_id}");
+    with_variable(MARK, child_id)
+}
+
+/// Every living process that was started with this variable, and whatever lives below those. The
+/// calling process is never among them.
+pub fn with_variable(name: &str, value: &str) -> Vec<Process> {
+    let mark = format!("{name}={value}");
     let own = std::process::id().cast_signed();
     let all = all();
     let mut found: Vec<Process> = all
