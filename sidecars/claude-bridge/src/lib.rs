@@ -6,11 +6,18 @@
 //!
 //! - [`wire`]: the shapes of lines on both sides.
 //! - [`account`]: version, login and models, as the program tells them.
-//! - [`line`], [`child`], [`thread`], [`probe`]: the shell.
+//! - [`bridge`]: the translator: the client's methods, and a session for each conversation (`session`, with `ask` for
+//!   what the program asks and `describe` for what its tools look like).
+//! - [`shell`]: pipes, processes, time; [`line`], [`child`], [`thread`] are its parts, [`probe`] is a small one of its own.
 
 pub mod account;
+mod ask;
+pub mod bridge;
 pub mod child;
+mod describe;
 pub mod line;
 pub mod probe;
+mod session;
+pub mod shell;
 pub mod thread;
 pub mod wire;

@@ -4,7 +4,7 @@
 //! program, 2 for wrong use.
 
 use claude_bridge::child::Program;
-use claude_bridge::probe;
+use claude_bridge::{probe, shell};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,7 +48,16 @@ fn main() -> ExitCode {
             drop(writeln!(io::stdout(), "{told}"));
             if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Start::Serve => fail(2, "this build only probes"),
+        Start::Serve => {
+            let Some(program) = program else {
+                let hint = "install it (npm install -g @anthropic-ai/claude-code)";
+                return fail(1, &format!("the program {named:?} is not on PATH: {hint}"));
+            };
+            match shell::run(program) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(1, &error.to_string()),
+            }
+        }
     }
 }
 
