@@ -8,7 +8,7 @@ mod process;
 mod provider;
 
 pub use process::Processes;
-pub use provider::{Agent, Provider};
+pub use provider::{Agent, ClaudeAuthMode, Provider};
 
 use crate::ledger::Synchronous;
 use file::File;
@@ -39,6 +39,7 @@ pub struct Config {
     /// By provider: `acp`, `claude`, `codex`, `demo`.
     pub providers: BTreeMap<&'static str, Provider>,
     pub processes: Processes,
+    pub claude_auth_mode: ClaudeAuthMode,
     /// None = an approval waits for ever.
     pub approval_timeout: Option<Duration>,
     pub heartbeat: Duration,
@@ -57,12 +58,14 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Problems(pub Vec<String>);
 
-/// What the command line says, stronger than the file.
+/// What the command line and the environment say, stronger than the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     pub config: Option<PathBuf>,
     pub bind: Option<String>,
     pub data_dir: Option<PathBuf>,
+    /// `GG_CLAUDE_AUTH_MODE`.
+    pub claude_auth_mode: Option<String>,
 }
 
 impl Config {
@@ -170,6 +173,7 @@ impl Check<'_> {
         let streams_max = self.at_least("server.max_streams", file.server.max_streams, 1, 1024);
         let providers = self.providers();
         let processes = self.processes();
+        let claude_auth_mode = self.claude_auth_mode();
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -193,6 +197,7 @@ impl Check<'_> {
             synchronous,
             providers,
             processes,
+            claude_auth_mode,
             approval_timeout: file.approvals.timeout_secs.map(Duration::from_secs),
             heartbeat: Duration::from_secs(file.events.heartbeat_secs.unwrap_or(10).max(1)),
             delta_retention_hours: file.events.delta_retention_hours,
@@ -297,6 +302,16 @@ mod tests {
         for key in ["server.bind_address", "server.max_streams", "auth.token", "providers.acp"] {
             assert!(told.contains(key), "{key} in {told}");
         }
+    }
+
+    #[test]
+    fn the_login_that_claude_uses_has_two_words() {
+        for good in ["host_machine", "runtime_managed", "runtime-managed", "runtime"] {
+            assert_eq!(problems(&format!("[providers]\nclaude_auth_mode = {good:?}\n")), "");
+        }
+        let told = problems("[providers]\nclaude_auth_mode = \"managed\"\n");
+        assert!(told.contains("providers.claude_auth_mode is \"managed\""), "{told}");
+        assert!(told.contains("runtime_managed"), "{told}");
     }
 
     #[test]

@@ -112,7 +112,9 @@ fn serve(config: Config, with_hints: bool) -> ExitCode {
 
 fn arguments() -> Result<(Task, Overrides), lexopt::Error> {
     let mut task = Task::Serve { with_hints: false };
-    let mut overrides = Overrides::default();
+    let claude_auth_mode =
+        std::env::var("GG_CLAUDE_AUTH_MODE").ok().filter(|mode| !mode.is_empty());
+    let mut overrides = Overrides { claude_auth_mode, ..Overrides::default() };
     let mut parser = lexopt::Parser::from_env();
     let mut is_first = true;
     while let Some(argument) = parser.next()? {

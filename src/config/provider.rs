@@ -50,6 +50,32 @@ impl Provider {
     }
 }
 
+/// Whose login the Claude agent uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaudeAuthMode {
+    /// That of the user that runs the server.
+    HostMachine,
+    /// Files of the server's own, written by its routes.
+    RuntimeManaged,
+}
+
+impl ClaudeAuthMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ClaudeAuthMode::HostMachine => "host_machine",
+            ClaudeAuthMode::RuntimeManaged => "runtime_managed",
+        }
+    }
+
+    fn parse(text: &str) -> Option<ClaudeAuthMode> {
+        match text.trim().replace('-', "_").as_str() {
+            "host_machine" => Some(ClaudeAuthMode::HostMachine),
+            "runtime_managed" | "runtime" => Some(ClaudeAuthMode::RuntimeManaged),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Agent {
     /// A program on PATH or a path; None = the one that comes with the server.
@@ -60,6 +86,24 @@ pub struct Agent {
 }
 
 impl Check<'_> {
+    /// The variable of the environment is stronger than the file.
+    pub(super) fn claude_auth_mode(&mut self) -> ClaudeAuthMode {
+        let of_environment = self.overrides.claude_auth_mode.as_deref();
+        let of_file = self.file.providers.claude_auth_mode.as_deref();
+        let (key, text) = match (of_environment, of_file) {
+            (Some(text), _) => ("GG_CLAUDE_AUTH_MODE", text),
+            (None, Some(text)) => ("providers.claude_auth_mode", text),
+            (None, None) => return ClaudeAuthMode::HostMachine,
+        };
+        let mode = ClaudeAuthMode::parse(text);
+        if mode.is_none() {
+            self.problem(format!(
+                "{key} is {text:?}; it can be \"host_machine\" or \"runtime_managed\""
+            ));
+        }
+        mode.unwrap_or(ClaudeAuthMode::HostMachine)
+    }
+
     pub(super) fn providers(&mut self) -> BTreeMap<&'static str, Provider> {
         let mut providers = BTreeMap::new();
         let file = self.file;
