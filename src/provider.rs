@@ -11,6 +11,7 @@
 //! ([`AgentEvent::ItemGoesOn`]). Such an item still belongs to its turn, and is completed whenever that comes.
 
 pub mod acp;
+pub mod claude;
 pub mod codex;
 mod diff;
 mod rpc;

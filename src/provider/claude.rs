@@ -1,0 +1,3 @@
+//! Claude, beside its dialect: what the server keeps for it on disk.
+
+pub mod auth;
