@@ -28,6 +28,7 @@ use serde_json::{Map, Value};
 /// A fresh adapter for a provider's dialect.
 pub fn adapter(provider: &str) -> Box<dyn Adapter> {
     match provider {
+        "claude" => Box::new(acp::Acp::strict()),
         "codex" => Box::new(codex::Codex::new()),
         _ => Box::new(acp::Acp::new()),
     }

@@ -6,6 +6,7 @@
 
 use crate::api::Api;
 use crate::config::Config;
+use crate::environment;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::ledger::event::NewEvent;
@@ -277,7 +278,15 @@ fn gateway_access(config: &Config, address: SocketAddr) -> Result<Option<Gateway
 }
 
 fn sidecars() -> Result<Sidecars> {
-    Ok(Sidecars { keeper: sidecar("gg-keeper")?, demo_agent: sidecar("gg-demo-agent")? })
+    let claude_bridge = match named_bridge()? {
+        Some(named) => Some(named),
+        None => sidecar("claude-bridge").ok().map(|path| {
+            // What follows is for the program behind it.
+            vec![path.to_string_lossy().into_owned(), "--".to_owned()]
+        }),
+    };
+    let (keeper, demo_agent) = (sidecar("gg-keeper")?, sidecar("gg-demo-agent")?);
+    Ok(Sidecars { keeper, demo_agent, claude_bridge })
 }
 
 /// A program that comes with this one: beside it (a build), or under `sidecars/` of its bundle.
@@ -294,6 +303,23 @@ fn sidecar(name: &str) -> Result<PathBuf> {
             Error::internal(format!("{name} is not beside {}", here.display()))
                 .hint("build the whole workspace (make build), or install the whole bundle")
         })
+}
+
+/// Another bridge to Claude, by the variables that operators know. Errors: the arguments are no list of texts.
+fn named_bridge() -> Result<Option<Vec<String>>> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(command) = set("GG_CLAUDE_BRIDGE_COMMAND") else { return Ok(None) };
+    let arguments = set("GG_CLAUDE_BRIDGE_ARGS_JSON").unwrap_or_else(|| "[]".to_owned());
+    let arguments: Vec<String> = serde_json::from_str(&arguments).map_err(|error| {
+        Error::internal(format!("GG_CLAUDE_BRIDGE_ARGS_JSON: {error}"))
+            .hint("write a JSON list of texts, for example [\"--verbose\"]")
+    })?;
+    let path = set("PATH").unwrap_or_default();
+    let program = environment::find_program(&command, &path).ok_or_else(|| {
+        Error::internal(format!("GG_CLAUDE_BRIDGE_COMMAND: {command:?} is not on PATH"))
+    })?;
+    let program = program.to_string_lossy().into_owned();
+    Ok(Some(std::iter::once(program).chain(arguments).collect()))
 }
 
 /// Raises the bound on open files to what the system allows: each connection and each agent needs some.

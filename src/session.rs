@@ -52,6 +52,8 @@ use std::time::{Duration, Instant};
 pub struct Sidecars {
     pub keeper: PathBuf,
     pub demo_agent: PathBuf,
+    /// The command line of the bridge to Claude; None = it is not installed.
+    pub claude_bridge: Option<Vec<String>>,
 }
 
 /// What all session threads share.

@@ -139,6 +139,13 @@ pub fn list(
     Ok(records.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Whether the agent was ever told anything in this session, or has begun something by itself.
+pub fn is_any_told(connection: &Connection, session_key: i64) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM turn WHERE session_key = ?1
+               AND (dispatched_at IS NOT NULL OR source = 'agent'))";
+    Ok(connection.prepare_cached(sql)?.query_row([session_key], |row| row.get(0))?)
+}
+
 /// The running or waiting turn of a session.
 pub fn active(connection: &Connection, session_key: i64) -> Result<Option<TurnRecord>> {
     one(connection, session_key, "status IN ('in_progress', 'waiting_for_approval')")

@@ -11,9 +11,12 @@
 //! - a snapshot taken after any line goes on with exactly the events and bytes of the unbroken run.
 //!
 //! What it deliberately does not do: it offers no elicitation (answered with an error), it does not
-//! steer (the agents' ways to do it are extensions), it does not tell a model's error that comes as
-//! plain text and `end_turn` from speech (codex-acp does that; nothing in the message says so), and
-//! it passes on no list of slash commands.
+//! tell a model's error that comes as plain text and `end_turn` from speech (codex-acp does that;
+//! nothing in the message says so), and it passes on no list of slash commands.
+//!
+//! Two extensions, for agents that know them (our bridge to Claude does): `_gooselake/steer` adds
+//! to a running prompt, where the agent says so in `agentCapabilities._meta.gooselake.steer`; and
+//! the words of a person who declines go with the answer, in `_meta.gooselake.message`.
 //!
 //! The parts: `state` is the snapshot; `wire` reads and writes lines; `open` and `setting` get a
 //! session ready; `turn` starts and ends turns; `update` sorts what the agent tells; `item` and
@@ -53,6 +56,14 @@ impl Acp {
     /// An adapter for a fresh agent process.
     pub fn new() -> Acp {
         Acp::default()
+    }
+
+    /// The same for an agent whose modes we know: one that it does not offer is refused here and
+    /// now.
+    pub fn strict() -> Acp {
+        let mut acp = Acp::default();
+        acp.state.is_strict = true;
+        acp
     }
 
     /// Goes on from a snapshot. The effects ask again for what the agent still waits for from the
@@ -130,6 +141,7 @@ impl Acp {
             Call::Sync => self.replay_over(out),
             Call::Set { setting, value } => self.setting_answered(setting, &value, answer, out),
             Call::Prompt => self.prompt_answered(answer, out),
+            Call::Steer => self.steer_answered(answer, out),
             Call::Close => {}
         }
     }
@@ -144,11 +156,12 @@ impl Adapter for Acp {
         match command {
             Command::StartTurn { input, model, mode, reasoning_level, permission_mode, .. } => {
                 self.end_agent_turn(out);
-                self.want(model, reasoning_level, mode, permission_mode.as_deref(), out);
-                self.start_turn(input, out);
+                match self.want(model, reasoning_level, mode, permission_mode.as_deref(), out) {
+                    Ok(()) => self.start_turn(input, out),
+                    Err(error) => self.refuse_turn(error, out),
+                }
             }
-            // Never sent to us: the capability is not there.
-            Command::Steer { .. } => {}
+            Command::Steer { input } => self.steer(input, out),
             Command::Interrupt => self.interrupt(out),
             Command::Answer { key, answer } => self.answer(&key, answer, out),
             Command::HostAnswer { key, answer } => self.host_answer(&key, answer, out),

@@ -4,7 +4,8 @@
 //! whatever thread purges a session. Each provider that needs more than a line has a file of its own. It starts nothing
 //! and speaks no protocol.
 
-use super::codex;
+use super::{claude, codex};
+use crate::config::ClaudeAuthMode;
 use crate::error::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,7 @@ pub struct Staging<'a> {
     pub session_id: &'a str,
     /// What the configuration and the session set for the program.
     pub given: &'a BTreeMap<String, String>,
+    pub claude_auth_mode: ClaudeAuthMode,
 }
 
 /// Prepares what `provider`'s program needs and adds its variables to `env`; returns arguments for it. What the
@@ -26,6 +28,7 @@ pub fn stage(
     env: &mut BTreeMap<String, String>,
 ) -> Result<Vec<String>> {
     match provider {
+        "claude" => claude::stage::stage(staging, env)?,
         "codex" => return codex::home::stage(staging, env),
         "demo" => {
             let state = staging.root_dir.join("providers/demo");

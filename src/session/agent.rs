@@ -216,15 +216,14 @@ impl Actor {
             return;
         }
         let child_id: Arc<str> = id::new("agent").into();
-        let opening = self.how_to_open().and_then(|mut open| {
+        let opening = self.how_to_open().and_then(|(mut open, is_resume)| {
             let token = self.give_tools(&mut open, &child_id)?;
-            Ok((open, token))
+            Ok((open, is_resume, token))
         });
-        let (open, token) = match opening {
+        let (open, is_resume, token) = match opening {
             Ok(opening) => opening,
             Err(error) => return self.opening_failed(&agent_error(&error)),
         };
-        let is_resume = open.resume.is_some();
         let mut adapter = provider::adapter(&self.provider);
         let mut effects = Effects::default();
         adapter.open(&open, &mut effects);
@@ -252,12 +251,17 @@ impl Actor {
         }
     }
 
-    fn how_to_open(&self) -> Result<Open> {
+    /// What the agent is to open, and whether the session was open before. A native session in which nothing was said
+    /// is not resumed: some agents (Claude is one) keep no such session, and nothing is lost with it.
+    fn how_to_open(&self) -> Result<(Open, bool)> {
         let ledger = &self.shared.ledger;
-        let private = ledger
-            .read(|connection| crate::ledger::session::get_private(connection, &self.session_id))?;
+        let (private, is_any_told) = ledger.read(|db| {
+            let private = crate::ledger::session::get_private(db, &self.session_id)?;
+            Ok((private, crate::ledger::turn::is_any_told(db, self.session_key)?))
+        })?;
         let provider = self.shared.provider(&self.provider);
-        Ok(Open {
+        let is_resume = private.provider_session_ref.is_some();
+        let open = Open {
             cwd: private.agent_cwd,
             model: private.model,
             mode: private.mode,
@@ -265,10 +269,11 @@ impl Actor {
             permission_mode: private.permission_mode,
             system_prompt: private.system_prompt,
             mcp_servers: serde_json::from_str(&private.mcp_servers).unwrap_or_default(),
-            resume: private.provider_session_ref,
+            resume: private.provider_session_ref.filter(|_| is_any_told),
             client_fs: provider.client_fs,
             client_terminal: provider.client_terminal,
-        })
+        };
+        Ok((open, is_resume))
     }
 
     fn start_keeper(&mut self, token: Option<&Token>) -> Result<()> {
@@ -573,6 +578,10 @@ pub(super) fn client_error(error: &AgentError) -> Error {
         "authentication_required" => {
             told.hint("log in with the agent's own program, or give it its key")
         }
+        "permission_mode_unavailable" => told.hint(
+            "take another permission_mode; Claude never runs without questions as root, but where \
+             IS_SANDBOX=1 says that the machine is a sandbox",
+        ),
         _ => told,
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::keeper::{JournalPolicy, Policy, Spec};
 use crate::ledger::session;
 use crate::provider::{
-    self,
+    self, claude,
     stage::{self, Staging},
 };
 use std::collections::BTreeMap;
@@ -37,11 +37,16 @@ pub(super) fn agent_spec(actor: &Actor, child_id: &str) -> Result<Spec> {
         serde_json::from_str(&private.env).unwrap_or_default();
     let mut given = agent.env.clone();
     given.extend(of_session);
-    let staging = Staging { root_dir: &shared.config.root_dir, session_id, given: &given };
+    let (root_dir, claude_auth_mode) = (&shared.config.root_dir, shared.config.claude_auth_mode);
+    let staging = Staging { root_dir, session_id, given: &given, claude_auth_mode };
     let staged = stage::stage(&actor.provider, &staging, &mut env)?;
     env.extend(given);
     let program = program(shared, settings, &actor.agent_name, &env)?;
     let mut argv = vec![program.to_string_lossy().into_owned()];
+    if &*actor.provider == "claude" {
+        env.insert(claude::stage::PROGRAM.to_owned(), argv.remove(0));
+        argv = claude_bridge(shared)?;
+    }
     argv.extend(provider::arguments(&actor.provider).iter().map(|&word| word.to_owned()));
     argv.extend(staged.into_iter().chain(agent.args.iter().cloned()));
     let cwd = PathBuf::from(&private.agent_cwd);
@@ -101,5 +106,16 @@ fn program(
     environment::find_program(command, path).ok_or_else(|| {
         Error::new(Code::AgentFailed, format!("the program {command:?} is not on PATH"))
             .hint("install it, or give its whole path in the configuration")
+    })
+}
+
+/// The command line of the bridge to Claude; arguments for the program behind it may follow.
+fn claude_bridge(shared: &Shared) -> Result<Vec<String>> {
+    let bridge = shared.sidecars.claude_bridge.clone();
+    bridge.ok_or_else(|| {
+        Error::new(Code::AgentFailed, "claude-bridge is not beside the server's program").hint(
+            "build the whole workspace (make build), install the whole bundle, or name it with \
+             GG_CLAUDE_BRIDGE_COMMAND",
+        )
     })
 }

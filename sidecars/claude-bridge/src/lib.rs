@@ -8,7 +8,7 @@
 //! - [`account`]: version, login and models, as the program tells them.
 //! - [`bridge`]: the translator: the client's methods, and a session for each conversation (`session`, with `ask` for
 //!   what the program asks and `describe` for what its tools look like).
-//! - [`shell`]: pipes, processes, time; [`line`], [`child`], [`thread`] are its parts, [`probe`] is a small one of its own.
+//! - [`shell`]: pipes, processes, time, with [`line`], [`child`] and [`thread`]; [`probe`] is a small one of its own.
 
 pub mod account;
 mod ask;

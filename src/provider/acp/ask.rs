@@ -5,7 +5,8 @@
 //! the turn is interrupted or ends, or with an error at once when it is not offered, not
 //! understood, or too many are open.
 //!
-//! ACP has no place for the words of a person who declines; they are not passed on.
+//! ACP has no place for the words of a person who declines; they go in `_meta`, where every agent
+//! that does not know them leaves them.
 
 use super::state::{Approval, Errand, Phase};
 use super::wire::{self, list, object, text};
@@ -119,10 +120,14 @@ impl Acp {
         let approval = self.state.approvals.remove(at);
         let (outcome, is_refused) = match answer {
             Answer::Cancelled => (json!({"outcome": "cancelled"}), true),
-            Answer::Option { option_id, .. } => {
+            Answer::Option { option_id, message, .. } => {
                 let chosen = approval.options.iter().find(|option| option.id == option_id);
                 let is_refused = chosen.is_some_and(|option| option.kind.starts_with("reject"));
-                (json!({"outcome": "selected", "optionId": option_id}), is_refused)
+                let mut outcome = json!({"outcome": "selected", "optionId": option_id});
+                if let Some(message) = message.filter(|_| is_refused) {
+                    outcome["_meta"] = json!({"gooselake": {"message": message}});
+                }
+                (outcome, is_refused)
             }
         };
         if let Some(tool) = self.state.tools.iter_mut().find(|tool| tool.id == approval.tool) {

@@ -36,6 +36,7 @@ impl Acp {
             "clientCapabilities": {
                 "fs": {"readTextFile": open.client_fs, "writeTextFile": open.client_fs},
                 "terminal": open.client_terminal,
+                "session": {"notices": {}},
             },
             "clientInfo": {
                 "name": "gooselake", "title": "gooselake", "version": env!("CARGO_PKG_VERSION"),
@@ -66,6 +67,8 @@ impl Acp {
         // Every ACP agent takes links.
         capabilities.resource_link = true;
         capabilities.resume = can_load || has("resume");
+        let own = object(can, "_meta").and_then(|meta| object(meta, "gooselake"));
+        capabilities.steer = own.is_some_and(|own| own.get("steer") == Some(&Value::Bool(true)));
         capabilities.agent_info = result.get("agentInfo").cloned().unwrap_or_default();
         self.state.can_close = has("close");
         let takes_prompt = has("systemPrompt");
@@ -142,12 +145,17 @@ impl Acp {
         self.state.phase = Phase::Applying;
         if let Some(open) = self.state.open.take() {
             let permission_mode = open.permission_mode.as_deref();
-            self.want(open.model, open.reasoning_level, open.mode, permission_mode, out);
+            let wanted =
+                self.want(open.model, open.reasoning_level, open.mode, permission_mode, out);
+            if let Err(error) = wanted {
+                return self.open_failed(error, false, out);
+            }
         }
         self.settle(out);
     }
 
-    /// Remembers what is to be set. An explicit mode wins over the permission mode.
+    /// Remembers what is to be set. An explicit mode wins over the permission mode. Errors: a strict
+    /// agent has no mode for the permission mode.
     pub(super) fn want(
         &mut self,
         model: Option<String>,
@@ -155,17 +163,20 @@ impl Acp {
         mode: Option<String>,
         permission_mode: Option<&str>,
         out: &mut Effects,
-    ) {
-        let mode = mode.or_else(|| {
-            let wanted = permission_mode?;
-            let found = mode_for(wanted, &self.state.capabilities.modes);
+    ) -> Result<(), AgentError> {
+        let mut found = mode;
+        if let (None, Some(wanted)) = (&found, permission_mode) {
+            found = mode_for(wanted, &self.state.capabilities.modes);
             if found.is_none() && is_demanding(wanted) {
                 let text = format!("the agent has no mode for the permission mode {wanted}");
+                if self.state.is_strict {
+                    return Err(failure(text, "permission_mode_unavailable"));
+                }
                 notice(text, json!({"permission_mode": wanted}), out);
             }
-            found
-        });
-        self.state.wanted = Wanted { model, reasoning, mode };
+        }
+        self.state.wanted = Wanted { model, reasoning, mode: found };
+        Ok(())
     }
 
     /// Sends the next setting that is wanted; when none is left, what waited for the settings goes

@@ -46,6 +46,7 @@ pub(super) enum Call {
         value: String,
     },
     Prompt,
+    Steer,
     Close,
 }
 
@@ -192,6 +193,8 @@ impl Context {
 #[serde(default)]
 pub(super) struct State {
     pub(super) phase: Phase,
+    /// A permission mode that the agent has no mode for is an error, not a notice.
+    pub(super) is_strict: bool,
     /// Id of the last request that we made.
     pub(super) last_id: u64,
     /// Number in the last key that we gave out.

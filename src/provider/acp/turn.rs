@@ -12,7 +12,7 @@ use super::state::{Call, Phase, Turn};
 use super::wire::{agent_error, notify, object, text};
 use crate::model::input::Input;
 use crate::model::{ItemStatus, TurnStatus};
-use crate::provider::{AgentEvent, Effects, Usage};
+use crate::provider::{AgentError, AgentEvent, Effects, Usage};
 use serde_json::{Map, Value, json};
 
 impl Acp {
@@ -20,12 +20,7 @@ impl Acp {
     pub(super) fn start_turn(&mut self, input: Vec<Input>, out: &mut Effects) {
         if self.state.phase != Phase::Ready || self.state.turn != Turn::None {
             let error = failure("the session takes no turn now".to_owned(), "protocol_error");
-            out.events.push(AgentEvent::TurnEnded {
-                status: TurnStatus::Failed,
-                stop_reason: None,
-                error: Some(error),
-            });
-            return;
+            return self.refuse_turn(error, out);
         }
         let mut blocks: Vec<Value> = input.into_iter().map(block).collect();
         if let Some(text) = self.state.preamble.take() {
@@ -35,12 +30,44 @@ impl Acp {
         self.settle(out);
     }
 
+    /// A turn that never began.
+    pub(super) fn refuse_turn(&mut self, error: AgentError, out: &mut Effects) {
+        out.events.push(AgentEvent::TurnEnded {
+            status: TurnStatus::Failed,
+            stop_reason: None,
+            error: Some(error),
+        });
+    }
+
     /// Sends the prompt that waited for its settings.
     pub(super) fn send_prompt(&mut self, out: &mut Effects) {
         let Turn::User { waiting, .. } = &mut self.state.turn else { return };
         let Some(blocks) = waiting.take() else { return };
         let params = json!({"sessionId": self.state.native, "prompt": blocks});
         self.call("session/prompt", params, Call::Prompt, out);
+    }
+
+    /// Adds to the prompt that runs; one that has not been sent yet becomes longer.
+    pub(super) fn steer(&mut self, input: Vec<Input>, out: &mut Effects) {
+        let blocks = input.into_iter().map(block);
+        match &mut self.state.turn {
+            Turn::User { waiting: Some(waiting), .. } => waiting.extend(blocks),
+            Turn::User { .. } => {
+                let blocks: Vec<Value> = blocks.collect();
+                let params = json!({"sessionId": self.state.native, "prompt": blocks});
+                self.call("_gooselake/steer", params, Call::Steer, out);
+            }
+            Turn::None | Turn::Agent => {}
+        }
+    }
+
+    /// A person hears of it when the agent did not take what was added.
+    pub(super) fn steer_answered(&mut self, answer: Answer, out: &mut Effects) {
+        if let Err(error) = answer {
+            let error = agent_error(error, "protocol_error");
+            let text = format!("the agent did not take what was added: {}", error.message);
+            super::notice(text, error.data, out);
+        }
     }
 
     pub(super) fn interrupt(&mut self, out: &mut Effects) {
@@ -122,7 +149,7 @@ impl Acp {
         &mut self,
         status: TurnStatus,
         stop_reason: Option<String>,
-        error: Option<crate::provider::AgentError>,
+        error: Option<AgentError>,
         out: &mut Effects,
     ) {
         let tools = match status {

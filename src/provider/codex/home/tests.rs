@@ -1,6 +1,7 @@
 //! Tests of the private folder, on real files.
 
 use super::*;
+use crate::config::ClaudeAuthMode;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ impl Scene {
         let mut given = BTreeMap::from([("HOME".to_owned(), home)]);
         given.extend(more.iter().map(pair));
         let data = self.root.join("data");
-        let staging = Staging { root_dir: &data, session_id, given: &given };
+        let claude_auth_mode = ClaudeAuthMode::HostMachine;
+        let staging = Staging { root_dir: &data, session_id, given: &given, claude_auth_mode };
         let mut env = BTreeMap::new();
         let arguments = stage(&staging, &mut env)?;
         Ok(Staged { env, arguments })
