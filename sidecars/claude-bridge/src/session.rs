@@ -242,7 +242,7 @@ impl Session {
                 self.control_over(control, Err(gone), out);
             }
         }
-        self.calls.fail_all(gone, out);
+        self.calls.fail_all(out);
         let words = std::mem::take(&mut self.last_words);
         let how = if words.is_empty() { how.to_owned() } else { format!(": {words}") };
         match std::mem::replace(&mut self.stage, Stage::Asleep) {

@@ -91,20 +91,26 @@ fn what_is_started_is_ended_once_and_in_its_turn() {
     }
 }
 
-/// The recordings of all five agents where one assertion per line says what a person would expect.
+/// The recordings of all agents where one assertion per line says what a person would expect.
 #[test]
 fn a_person_sees_the_command_the_question_and_the_answer() {
     for (agent, scenario, path) in recordings() {
         let told = |scenario| replay(&path.with_file_name(scenario), false).text;
         if scenario == "b_approve" {
             let text = told("b_approve.jsonl");
-            let command = r#""command":"python3 -c 'print(6*7)' > made.txt; cat made.txt""#;
-            assert!(text.contains(command), "{agent}: the command\n{text}");
+            // What came through our own bridge was recorded with a command of its own.
+            let (command, output) = match agent.as_str() {
+                "claude-bridge" => ("echo out-$((40+2))", "out-42"),
+                _ => ("python3 -c 'print(6*7)'", "42"),
+            };
+            let command = format!(r#""command":"{command} > made.txt; cat made.txt""#);
+            assert!(text.contains(&command), "{agent}: the command\n{text}");
             assert!(text.contains(r#""type":"command"}"#), "{agent}: the subject\n{text}");
             assert_eq!(text.matches("approval.asked").count(), 1, "{agent}\n{text}");
             assert_eq!(text.matches("TurnEnded { status: Completed").count(), 1, "{agent}\n{text}");
             // gemini tells no output.
-            let is_told = text.contains(r#""output":"42"#) || text.contains(r#"output "42\n""#);
+            let is_told = text.contains(&format!(r#""output":"{output}"#))
+                || text.contains(&format!(r#"output "{output}\n""#));
             assert_eq!(is_told, agent != "gemini", "{agent}\n{text}");
         }
         if scenario == "c_decline" {

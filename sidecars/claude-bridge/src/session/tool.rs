@@ -24,13 +24,12 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Ends what is open, with a word why.
-    pub(super) fn fail_all(&mut self, why: &str, out: &mut Out) {
+    /// Ends what is open, because nothing will be told of it any more.
+    pub(super) fn fail_all(&mut self, out: &mut Out) {
         for call in std::mem::take(&mut self.open) {
             if call.name != TASKS {
-                let content = json!({"type": "content", "content": {"type": "text", "text": why}});
                 out.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": call.id,
-                    "status": "failed", "content": [content]}));
+                    "status": "failed"}));
             }
         }
     }

@@ -234,7 +234,7 @@ impl Session {
         if is_more && !prompt.is_interrupted {
             return;
         }
-        self.calls.fail_all("the turn is over", out);
+        self.calls.fail_all(out);
         let reason = text(message, "terminal_reason");
         if is_error && self.is_interrupted(reason) {
             return self.prompt_cancelled(out);
