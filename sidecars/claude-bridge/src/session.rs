@@ -262,7 +262,11 @@ impl Session {
                         out.answer(&id, Err(error));
                         return Parting::Forget;
                     }
-                    Waiter::Prompt => self.prompt_failed(error, out),
+                    Waiter::Prompt => {
+                        // What the program has not kept can not be gone on with; the next prompt begins anew.
+                        self.is_kept &= code != wire::NOT_FOUND;
+                        self.prompt_failed(error, out);
+                    }
                 }
             }
             Stage::Ready | Stage::Asleep => {

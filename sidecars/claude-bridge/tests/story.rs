@@ -1,0 +1,256 @@
+//! The translator alone, in conversations that were not recorded: what the program says of its messages decides which
+//! result ends a prompt, and time decides when nothing is said.
+
+#![allow(clippy::unwrap_used, reason = "the whole program is a test")]
+
+use claude_bridge::bridge::{Bridge, Effect};
+use serde_json::{Value, json};
+
+/// A translator with one open session, `id-1`.
+struct Talk {
+    bridge: Bridge,
+    effects: Vec<Effect>,
+    last_id: i64,
+}
+
+impl Talk {
+    fn open() -> Talk {
+        let mut number = 0;
+        let fresh_id = move || {
+            number += 1;
+            format!("id-{number}")
+        };
+        let bridge = Bridge::new(false, Box::new(fresh_id));
+        let mut talk = Talk { bridge, effects: Vec::new(), last_id: 0 };
+        talk.ask("initialize", json!({"clientCapabilities": {"session": {"notices": {}}}}));
+        talk.ask("session/new", json!({"cwd": "/", "mcpServers": []}));
+        let request = talk.control("initialize");
+        talk.succeed(&request, json!({}));
+        let request = talk.control("get_settings");
+        talk.hear(json!({"type": "control_response", "response":
+            {"subtype": "error", "request_id": request, "error": "unknown"}}));
+        assert_eq!(talk.answer(2)["result"]["sessionId"], "id-1");
+        talk
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> i64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        self.send(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        id
+    }
+
+    fn send(&mut self, message: Value) {
+        self.bridge.client_line(message.to_string().as_bytes(), &mut self.effects);
+    }
+
+    fn hear(&mut self, message: Value) {
+        let line = message.to_string();
+        self.bridge.claude_line("id-1", line.as_bytes(), &mut self.effects);
+    }
+
+    /// Asks with a text; the id of the request, and of the message.
+    fn say(&mut self, method: &str, text: &str) -> (i64, String) {
+        let prompt = json!([{"type": "text", "text": text}]);
+        let id = self.ask(method, json!({"sessionId": "id-1", "prompt": prompt}));
+        let uuid = self.claude().last().unwrap()["uuid"].as_str().unwrap().to_owned();
+        (id, uuid)
+    }
+
+    fn cancel(&mut self) {
+        let params = json!({"sessionId": "id-1"});
+        self.send(json!({"jsonrpc": "2.0", "method": "session/cancel", "params": params}));
+    }
+
+    fn place(&mut self, uuid: &str, state: &str) {
+        self.hear(json!({"type": "command_lifecycle", "command_uuid": uuid, "state": state}));
+    }
+
+    fn result(&mut self) {
+        self.hear(json!({"type": "result", "subtype": "success", "is_error": false,
+            "usage": {"input_tokens": 10, "output_tokens": 1}}));
+    }
+
+    fn succeed(&mut self, request: &str, response: Value) {
+        self.hear(json!({"type": "control_response", "response":
+            {"subtype": "success", "request_id": request, "response": response}}));
+    }
+
+    /// Lines for the program.
+    fn claude(&self) -> Vec<Value> {
+        let lines = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Claude { line, .. } => Some(line.clone()),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    /// The id of the last control request of this kind.
+    fn control(&self, kind: &str) -> String {
+        let lines = self.claude();
+        let line = lines.iter().rfind(|line| line["request"]["subtype"] == kind);
+        line.unwrap()["request_id"].as_str().unwrap().to_owned()
+    }
+
+    /// The answer to a request of the client; null when there is none yet. Panics: there are two.
+    fn answer(&self, id: i64) -> Value {
+        let answers: Vec<&Value> = self
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Client(line) if line["id"] == id && line["method"].is_null() => Some(line),
+                _ => None,
+            })
+            .collect();
+        assert!(answers.len() < 2, "{answers:?}");
+        answers.first().map_or(Value::Null, |answer| (*answer).clone())
+    }
+
+    fn is_ended(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::End { .. }))
+    }
+}
+
+#[test]
+fn the_result_of_work_of_its_own_does_not_end_a_prompt() {
+    let mut talk = Talk::open();
+    let (first, uuid) = talk.say("session/prompt", "one");
+    talk.place(&uuid, "queued");
+    talk.place(&uuid, "started");
+    talk.result();
+    talk.place(&uuid, "completed");
+    assert_eq!(talk.answer(first)["result"]["stopReason"], "end_turn");
+    // A background command has ended and the program works on its own; the next prompt has to wait.
+    let (second, uuid) = talk.say("session/prompt", "two");
+    talk.result();
+    assert!(talk.answer(second).is_null(), "not heard of yet");
+    talk.place(&uuid, "queued");
+    talk.result();
+    assert!(talk.answer(second).is_null(), "not begun yet");
+    talk.place(&uuid, "started");
+    talk.result();
+    assert_eq!(talk.answer(second)["result"]["stopReason"], "end_turn");
+}
+
+#[test]
+fn a_message_that_was_added_is_waited_for_whether_it_joins_or_comes_behind() {
+    for joins in [true, false] {
+        let mut talk = Talk::open();
+        let (prompt, uuid) = talk.say("session/prompt", "one");
+        talk.place(&uuid, "started");
+        let (steer, added) = talk.say("_gooselake/steer", "two");
+        assert_eq!(talk.answer(steer)["result"], json!({}));
+        talk.place(&added, "queued");
+        if joins {
+            talk.place(&added, "started");
+            talk.place(&added, "completed");
+            talk.result();
+        } else {
+            talk.result();
+            assert!(talk.answer(prompt).is_null(), "a turn for what was added comes behind");
+            talk.place(&added, "started");
+            talk.result();
+        }
+        let tokens = if joins { 11 } else { 22 };
+        let result = &talk.answer(prompt)["result"];
+        assert_eq!(result["stopReason"], "end_turn");
+        assert_eq!(result["usage"]["totalTokens"], tokens);
+    }
+}
+
+#[test]
+fn an_older_program_that_does_not_say_it_is_taken_at_its_first_result() {
+    let mut talk = Talk::open();
+    let (prompt, _) = talk.say("session/prompt", "one");
+    talk.say("_gooselake/steer", "two");
+    talk.result();
+    assert_eq!(talk.answer(prompt)["result"]["stopReason"], "end_turn");
+}
+
+#[test]
+fn an_interrupt_takes_back_what_waits_and_ends_a_program_that_does_not_heed_it() {
+    let mut talk = Talk::open();
+    let (prompt, uuid) = talk.say("session/prompt", "one");
+    talk.place(&uuid, "started");
+    let (_, added) = talk.say("_gooselake/steer", "two");
+    talk.place(&added, "queued");
+    talk.cancel();
+    let withdrawn = talk.claude();
+    let is_withdrawn = |line: &Value| line["request"]["message_uuid"] == added.as_str();
+    assert!(withdrawn.iter().any(is_withdrawn), "{withdrawn:?}");
+    assert!(!talk.is_ended());
+    let key = talk.control("interrupt");
+    talk.bridge.alarm("id-1", &key, &mut talk.effects);
+    assert!(talk.is_ended(), "it had its time");
+    talk.bridge.claude_ended("id-1", " (signal 15)", &mut talk.effects);
+    assert_eq!(talk.answer(prompt)["result"]["stopReason"], "cancelled");
+}
+
+#[test]
+fn a_prompt_that_has_not_begun_is_taken_back() {
+    let mut talk = Talk::open();
+    let (first, uuid) = talk.say("session/prompt", "one");
+    talk.place(&uuid, "queued");
+    talk.cancel();
+    talk.place(&uuid, "cancelled");
+    assert_eq!(talk.answer(first)["result"]["stopReason"], "cancelled");
+}
+
+#[test]
+fn a_program_that_does_not_start_in_time_is_ended_and_the_client_hears_why() {
+    let fresh_id = || "id-1".to_owned();
+    let bridge = Bridge::new(false, Box::new(fresh_id));
+    let mut talk = Talk { bridge, effects: Vec::new(), last_id: 0 };
+    talk.ask("initialize", json!({}));
+    let id = talk.ask("session/new", json!({"cwd": "/", "mcpServers": []}));
+    let key = talk.control("initialize");
+    talk.bridge.alarm("id-1", &key, &mut talk.effects);
+    assert_eq!(talk.answer(id)["error"]["code"], -32603);
+    assert!(talk.is_ended());
+}
+
+#[test]
+fn a_suggestion_holds_for_the_session_alone_and_never_for_the_project() {
+    let mut talk = Talk::open();
+    talk.say("session/prompt", "one");
+    let suggestions = json!([
+        {"type": "addRules", "behavior": "allow", "destination": "localSettings",
+            "rules": [{"toolName": "Bash", "ruleContent": "rm x"}]},
+        {"type": "setMode", "mode": "acceptEdits", "destination": "session"},
+    ]);
+    talk.hear(json!({"type": "control_request", "request_id": "r", "request": {
+        "subtype": "can_use_tool", "tool_name": "Bash", "tool_use_id": "t",
+        "input": {"command": "rm x"}, "permission_suggestions": suggestions}}));
+    let outcome = json!({"outcome": "selected", "optionId": "allow_session"});
+    talk.send(json!({"jsonrpc": "2.0", "id": 1, "result": {"outcome": outcome}}));
+    let answer = talk.claude().pop().unwrap();
+    let permissions = &answer["response"]["response"]["updatedPermissions"];
+    assert_eq!(permissions.as_array().unwrap().len(), 1, "the rule is narrower than the mode");
+    assert_eq!(permissions[0]["destination"], "session");
+}
+
+#[test]
+fn secrets_and_instructions_go_through_the_pipe() {
+    let fresh_id = || "id-1".to_owned();
+    let bridge = Bridge::new(true, Box::new(fresh_id));
+    let mut talk = Talk { bridge, effects: Vec::new(), last_id: 0 };
+    talk.ask("initialize", json!({}));
+    talk.ask(
+        "session/new",
+        json!({"cwd": "/", "systemPrompt": {"content": [{"text": "be kind"}]},
+        "mcpServers": [{"name": "m", "command": "c", "env": [{"name": "T", "value": "secret"}]}]}),
+    );
+    let request = talk.control("initialize");
+    talk.succeed(&request, json!({}));
+    let request = talk.control("get_settings");
+    talk.succeed(&request, json!({}));
+    let sent = json!(talk.claude()).to_string();
+    assert!(sent.contains(r#""T":"secret""#) && sent.contains(r#""appendSystemPrompt":"be kind""#));
+    for effect in &talk.effects {
+        if let Effect::Start { arguments, .. } = effect {
+            let line = arguments.join(" ");
+            assert!(!line.contains("secret") && !line.contains("kind"), "{line}");
+            assert!(line.contains("--allow-dangerously-skip-permissions"), "{line}");
+        }
+    }
+}
