@@ -141,7 +141,7 @@ impl Acp {
             Call::Sync => self.replay_over(out),
             Call::Set { setting, value } => self.setting_answered(setting, &value, answer, out),
             Call::Prompt => self.prompt_answered(answer, out),
-            Call::Steer => self.steer_answered(answer, out),
+            Call::Steer { input } => self.steer_answered(answer, input, out),
             Call::Close => {}
         }
     }

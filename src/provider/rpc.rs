@@ -85,13 +85,19 @@ pub(super) fn error_message(error: &Value) -> String {
     }
 }
 
+/// Kinds of a model's failure that a client may want to tell from others.
+const KINDS: &[&str] = &["rate_limited", "context_window_exceeded", "model_not_found"];
+
 /// An error in our words. `otherwise` is the code for one that is not about a login.
 pub(super) fn agent_error(error: &Value, otherwise: &str) -> AgentError {
     let number = error.get("code").and_then(Value::as_i64).unwrap_or_default();
+    // Our bridge names the kind in a word of ours.
+    let told = error.pointer("/data/code").and_then(Value::as_str);
+    let kind = KINDS.iter().find(|kind| Some(**kind) == told);
     let code = if number == AUTH_REQUIRED || number == 401 {
         "authentication_required"
     } else {
-        otherwise
+        kind.copied().unwrap_or(otherwise)
     };
     let mut data = json!({"code": error.get("code")});
     if let Some(more) = error.get("data").filter(|more| more.to_string().len() <= KEPT_BYTES_MAX) {

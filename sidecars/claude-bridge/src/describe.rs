@@ -124,7 +124,11 @@ pub(crate) fn outcome(name: &str, block: &Value, told: &Value) -> Map<String, Va
 /// The text of a result: a text, or text blocks.
 fn output(content: &Value) -> String {
     match content.as_str() {
-        Some(text) => text.to_owned(),
+        // The program marks its own refusals for the model.
+        Some(text) => {
+            let inner = text.strip_prefix("<tool_use_error>").unwrap_or(text);
+            inner.strip_suffix("</tool_use_error>").unwrap_or(inner).to_owned()
+        }
         None => {
             let blocks = content.as_array().map(Vec::as_slice).unwrap_or_default();
             let texts: Vec<&str> =

@@ -8,6 +8,7 @@
 pub(super) use crate::provider::sent::{Sent, hash};
 
 use super::setting::Settings;
+use crate::model::input::Input;
 use crate::provider::{ApprovalOption, Capabilities, HostRequest, Open};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -46,7 +47,9 @@ pub(super) enum Call {
         value: String,
     },
     Prompt,
-    Steer,
+    Steer {
+        input: Vec<Input>,
+    },
     Close,
 }
 

@@ -49,24 +49,20 @@ impl Acp {
 
     /// Adds to the prompt that runs; one that has not been sent yet becomes longer.
     pub(super) fn steer(&mut self, input: Vec<Input>, out: &mut Effects) {
-        let blocks = input.into_iter().map(block);
+        let blocks: Vec<Value> = input.iter().cloned().map(block).collect();
         match &mut self.state.turn {
             Turn::User { waiting: Some(waiting), .. } => waiting.extend(blocks),
             Turn::User { .. } => {
-                let blocks: Vec<Value> = blocks.collect();
                 let params = json!({"sessionId": self.state.native, "prompt": blocks});
-                self.call("_gooselake/steer", params, Call::Steer, out);
+                self.call("_gooselake/steer", params, Call::Steer { input }, out);
             }
-            Turn::None | Turn::Agent => {}
+            Turn::None | Turn::Agent => out.events.push(AgentEvent::SteerRefused { input }),
         }
     }
 
-    /// A person hears of it when the agent did not take what was added.
-    pub(super) fn steer_answered(&mut self, answer: Answer, out: &mut Effects) {
-        if let Err(error) = answer {
-            let error = agent_error(error, "protocol_error");
-            let text = format!("the agent did not take what was added: {}", error.message);
-            super::notice(text, error.data, out);
+    pub(super) fn steer_answered(&mut self, answer: Answer, input: Vec<Input>, out: &mut Effects) {
+        if answer.is_err() {
+            out.events.push(AgentEvent::SteerRefused { input });
         }
     }
 

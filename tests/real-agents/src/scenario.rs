@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+mod claude;
 mod native;
 
 /// How a scenario ended: as expected, with what was seen, or not; or it is not for this agent.
@@ -41,7 +42,8 @@ const LAST: &[(&str, Scenario)] = &[("kill -9 and resume", resume)];
 /// The columns of the matrix: each scenario, and whether it is only for programs with a protocol of their own.
 pub(crate) fn scenarios() -> impl Iterator<Item = (&'static str, Scenario, bool)> {
     let all = |scenario: &'static (&'static str, Scenario)| (scenario.0, scenario.1, false);
-    let native = native::SCENARIOS.iter().map(|(title, scenario)| (*title, *scenario, true));
+    let native = native::SCENARIOS.iter().chain(claude::SCENARIOS);
+    let native = native.map(|(title, scenario)| (*title, *scenario, true));
     COMMON.iter().map(all).chain(native).chain(LAST.iter().map(all))
 }
 
@@ -81,7 +83,8 @@ pub(crate) fn run_all(name: &'static str, root: &Path, tell: &dyn Fn(&str)) -> V
     };
     scenarios()
         .map(|(title, scenario, is_native)| {
-            if is_native && stage.profile.provider == "acp" {
+            let is_claudes = claude::SCENARIOS.iter().any(|(own, _)| *own == title);
+            if is_native && stage.profile.provider == "acp" || is_claudes && name != "claude" {
                 return Outcome::NotFor;
             }
             let ran = catch_unwind(AssertUnwindSafe(|| scenario(&mut stage)));

@@ -111,8 +111,7 @@ impl Session {
         Ok(())
     }
 
-    /// Adds a message to the prompt that runs. One that has just ended loses nothing: the program takes the message as
-    /// the start of work of its own.
+    /// Adds a message to the prompt that runs.
     pub(crate) fn steer(
         &mut self,
         id: &Value,
@@ -128,10 +127,8 @@ impl Session {
             Some(prompt) if prompt.messages.len() >= MESSAGES_MAX => {
                 return refused("the prompt has taken as many messages as it can");
             }
-            None if !matches!(self.stage, Stage::Ready) => {
-                return refused("claude does not run; send a prompt");
-            }
-            _ => {}
+            Some(_) => {}
+            None => return refused("no prompt runs in this session"),
         }
         self.say(content, out);
         out.answer(id, Ok(json!({})));
@@ -272,7 +269,13 @@ impl Session {
         let status = message["api_error_status"].as_i64();
         let words = [told, words, "the program gave no reason"];
         let words = words.into_iter().find(|words| !words.is_empty()).unwrap_or_default();
-        let data = json!({"kind": kind, "status": status, "terminalReason": reason});
+        let code = match (kind, status, reason) {
+            ("rate_limit", ..) | (_, Some(429), _) => "rate_limited",
+            (.., "prompt_too_long") => "context_window_exceeded",
+            (_, Some(404), _) => "model_not_found",
+            _ => "model_error",
+        };
+        let data = json!({"code": code, "kind": kind, "status": status, "terminalReason": reason});
         if kind == "authentication_failed" || status == Some(401) {
             let text = format!("{words}: {LOGIN_HINT}");
             return RpcError::new(wire::AUTH_REQUIRED, text).with(data);

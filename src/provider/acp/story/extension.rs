@@ -1,0 +1,118 @@
+//! Tests of what only some agents know: adding to a prompt, words with a refusal, permission modes without which an
+//! agent is not used.
+
+use super::super::Acp;
+use super::super::talk::{Talk, initialized, settings, turn};
+use crate::model::TurnStatus;
+use crate::model::input::Input;
+use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open};
+use serde_json::json;
+
+fn said(text: &str) -> Vec<Input> {
+    vec![Input::Text { text: text.to_owned() }]
+}
+
+#[test]
+fn an_agent_that_can_be_steered_gets_more_and_what_it_refuses_comes_back() {
+    let mut talk = Talk::open(&Open::default());
+    talk.hear(initialized(json!({"_meta": {"gooselake": {"steer": true}}})));
+    assert!(talk.acp.capabilities().steer);
+    talk.hear(json!({"id": 2, "result": {"sessionId": "s1"}}));
+    talk.tell(Command::Steer { input: said("early") });
+    let refused = |text: &str| [AgentEvent::SteerRefused { input: said(text) }];
+    assert_eq!(talk.out.events, refused("early"), "no prompt runs");
+    talk.tell(turn("go"));
+    talk.tell(Command::Steer { input: said("more") });
+    assert_eq!(talk.methods(), ["_gooselake/steer"]);
+    assert_eq!(talk.sent()[0]["params"]["prompt"][0]["text"], "more");
+    talk.hear(json!({"id": 4, "result": {}}));
+    assert!(talk.is_quiet());
+    talk.tell(Command::Steer { input: said("late") });
+    talk.hear(json!({"id": 3, "result": {"stopReason": "end_turn"}}));
+    talk.hear(json!({"id": 5, "error": {"code": -32600, "message": "no prompt runs"}}));
+    assert_eq!(talk.out.events, refused("late"));
+}
+
+#[test]
+fn what_is_added_before_the_prompt_is_sent_goes_with_it() {
+    let mut talk = Talk::ready_with(&Open::default(), settings());
+    let mut command = turn("go");
+    if let Command::StartTurn { mode, .. } = &mut command {
+        *mode = Some("plan".to_owned());
+    }
+    talk.tell(command);
+    talk.tell(Command::Steer { input: said("more") });
+    assert!(talk.sent().is_empty());
+    talk.hear(json!({"id": 3, "result": {}}));
+    assert_eq!(talk.sent()[0]["params"]["prompt"][1]["text"], "more");
+}
+
+#[test]
+fn the_words_of_a_refusal_go_with_it_and_with_nothing_else() {
+    let mut talk = Talk::ready();
+    talk.tell(turn("go"));
+    for (option, message, is_told) in
+        [("no", Some("not here"), true), ("no", None, false), ("yes", Some("fine"), false)]
+    {
+        talk.ask(7, &format!("t-{option}-{is_told}"));
+        let key = talk.out.events.iter().find_map(|event| match event {
+            AgentEvent::ApprovalAsked { key, .. } => Some(key.clone()),
+            _ => None,
+        });
+        let answer = Answer::Option {
+            option_id: option.to_owned(),
+            message: message.map(str::to_owned),
+            payload: None,
+        };
+        talk.tell(Command::Answer { key: key.unwrap(), answer });
+        let outcome = &talk.sent()[0]["result"]["outcome"];
+        assert_eq!(outcome["_meta"]["gooselake"]["message"].as_str(), message.filter(|_| is_told));
+    }
+}
+
+#[test]
+fn a_strict_agent_without_the_mode_is_not_used() {
+    let mut acp = Acp::strict();
+    let mut out = Effects::default();
+    let open = Open { permission_mode: Some("danger_full_access".to_owned()), ..Open::default() };
+    acp.open(&open, &mut out);
+    for line in [initialized(json!({})), json!({"id": 2, "result": {"sessionId": "s1"}})] {
+        out = Effects::default();
+        acp.line(line.to_string().as_bytes(), &mut out);
+    }
+    assert!(
+        matches!(&out.events[..], [AgentEvent::OpenFailed { error, gone: false }]
+            if error.code == "permission_mode_unavailable"),
+        "{:?}",
+        out.events
+    );
+    // In an open session it is the turn that fails.
+    let mut acp = Acp::strict();
+    acp.open(&Open::default(), &mut out);
+    for line in [initialized(json!({})), json!({"id": 2, "result": {"sessionId": "s1"}})] {
+        acp.line(line.to_string().as_bytes(), &mut out);
+    }
+    let mut command = turn("go");
+    if let Command::StartTurn { permission_mode, .. } = &mut command {
+        *permission_mode = Some("danger_full_access".to_owned());
+    }
+    out = Effects::default();
+    acp.command(command, &mut out);
+    assert!(out.stdin.is_empty(), "the agent hears nothing of it");
+    assert!(matches!(out.events[..], [AgentEvent::TurnEnded { status: TurnStatus::Failed, .. }]));
+}
+
+#[test]
+fn a_kind_of_failure_that_our_bridge_names_is_told() {
+    for (data, code) in [
+        (json!({"code": "rate_limited"}), "rate_limited"),
+        (json!({"code": "of its own"}), "model_error"),
+        (json!(null), "model_error"),
+    ] {
+        let mut talk = Talk::ready();
+        talk.tell(turn("go"));
+        let error = json!({"code": -32603, "message": "no", "data": data});
+        talk.hear(json!({"id": 3, "error": error}));
+        assert_eq!(talk.turn_ended(), (TurnStatus::Failed, Some(code)));
+    }
+}
