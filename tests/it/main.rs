@@ -9,6 +9,7 @@ mod approval;
 mod bad_input;
 mod bad_turn;
 mod capacity;
+mod claude;
 mod codex;
 mod host;
 mod hostile_agent;

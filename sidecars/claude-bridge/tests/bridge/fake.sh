@@ -58,6 +58,10 @@ while IFS= read -r line; do
       echo '{"type":"control_request","request_id":"odd-1","request":{"subtype":"hook_callback","callback_id":"h"}}' ;;
     *'"text":"ask'*)
       echo '{"type":"control_request","request_id":"ask-1","request":{"subtype":"can_use_tool","tool_name":"Bash","input":{"command":"ls"},"tool_use_id":"t1"}}' ;;
+    *'"text":"env '*)
+      name=$(printf '%s' "$line" | sed 's/.*"text":"env \([A-Z_]*\).*/\1/')
+      say "$name=$(printenv "$name" || echo unset)"
+      result ;;
     *'"text":"leave'*)
       # Behind a setsid no signal to the group reaches it, and it does not heed TERM.
       setsid sh -c "trap '' TERM; echo \$\$ > '$FAKE_LOG.pid'; while :; do sleep 1; done" </dev/null >/dev/null 2>&1 &
