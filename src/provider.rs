@@ -58,6 +58,7 @@ pub fn arguments(provider: &str) -> &'static [&'static str] {
 /// word will do there.
 pub fn check_permission_mode(provider: &str, permission_mode: &str) -> crate::error::Result<()> {
     match provider {
+        "claude" => claude::check_permission_mode(permission_mode),
         "codex" => codex::check_permission_mode(permission_mode),
         _ => Ok(()),
     }

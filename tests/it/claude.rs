@@ -104,6 +104,10 @@ fn what_is_missing_is_told_when_the_session_is_made() {
         let fields = json!({"provider": "claude", "permission_mode": "danger_full_access"});
         refused("", fields, &["danger_full_access", "IS_SANDBOX"]);
     }
+    let scene = Scene::new("", &[]);
+    let misspelt = json!({"provider": "claude", "permission_mode": "readonly"});
+    let error = check_error(&scene.stage.post_session(&misspelt, &[]), 400, "bad_request");
+    assert!(error.contains("readonly") && error.contains("read_only"), "{error}");
     let stage = Stage::with_config("[providers.claude]\ncommand = \"gg-no-such-claude\"\n");
     let error = check_error(&stage.post_session(&plain(), &[]), 502, "agent_failed");
     assert!(error.contains("gg-no-such-claude") && error.contains("install"), "{error}");

@@ -269,14 +269,16 @@ impl Session {
         let status = message["api_error_status"].as_i64();
         let words = [told, words, "the program gave no reason"];
         let words = words.into_iter().find(|words| !words.is_empty()).unwrap_or_default();
+        let is_login = kind == "authentication_failed" || status == Some(401);
         let code = match (kind, status, reason) {
+            _ if is_login => "authentication_required",
             ("rate_limit", ..) | (_, Some(429), _) => "rate_limited",
             (.., "prompt_too_long") => "context_window_exceeded",
             (_, Some(404), _) => "model_not_found",
             _ => "model_error",
         };
         let data = json!({"code": code, "kind": kind, "status": status, "terminalReason": reason});
-        if kind == "authentication_failed" || status == Some(401) {
+        if is_login {
             let text = format!("{words}: {LOGIN_HINT}");
             return RpcError::new(wire::AUTH_REQUIRED, text).with(data);
         }
