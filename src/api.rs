@@ -7,8 +7,10 @@ mod access;
 mod approval;
 mod body;
 mod event;
+mod login;
 mod mcp;
 mod meta;
+mod multipart;
 mod process;
 mod provider;
 mod query;
@@ -24,6 +26,7 @@ use crate::ledger::idempotency::IdempotencyKey;
 use crate::limits;
 use crate::mcp::Gateway;
 use crate::process::Processes;
+use crate::provider::readiness::Readiness;
 use crate::session::{Recovered, Sessions};
 use access::Access;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +41,7 @@ pub struct Api {
     pub sessions: Sessions,
     pub processes: Processes,
     pub mcp: Gateway,
+    pub readiness: Readiness,
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
@@ -66,6 +70,8 @@ enum BodyRule {
     SmallJson,
     /// JSON, or nothing at all.
     OptionalJson,
+    /// `multipart/form-data`.
+    Form,
 }
 
 struct Route {
@@ -107,7 +113,11 @@ static ROUTES: &[Route] = &[
     get("/v1/diagnostics/recovery", meta::diagnostics_recovery),
     get("/v1/providers", provider::list),
     get("/v1/providers/{provider}/models", provider::models),
-    get("/v1/providers/{provider}/auth/status", provider::auth_status),
+    get("/v1/providers/{provider}/auth/status", login::status),
+    post("/v1/providers/claude/auth/api-key", BodyRule::Json, login::set_api_key),
+    post("/v1/providers/claude/auth/import-json", BodyRule::Json, login::import_json),
+    post("/v1/providers/claude/auth/import-file", BodyRule::Form, login::import_file),
+    post("/v1/providers/claude/auth/logout", BodyRule::Ignored, login::log_out),
     get("/v1/sessions/{session_id}", session::get),
     post("/v1/sessions", BodyRule::Json, session::create),
     get("/v1/sessions", session::list),
@@ -194,6 +204,7 @@ impl Api {
         match route.body {
             BodyRule::Ignored => limits::IGNORED_BODY_BYTES,
             BodyRule::SmallJson => limits::GATEWAY_BODY_BYTES,
+            BodyRule::Form => limits::MULTIPART_BYTES,
             // An image of the largest size, in base64, must fit.
             BodyRule::Json | BodyRule::OptionalJson => {
                 limits::BODY_BYTES.max(self.config.image_bytes_max / 3 * 4 + limits::BODY_BYTES / 2)
@@ -361,17 +372,22 @@ fn matches(pattern: &str, path: &[String]) -> Option<Vec<String>> {
 
 fn check_content_type(head: &Head, rule: BodyRule) -> Result<()> {
     let given = head.header("content-type").unwrap_or_default();
-    let is_json = given
-        .split(';')
-        .next()
-        .is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"));
+    let media = given.split(';').next().unwrap_or_default().trim();
+    let is_json = media.eq_ignore_ascii_case("application/json");
     let is_missing = given.is_empty();
     match rule {
         BodyRule::Ignored => Ok(()),
         BodyRule::OptionalJson if is_missing || is_json => Ok(()),
         BodyRule::Json | BodyRule::SmallJson if is_json => Ok(()),
-        _ => Err(Error::new(Code::UnsupportedMediaType, format!("the Content-Type is {given:?}"))
-            .hint("send JSON with Content-Type: application/json")),
+        BodyRule::Form if media.eq_ignore_ascii_case("multipart/form-data") => Ok(()),
+        _ => {
+            let wanted = match rule {
+                BodyRule::Form => "send a form with Content-Type: multipart/form-data",
+                _ => "send JSON with Content-Type: application/json",
+            };
+            let text = format!("the Content-Type is {given:?}");
+            Err(Error::new(Code::UnsupportedMediaType, text).hint(wanted))
+        }
     }
 }
 

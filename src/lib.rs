@@ -34,7 +34,8 @@
 //! Floor 3:
 //!
 //! - [`provider`]: translators between an agent's protocol and ours, values without I/O, threads,
-//!   clocks or randomness: lines and commands in, bytes and events out. They know no ledger.
+//!   clocks or randomness: lines and commands in, bytes and events out. They know no ledger. Beside
+//!   them, what an agent needs on disk, and whether its program can be used.
 //!
 //! - [`process`]: runtime-managed commands: one thread for each that runs, which owns its child, its
 //!   log files and its record. It knows no session but as the name of an owner, and no HTTP.

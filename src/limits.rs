@@ -81,3 +81,10 @@ pub const GATEWAY_BODY_BYTES: usize = 64 * 1024;
 pub const TOOL_CALL_BYTES: usize = 16 * 1024;
 /// How long an `Idempotency-Key` is remembered.
 pub const IDEMPOTENCY_HOURS: i64 = 24;
+
+/// What a program may write while it is asked whether it is ready; more is no answer.
+pub const PROBE_BYTES: usize = 4 * 1024 * 1024;
+/// A multipart body, its parts, and the fields of one part; more is refused.
+pub const MULTIPART_BYTES: usize = 1024 * 1024;
+pub const MULTIPART_PARTS: usize = 16;
+pub const MULTIPART_HEAD_BYTES: usize = 4 * 1024;

@@ -14,6 +14,7 @@ pub mod acp;
 pub mod claude;
 pub mod codex;
 mod diff;
+pub mod readiness;
 mod rpc;
 mod sent;
 pub mod stage;

@@ -14,6 +14,8 @@ use crate::ledger::{Ledger, Tx};
 use crate::mcp::Gateway;
 use crate::model::event::EventKind;
 use crate::process::Processes;
+use crate::provider::claude::auth::Auth;
+use crate::provider::readiness::Readiness;
 use crate::secret;
 use crate::session::{GatewayAccess, Sessions, Sidecars, TOKENS_FOLDER};
 use crate::signals::Stop;
@@ -66,12 +68,18 @@ impl Server {
         let (ledger, writer) = Ledger::open(&config.sqlite_path, config.synchronous)?;
         restrict(&config.sqlite_path)?;
         let config = Arc::new(config);
+        if config.providers.contains_key("claude") {
+            Auth::of_config(&config).prepare()?;
+        }
         let keeper = sidecars.keeper.clone();
         let processes = Processes::new(Arc::clone(&config), ledger.clone(), keeper);
+        let bridge = sidecars.claude_bridge.clone().unwrap_or_default();
+        let readiness = Readiness::new(Arc::clone(&config), bridge)?;
         let sessions = Sessions::new(
             Arc::clone(&config),
             ledger.clone(),
             processes.clone(),
+            readiness.clone(),
             sidecars,
             gateway,
         );
@@ -82,6 +90,7 @@ impl Server {
             sessions: sessions.clone(),
             processes: processes.clone(),
             mcp: Gateway::new(ledger.clone(), config.is_mcp_enabled),
+            readiness,
             token,
             address,
             streams: Arc::new(AtomicUsize::new(0)),
@@ -131,6 +140,7 @@ impl Server {
         api.ledger.tail().close();
         api.sessions.shut_down(stop == Stop::EndAll, deadline);
         api.processes.shut_down(stop == Stop::EndAll, deadline);
+        api.readiness.shut_down();
         let reason = match stop {
             Stop::Leave => "sigterm",
             Stop::EndAll => "sigint",

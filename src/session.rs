@@ -35,6 +35,7 @@ use crate::limits;
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::process::Processes;
+use crate::provider::readiness::Readiness;
 use crate::provider::stage;
 use crate::thread::{self, Thread};
 use actor::{Actor, Command};
@@ -64,6 +65,7 @@ struct Shared {
     sidecars: Sidecars,
     /// None: agents are given no tools of ours.
     gateway: Option<GatewayAccess>,
+    readiness: Readiness,
     capacity: Arc<Capacity>,
     threads: Mutex<Threads>,
     is_stopping: AtomicBool,
@@ -115,6 +117,7 @@ impl Sessions {
         config: Arc<Config>,
         ledger: Ledger,
         processes: Processes,
+        readiness: Readiness,
         sidecars: Sidecars,
         gateway: Option<GatewayAccess>,
     ) -> Sessions {
@@ -125,6 +128,7 @@ impl Sessions {
                 processes,
                 sidecars,
                 gateway,
+                readiness,
                 capacity: Arc::new(Capacity::default()),
                 threads: Mutex::new(Threads::default()),
                 is_stopping: AtomicBool::new(false),
@@ -165,7 +169,8 @@ impl Sessions {
         Ok(recovered)
     }
 
-    /// Makes a session and starts its agent. Answers with its id.
+    /// Makes a session and starts its agent. Answers with its id. Errors: among others, it is known that the agent can
+    /// not be used; then nothing is made.
     pub fn create(&self, request: SessionRequest) -> Result<String> {
         let shared = &self.shared;
         let wait = request.wait;
@@ -176,6 +181,8 @@ impl Sessions {
         }
         shared.refuse_when_stopping()?;
         let provider = request.session.provider.clone();
+        let env = serde_json::from_str(&request.session.env).unwrap_or_default();
+        shared.readiness.check(&provider, &request.session.agent, &env)?;
         let reservation = self.make_room(&provider)?;
         let (session_id, is_new) = self.insert(request)?;
         if !is_new {
@@ -302,6 +309,19 @@ impl Sessions {
         }
         let session_id = session_id.to_owned();
         self.shared.ledger.write(move |tx| tx.purge_session(&session_id))
+    }
+
+    /// Has the agents of a provider started anew before their next turn: what they were started with does not hold any
+    /// more. Idle ones go to sleep now, busy ones when their turn has ended. Nobody waits for it: a turn that comes
+    /// later finds the new agent. A server that is killed before a busy agent's turn has ended leaves it as it is.
+    pub fn renew_agents(&self, provider: &str) -> Result<()> {
+        let live = self.shared.ledger.read(|db| agent_rows::live_sessions_of(db, provider))?;
+        for session_id in live {
+            if let Err(error) = self.shared.send(&session_id, Command::Renew) {
+                log::warn!("the agent of session {session_id} goes on as it is: {error}");
+            }
+        }
+        Ok(())
     }
 
     /// Live agents of a provider.

@@ -1,12 +1,16 @@
 //! What the server says about itself: health, readiness, version, diagnostics.
 
-use super::{Api, Call, json};
+use super::{Api, Call, json, login};
+use crate::config::Provider;
 use crate::error::Result;
 use crate::http::Answer;
 use crate::ledger::{session, to_json};
 use crate::model::id;
+use crate::provider::readiness::{FIRST_ANSWER, ProblemKind, Report};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// `GET /health`: the process answers. No store is asked.
 pub(super) fn health(api: &Api, _call: &Call) -> Result<Answer> {
@@ -31,7 +35,7 @@ pub(super) fn version(_api: &Api, _call: &Call) -> Result<Answer> {
 
 pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
     let body = json!({
-        "providers": providers(api),
+        "providers": providers(api, Instant::now()),
         "processes": super::process::facts(api)?,
         "recovery": recovery(api),
         "writer": writer(api),
@@ -48,25 +52,39 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn diagnostics_providers(api: &Api, _call: &Call) -> Result<Answer> {
-    Ok(json(200, to_json(&json!({"providers": providers(api)}))))
+    let providers = providers(api, Instant::now() + FIRST_ANSWER);
+    Ok(json(200, to_json(&json!({"providers": providers}))))
 }
 
 pub(super) fn diagnostics_recovery(api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&recovery(api))))
 }
 
-fn providers(api: &Api) -> Value {
-    let of = |(name, provider): (&&str, &crate::config::Provider)| {
+/// What is not known yet is waited for until the deadline. Nothing known is no fault: `checked_at` is null then.
+fn providers(api: &Api, deadline: Instant) -> Value {
+    let reports = api.reports(deadline);
+    let of = |(name, provider, report): &(&str, &Provider, Option<Arc<Report>>)| {
+        let report = report.as_deref();
+        let problem = report.and_then(|report| report.problem.as_ref());
+        // A login that is missing is no fault of the program: `auth_status` tells it.
+        let fault = problem.filter(|problem| problem.kind != ProblemKind::LoginMissing);
+        let told = fault.map(|fault| format!("{}; {}", fault.message, fault.remedy));
+        let is_unasked = fault.is_some_and(|fault| fault.kind == ProblemKind::NoAnswer);
         json!({
             "provider": name,
-            "healthy": true,
-            "health_error": null,
+            "healthy": fault.is_none(),
+            "health_error": told,
+            "auth_status": login::record(api, name, report),
+            "auth_error": told.as_ref().filter(|_| is_unasked),
+            "program": report.and_then(|report| report.program.clone()),
+            "version": report.and_then(|report| report.version.clone()),
+            "checked_at": report.map(|report| report.checked_at),
             "live_agents": api.sessions.live_agents(name),
             "live_agents_max": provider.live_max,
             "agents": provider.agents.keys().collect::<Vec<_>>(),
         })
     };
-    api.config.providers.iter().map(of).collect()
+    reports.iter().map(of).collect()
 }
 
 fn recovery(api: &Api) -> Value {

@@ -49,6 +49,15 @@ pub fn live_sessions(connection: &Connection) -> Result<Vec<(String, String)>> {
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Sessions of a provider that have an agent.
+pub fn live_sessions_of(connection: &Connection, provider: &str) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT session_id FROM agent JOIN session USING (session_key) WHERE provider = ?1",
+    )?;
+    let sessions = statement.query_map(params![provider], |row| row.get(0))?;
+    Ok(sessions.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Live sessions of a provider without an active or queued turn and without an item that goes on, longest idle first,
 /// that have been idle since before `idle_before`.
 pub fn idle_sessions(

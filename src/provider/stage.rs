@@ -1,8 +1,8 @@
 //! What a provider's program finds on the machine when it starts: private folders, variables of its own.
 //!
-//! The one part of this floor that touches files; it runs on the session's thread, before the keeper is started, and on
-//! whatever thread purges a session. Each provider that needs more than a line has a file of its own. It starts nothing
-//! and speaks no protocol.
+//! The part of this floor that writes for sessions; it runs on the session's thread before the keeper is started, on
+//! the thread of a probe, and on whatever thread purges a session. Each provider that needs more than a line has a file
+//! of its own. It starts nothing and speaks no protocol.
 
 use super::{claude, codex};
 use crate::config::ClaudeAuthMode;

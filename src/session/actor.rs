@@ -54,6 +54,8 @@ pub(super) enum Command {
     Sleep {
         answer: Answer<bool>,
     },
+    /// The agent was started with what does not hold any more: start it anew before its next turn.
+    Renew,
     /// The server stops: leave a busy agent to its keeper, put an idle one to sleep, or end it when `is_final`.
     Shutdown {
         is_final: bool,
@@ -127,6 +129,8 @@ pub(super) struct Actor {
     is_ending: bool,
     /// The server shuts down: nothing new is started.
     pub is_stopping: bool,
+    /// The agent was started with what does not hold any more.
+    pub is_agent_stale: bool,
 }
 
 /// The copy of the ledger, and the agent.
@@ -255,6 +259,7 @@ impl Actor {
             retry_at: None,
             is_ending: false,
             is_stopping: false,
+            is_agent_stale: false,
         };
         load::load(&mut actor)?;
         Ok(actor)
@@ -315,6 +320,7 @@ impl Actor {
             }
             Command::Close { reason, answer } => self.close(reason, answer),
             Command::Sleep { answer } => self.sleep(Some(answer)),
+            Command::Renew => self.renew(),
             Command::Shutdown { is_final } => self.shut_down(is_final),
         }
     }

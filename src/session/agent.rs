@@ -224,6 +224,7 @@ impl Actor {
             Ok(opening) => opening,
             Err(error) => return self.opening_failed(&agent_error(&error)),
         };
+        self.is_agent_stale = false;
         let mut adapter = provider::adapter(&self.provider);
         let mut effects = Effects::default();
         adapter.open(&open, &mut effects);

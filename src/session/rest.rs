@@ -72,6 +72,28 @@ impl Actor {
         }
     }
 
+    /// Marks the agent as one that is to be started anew, and does so now if it does nothing.
+    pub(super) fn renew(&mut self) {
+        self.is_agent_stale = true;
+        self.start_next();
+    }
+
+    /// Puts an agent that is to be started anew to sleep, if it was not told of a turn; whether it did. The turn that
+    /// waits wakes the next one.
+    pub(super) fn rest_if_stale(&mut self) -> bool {
+        let is_busy = self.state.turn.as_ref().is_some_and(|turn| turn.is_dispatched);
+        let is_idle = self.state.phase == Phase::Open && !is_busy;
+        if !self.is_agent_stale || !is_idle || !self.can_sleep() {
+            return false;
+        }
+        if let Some(keeper) = self.state.agent.as_ref().and_then(|agent| agent.keeper.as_ref()) {
+            keeper.close_stdin();
+        }
+        let deadline = Instant::now() + SLEEP_GRACE;
+        self.state.phase = Phase::Stopping { deadline, why: Stop::Sleep };
+        true
+    }
+
     pub(super) fn stopping_timed_out(&mut self, why: Stop) {
         let Some(agent) = &self.state.agent else { return };
         if why == Stop::Sleep {

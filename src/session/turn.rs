@@ -242,7 +242,7 @@ impl Actor {
         let is_blocked = self.is_stopping
             || matches!(self.state.phase, Phase::Over | Phase::Stopping { .. })
             || self.state.agent.is_some() && self.state.phase == Phase::Asleep;
-        if is_blocked {
+        if is_blocked || self.rest_if_stale() {
             return;
         }
         if self.state.turn.is_none() && self.state.queued > 0 && self.pop_queue().is_err() {

@@ -8,7 +8,7 @@
 //! Promises: folders are 0700 and files 0600 from their first byte; what is in them is in no log, no error and no
 //! answer. It deliberately starts nothing and asks no server whether a login still holds.
 
-use crate::config::ClaudeAuthMode;
+use crate::config::{ClaudeAuthMode, Config};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -127,6 +127,17 @@ fn has_access_token(credentials: &Value) -> bool {
 }
 
 impl Auth {
+    /// The login as the server is configured and started. What the configuration sets for Claude is stronger than what
+    /// the server was started with.
+    pub fn of_config(config: &Config) -> Auth {
+        let claude = config.providers.get("claude");
+        let agent = claude.and_then(|provider| provider.agents.get("default"));
+        Auth::new(&config.root_dir, config.claude_auth_mode, |name| {
+            let set = agent.and_then(|agent| agent.env.get(name)).cloned();
+            set.or_else(|| std::env::var(name).ok())
+        })
+    }
+
     /// The login under a data folder; `variable` is the environment of the server.
     pub fn new(
         root_dir: &Path,
@@ -146,7 +157,10 @@ impl Auth {
     pub fn variables(&self) -> Result<BTreeMap<String, String>> {
         let place = self.place();
         let path = |path: &Path| path.to_string_lossy().into_owned();
-        let mut variables = BTreeMap::from([("HOME".to_owned(), path(&place.home))]);
+        let mut variables = BTreeMap::new();
+        if !place.home.as_os_str().is_empty() {
+            variables.insert("HOME".to_owned(), path(&place.home));
+        }
         if let Some(dir) = &place.config_dir {
             variables.insert("CLAUDE_CONFIG_DIR".to_owned(), path(dir));
         }
@@ -189,8 +203,9 @@ impl Auth {
         };
         let detail = [
             format!("auth_mode={}", self.mode.as_str()),
-            runtime.detail("runtime"),
-            bridge.detail("bridge"),
+            // By the path that other tools know; it is the same file.
+            runtime.detail("runtime", &runtime.home.join(".claude/.credentials.json")),
+            bridge.detail("bridge", &bridge.credentials()),
             format!("bridge_override_active={}", self.is_overridden()),
             format!("api_key_present={has_key}"),
         ];
@@ -335,8 +350,8 @@ impl Place {
             .is_some_and(|credentials| has_access_token(&credentials))
     }
 
-    fn detail(&self, name: &str) -> String {
-        let (credentials, (config, source)) = (self.credentials(), self.config());
+    fn detail(&self, name: &str, credentials: &Path) -> String {
+        let (config, source) = self.config();
         format!(
             "{name}_credentials_path={} {name}_config_path={} {name}_config_source={source} \
              {name}_credentials_present={} {name}_config_present={} {name}_oauth_ready={}",
