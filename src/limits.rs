@@ -81,3 +81,10 @@ pub const GATEWAY_BODY_BYTES: usize = 64 * 1024;
 pub const TOOL_CALL_BYTES: usize = 16 * 1024;
 /// How long an `Idempotency-Key` is remembered.
 pub const IDEMPOTENCY_HOURS: i64 = 24;
+
+/// Changed files, and commits, that a kept worktree tells by name; beyond it they are only counted.
+pub const LOST_LISTED: usize = 100;
+/// The end of an init script's output that a failure tells.
+pub const INIT_OUTPUT_BYTES: usize = 64 * 1024;
+/// A diff of a worktree ends here and says so.
+pub const DIFF_BYTES: usize = 4 * 1024 * 1024;

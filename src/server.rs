@@ -17,6 +17,7 @@ use crate::secret;
 use crate::session::{GatewayAccess, Sessions, Sidecars, TOKENS_FOLDER};
 use crate::signals::Stop;
 use crate::thread::{self, Thread};
+use crate::worktree::Worktrees;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::FlockOperation;
 use serde_json::json;
@@ -35,6 +36,8 @@ pub struct Server {
     /// Closing it ends the housekeeper.
     housekeeper_end: Sender<()>,
     housekeeper: Thread,
+    /// Ends by [`Worktrees::stop`].
+    worktrees: Thread,
     writer: Thread,
     grace: Duration,
     /// Held until everything else is gone.
@@ -67,10 +70,12 @@ impl Server {
         let config = Arc::new(config);
         let keeper = sidecars.keeper.clone();
         let processes = Processes::new(Arc::clone(&config), ledger.clone(), keeper);
+        let (worktrees, worktrees_due) = Worktrees::new(&config, ledger.clone())?;
         let sessions = Sessions::new(
             Arc::clone(&config),
             ledger.clone(),
             processes.clone(),
+            worktrees.clone(),
             sidecars,
             gateway,
         );
@@ -81,6 +86,7 @@ impl Server {
             sessions: sessions.clone(),
             processes: processes.clone(),
             mcp: Gateway::new(ledger.clone(), config.is_mcp_enabled),
+            worktrees: worktrees.clone(),
             token,
             address,
             streams: Arc::new(AtomicUsize::new(0)),
@@ -90,6 +96,7 @@ impl Server {
         let mut recovered = sessions.recover()?;
         // Behind the sessions, which stop the children that nobody knows: what is started here is known to nobody yet.
         recovered.processes_adopted = processes.recover()?;
+        let worktrees = worktrees.start(worktrees_due)?;
         let summary = json!({"summary": {
             "sessions_attached": recovered.sessions_attached,
             "sessions_resumed": recovered.sessions_resumed,
@@ -111,7 +118,7 @@ impl Server {
             thread::spawn("housekeeper", move || keep_house(&ledger, &processes, &end))
                 .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let grace = config.shutdown_grace;
-        Ok(Server { api, http, housekeeper_end, housekeeper, writer, grace, lock })
+        Ok(Server { api, http, housekeeper_end, housekeeper, worktrees, writer, grace, lock })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -125,11 +132,12 @@ impl Server {
     /// Ends everything within the grace of the configuration, whatever clients and agents do.
     pub fn stop(self, stop: Stop) {
         let deadline = Instant::now() + self.grace;
-        let Server { api, http, housekeeper_end, housekeeper, writer, lock, .. } = self;
+        let Server { api, http, housekeeper_end, housekeeper, worktrees, writer, lock, .. } = self;
         http.stop_accepting();
         api.ledger.tail().close();
         api.sessions.shut_down(stop == Stop::EndAll, deadline);
         api.processes.shut_down(stop == Stop::EndAll, deadline);
+        api.worktrees.stop();
         let reason = match stop {
             Stop::Leave => "sigterm",
             Stop::EndAll => "sigint",
@@ -144,6 +152,7 @@ impl Server {
         http.close(deadline.saturating_duration_since(Instant::now()).max(MIN_CLOSE));
         drop(housekeeper_end);
         housekeeper.join();
+        worktrees.join();
         // The last handle on the ledger: the writer drains, makes its checkpoint and ends.
         drop(api);
         writer.join();

@@ -25,3 +25,4 @@ mod tidy;
 mod turn;
 mod turn_end;
 mod turn_item;
+mod worktree;
