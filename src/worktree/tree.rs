@@ -156,8 +156,8 @@ impl Shared {
         };
         fs::create_dir_all(&folder).map_err(failed)?;
         let scratch = Scratch { path: folder.join(id::new("index")) };
-        match fs::copy(record.join("index"), &scratch.path) {
-            Ok(_) => {}
+        match copy_index(&record.join("index"), &scratch.path) {
+            Ok(()) => {}
             // A worktree without files has no index.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(scratch),
             Err(error) => return Err(failed(error)),
@@ -447,6 +447,14 @@ fn unreadable(name: &str, detail: &str) -> Lost {
 fn record_gone() -> Error {
     Error::new(crate::error::Code::Conflict, "git has no record of this worktree any more")
         .hint("git worktree repair in its repository may find it again")
+}
+
+/// Copies an index with its time. Git tells a file that was changed in the second of the index's own writing, and kept
+/// its size, by looking into it, and which files those are by the time of the index.
+fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
+    let written = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    fs::File::options().append(true).open(to)?.set_modified(written)
 }
 
 /// Lines for `rev-list --stdin`.

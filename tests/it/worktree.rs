@@ -1,7 +1,7 @@
 //! Git worktrees, against real git in repositories of their own.
 //!
 //! `scene` is what the stories begin with. The rest is one file a matter: making, names, cleaning up, odd repositories,
-//! sessions, what hangs, and what a crash leaves.
+//! sessions, what hangs, what a crash leaves, and (`property`) random lives with crashes in them.
 
 mod cleanup;
 mod crash;
@@ -9,5 +9,6 @@ mod create;
 mod hang;
 mod name;
 mod odd;
+mod property;
 mod scene;
 mod session;

@@ -201,6 +201,23 @@ fn work_keeps_a_worktree_and_force_backs_it_up() {
     }
 }
 
+/// Git goes by size and second before it looks into a file; a change that keeps both is seen all the same.
+#[test]
+fn a_change_in_the_second_of_the_checkout_is_seen() {
+    let scene = Scene::new();
+    let worktrees: Vec<_> = (0..20).map(|number| scene.create(&format!("w{number}"))).collect();
+    for worktree in worktrees {
+        let work = Repo::of(&worktree);
+        work.write("README", "first\n");
+        work.git(&["add", "README"]);
+        work.write("README", "later\n");
+        let told = scene.status(&worktree);
+        assert_eq!(told["dirty_files"][0]["detail"], "MM", "{told}");
+        let backup = text(&scene.force(&worktree), "backup_ref");
+        assert_eq!(scene.repo.show(&backup, "README").unwrap(), "later\n");
+    }
+}
+
 #[test]
 fn the_index_is_in_the_backup_when_it_differs() {
     let scene = Scene::new();
