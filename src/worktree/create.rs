@@ -183,10 +183,25 @@ impl Worktrees {
         if made.is_some() {
             return Ok(made);
         }
+        let added = self.add_empty(new, repo);
+        drop(repository);
+        let added = added.and_then(|()| self.fill(new, repo));
+        if let Err(error) = added {
+            shared.undo(&new.worktree_id, "create_failed", Force::WithBackup);
+            return Err(error);
+        }
+        Ok(None)
+    }
+
+    /// Branch and record, without a file: short, whatever the size of the repository. The lock on the record says until
+    /// [`Self::fill`] is done that nobody has worked there.
+    fn add_empty(&self, new: &NewWorktree, repo: &Repo) -> Result<()> {
         let mark = git::mark(&new.worktree_id);
         let args = [
             "worktree",
             "add",
+            "--no-checkout",
+            "--lock",
             "--no-track",
             "-b",
             &new.branch_name,
@@ -194,14 +209,17 @@ impl Worktrees {
             &new.worktree_cwd,
             &new.base_commit,
         ];
-        let added =
-            shared.tell(Call { with_hooks: true, mark: &mark, ..Call::new(&repo.root, &args) });
-        if let Err(error) = added {
-            drop(repository);
-            shared.undo(&new.worktree_id, "create_failed", Force::WithBackup);
-            return Err(error);
-        }
-        Ok(None)
+        self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &args) }).map(|_| ())
+    }
+
+    /// The files. May take long (a large repository, filters, the user's own hook), so the repository is not locked.
+    fn fill(&self, new: &NewWorktree, repo: &Repo) -> Result<()> {
+        let mark = git::mark(&new.worktree_id);
+        let cwd = Path::new(&new.worktree_cwd);
+        let checkout = ["checkout", "--quiet", "--force", "HEAD", "--"];
+        self.shared.tell(Call { with_hooks: true, mark: &mark, ..Call::new(cwd, &checkout) })?;
+        let unlock = ["worktree", "unlock", "--", &new.worktree_cwd];
+        self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &unlock) }).map(|_| ())
     }
 
     /// Takes back what was prepared for somebody who does not want it after all. What holds work stays, and is told.
@@ -251,9 +269,10 @@ impl Shared {
     pub(super) fn try_undo(&self, worktree_id: &str, reason: &str, force: Force) -> Result<()> {
         let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
         let tree = Tree::of(&record);
-        // Git had not come to its end, so no script has run and nobody was told.
-        let is_unused =
-            tree.record.is_none() || tree.lock_reason().as_deref() == Some("initializing");
+        // Git had not come to its end (it locks a new record itself, and we do), so no script has run.
+        let lock = tree.lock_reason();
+        let is_unused = tree.record.is_none()
+            || lock.is_some_and(|why| matches!(why.as_str(), "initializing" | "added with --lock"));
         let removed = self.remove(&record, if is_unused { Force::Unused } else { force })?;
         let (id, reason) = (worktree_id.to_owned(), reason.to_owned());
         self.ledger.write(move |tx| match removed {

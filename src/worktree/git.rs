@@ -87,9 +87,14 @@ pub(super) struct Repo {
 /// The mark of calls that only look.
 const LOOK: &str = "worktree-look";
 
-/// The mark of everything that is started for a worktree.
+/// The mark of every git that is started for a worktree.
 pub(super) fn mark(worktree_id: &str) -> String {
     format!("worktree-{worktree_id}")
+}
+
+/// The mark of a worktree's init script and of all that it starts.
+pub(super) fn script_mark(worktree_id: &str) -> String {
+    format!("script-{worktree_id}")
 }
 
 impl Shared {

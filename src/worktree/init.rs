@@ -48,7 +48,7 @@ impl Shared {
             let words = ["-lc", "exec 2>&1; \"$0\"", &file].map(str::to_owned);
             (PathBuf::from("/bin/sh"), words.to_vec())
         };
-        let mark = git::mark(scene.worktree_id);
+        let mark = git::script_mark(scene.worktree_id);
         let program = Program {
             program,
             args,

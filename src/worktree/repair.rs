@@ -49,11 +49,12 @@ impl Shared {
         match record.status.as_str() {
             "creating" => {
                 // What the last server started may still be at work.
-                run::sweep(&git::mark(worktree_id));
+                run::sweep(&git::script_mark(worktree_id));
+                run::let_end(&git::mark(worktree_id));
                 self.try_undo(worktree_id, "startup_create_unfinished", Force::WithBackup)
             }
             "removing" => {
-                run::sweep(&git::mark(worktree_id));
+                run::let_end(&git::mark(worktree_id));
                 let reason = record.cleanup_reason.clone().unwrap_or_default();
                 let is_forced = record.is_cleanup_forced;
                 let force = if is_forced { Force::WithBackup } else { Force::No };

@@ -8,6 +8,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::keeper;
+use gg_keeper::tree;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -96,6 +97,10 @@ impl Stop {
 
 /// The environment variable that carries the mark.
 const MARK: &str = gg_keeper::MARK;
+/// Between SIGTERM and SIGKILL.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+/// How long a git of an earlier server is let to its own end.
+const LEFT_OVER: Duration = Duration::from_secs(5);
 const STDERR_MAX: usize = 16 * 1024;
 /// Reads of one output at a time.
 const PIECES: usize = 64;
@@ -138,9 +143,14 @@ pub(super) fn run(program: &Program, stop: &Stop) -> Result<Outcome> {
         .spawn()
         .map_err(failed)?;
     let mut outputs = Outputs::new(&mut child, program);
-    let why = attend(&child, &mut outputs, stop, Instant::now() + program.timeout);
+    let why = attend(&child, &mut outputs, Some(stop), Instant::now() + program.timeout);
+    if why != Why::Ended {
+        // Git takes its lock files away when it is asked to end, and leaves them when it is killed.
+        signal_group(&child, Signal::TERM);
+        attend(&child, &mut outputs, None, Instant::now() + TERM_GRACE);
+    }
     // The child is not reaped yet, so the group's number is still its own.
-    end_group(&child);
+    signal_group(&child, Signal::KILL);
     if why != Why::Ended {
         sweep(&program.mark);
     }
@@ -161,7 +171,26 @@ pub(super) fn run(program: &Program, stop: &Stop) -> Result<Outcome> {
     })
 }
 
-/// Kills everything that carries the mark: what an earlier server started and nobody attends to any more.
+/// Waits until everything that carries the mark has ended by itself, for a while; then ends it. For a git that an
+/// earlier server has started: killed in the middle it would leave lock files in the repository.
+pub(super) fn let_end(mark: &str) {
+    let deadline = Instant::now() + LEFT_OVER;
+    for process in tree::marked(mark) {
+        let pid = Pid::from_raw(process.pid);
+        if let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+            tree::wait_readable(&pidfd, deadline);
+        }
+    }
+    let deadline = Instant::now() + TERM_GRACE;
+    for process in tree::marked(mark) {
+        if let Some(pidfd) = process.signal(Signal::TERM) {
+            tree::wait_readable(&pidfd, deadline);
+        }
+    }
+    sweep(mark);
+}
+
+/// Kills everything that carries the mark.
 pub(super) fn sweep(mark: &str) {
     if let Err(error) = keeper::sweep(mark) {
         log::error!("{error}");
@@ -181,15 +210,15 @@ fn file_of(bytes: &[u8]) -> std::io::Result<File> {
     Ok(file)
 }
 
-fn end_group(child: &Child) {
+fn signal_group(child: &Child, signal: Signal) {
     // An error is a group that has nobody left but the child itself.
     if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
-        let _: std::result::Result<(), _> = kill_process_group(pid, Signal::KILL);
+        let _: std::result::Result<(), _> = kill_process_group(pid, signal);
     }
 }
 
 /// Reads what the program writes until it has ended, its time is up, or the server stops.
-fn attend(child: &Child, outputs: &mut Outputs, stop: &Stop, deadline: Instant) -> Why {
+fn attend(child: &Child, outputs: &mut Outputs, stop: Option<&Stop>, deadline: Instant) -> Why {
     let pid = Pid::from_raw(child.id().cast_signed());
     let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
         // Without one its end can not be waited for: it does not get to work.
@@ -200,15 +229,15 @@ fn attend(child: &Child, outputs: &mut Outputs, stop: &Stop, deadline: Instant) 
         if left.is_zero() {
             return Why::TimedOut;
         }
-        let mut fds =
-            vec![PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&stop.stopped, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        fds.extend(stop.map(|stop| PollFd::new(&stop.stopped, PollFlags::IN)));
         fds.extend(outputs.open().map(|file| PollFd::from_borrowed_fd(file, PollFlags::IN)));
-        match poll(&mut fds, Some(&gg_keeper::tree::timespec(left))) {
+        match poll(&mut fds, Some(&tree::timespec(left))) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return Why::TimedOut,
         }
         let has_ended = !fds[0].revents().is_empty();
-        let is_stopped = !fds[1].revents().is_empty();
+        let is_stopped = stop.is_some() && !fds[1].revents().is_empty();
         outputs.read();
         if has_ended {
             return Why::Ended;
@@ -265,7 +294,7 @@ impl Outputs {
             if fds.is_empty() || left.is_zero() {
                 return;
             }
-            if poll(&mut fds, Some(&gg_keeper::tree::timespec(left))).is_err() {
+            if poll(&mut fds, Some(&tree::timespec(left))).is_err() {
                 return;
             }
         }

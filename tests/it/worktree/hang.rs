@@ -1,14 +1,16 @@
 //! What hangs costs itself time and nobody else; when its time is up, nothing of it is left.
 
 use super::scene::{Repo, Scene, is_there};
-use crate::stage::{check_error, check_told, each, list};
+use crate::stage::{Stage, check_error, check_told, each, list};
 use gooselake_harness::proc;
+use gooselake_harness::server::{Options, Server};
+use gooselake_harness::temp::TempDir;
 use gooselake_harness::thread;
 use gooselake_harness::wait;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -17,7 +19,7 @@ const SOON: Duration = Duration::from_secs(30);
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A script that says its pid and hangs, and has a child of its own session that hangs too.
-fn hanging_script(scene: &Scene, repo: &Repo) -> std::path::PathBuf {
+fn hanging_script(scene: &Scene, repo: &Repo) -> PathBuf {
     let pids = scene.stage.server.folder().join("pids");
     let script = format!(
         "#!/bin/sh\necho started\ntrap '' TERM\nsetsid sh -c 'trap \"\" TERM; echo $$ >> {0}; sleep 1000; :' &\n\
@@ -100,22 +102,53 @@ fn a_script_that_hangs_delays_nobody_and_ends_with_the_server() {
     );
 }
 
-/// A repository that git can not get on with: its hook hangs while the lock of the repository is held.
+/// A checkout that hangs in the user's own hook: the repository is not held meanwhile, and nothing of it is left.
 #[test]
-fn a_repository_that_is_held_delays_only_itself() {
-    let scene = Scene::with_config("[worktrees]\ngit_timeout_secs = 4\nlock_wait_secs = 1\n");
-    let slow = Repo::new(&scene.stage.server.folder().join("slow"));
+fn a_hook_that_hangs_delays_nobody_and_ends_at_its_time() {
+    let scene = Scene::with_config("[worktrees]\ngit_timeout_secs = 2\n");
     let started = scene.stage.server.folder().join("started");
-    let hook = slow.path.join(".git/hooks/post-checkout");
+    let hook = scene.repo.path.join(".git/hooks/post-checkout");
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     fs::write(&hook, format!("#!/bin/sh\necho $$ > {}\nsleep 1000\n", started.display())).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
     let client = scene.stage.client.clone();
-    let body = json!({"repo_root": slow.path, "worktree_name": "one"});
+    let body = json!({"repo_root": scene.repo.path, "worktree_name": "one"});
     let hanging = thread::spawn("hanging", move || client.post("/v1/worktrees", &body)).unwrap();
     let pid: u32 = wait::until(SOON, "the hook runs", || {
         fs::read_to_string(&started).ok()?.trim().parse().ok()
     });
+    fs::remove_file(&hook).unwrap();
+    let fine = scene.create("fine");
+    assert_eq!(scene.cleanup(&fine, &json!({}))["status"], "deleted");
+    check_told(&hanging.join(), 503, "capacity", "did not end in time");
+    proc::wait_gone(&[pid], SOON).unwrap();
+    assert!(!scene.repo.is_branch("gg/one"));
+    let left = list(scene.stage.get("/v1/worktrees"));
+    assert!(each(&left, "status").iter().all(|status| status == "deleted"), "{left:?}");
+    assert!(left.iter().all(|record| record["backup_ref"].is_null()), "{left:?}");
+    scene.create("one");
+}
+
+/// A git that hangs while the repository is locked: who wants that repository waits within a bound, and nobody else.
+#[test]
+fn a_repository_that_is_held_delays_only_itself() {
+    let folder = TempDir::new("gooselake-slow-git");
+    let started = folder.path().join("started");
+    let (path, git) = slow_git(folder.path(), &started);
+    let config_toml = "[worktrees]\ngit_timeout_secs = 4\nlock_wait_secs = 1\n".to_owned();
+    let env = vec![("PATH".to_owned(), path)];
+    let server = Server::start(Options { config_toml, env, ..Options::default() });
+    let cwd = server.folder().join("work");
+    fs::create_dir(&cwd).unwrap();
+    let stage = Stage { client: server.client(), server, cwd };
+    let repo = Repo::new(&stage.server.folder().join("repo"));
+    let scene = Scene { stage, repo };
+    let slow = Repo::new(&scene.stage.server.folder().join("slow"));
+    let client = scene.stage.client.clone();
+    let body = json!({"repo_root": slow.path, "worktree_name": "hang"});
+    let hanging = thread::spawn("hanging", move || client.post("/v1/worktrees", &body)).unwrap();
+    let pid: u32 =
+        wait::until(SOON, "git hangs", || fs::read_to_string(&started).ok()?.trim().parse().ok());
     let begun = Instant::now();
     let fine = scene.create("fine");
     scene.stage.client.get("/health").expect(200);
@@ -126,9 +159,23 @@ fn a_repository_that_is_held_delays_only_itself() {
     assert_eq!(busy.header("retry-after"), Some("1"));
     check_told(&hanging.join(), 503, "capacity", "did not end in time");
     proc::wait_gone(&[pid], SOON).unwrap();
-    fs::remove_file(&hook).unwrap();
+    fs::remove_file(git).unwrap();
     // What was half made is gone, and the repository works again.
-    scene.try_create_in(&slow, "one", &json!({})).expect(200);
+    scene.try_create_in(&slow, "hang", &json!({})).expect(200);
+}
+
+/// A PATH with a git of its own before the real one: it says its pid and hangs when it is to add `gg/hang`.
+fn slow_git(folder: &Path, started: &Path) -> (String, PathBuf) {
+    let path = std::env::var("PATH").unwrap();
+    let git = folder.join("git");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *'worktree add'*gg/hang*) echo $$ > '{}'; sleep 1000;; esac\n\
+         PATH='{path}' exec git \"$@\"\n",
+        started.display()
+    );
+    fs::write(&git, script).unwrap();
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).unwrap();
+    (format!("{}:{path}", folder.display()), git)
 }
 
 /// A script without an end to its words: they are read and bounded.

@@ -21,7 +21,7 @@ use std::time::Duration;
 const STEPS: u64 = 120;
 const SOON: Duration = Duration::from_secs(60);
 /// A crash comes within this time of a request: creation and cleanup take about as long.
-const CRASH_WITHIN_MS: u64 = 60;
+const CRASH_WITHIN_MS: u64 = 90;
 
 struct World {
     scene: Scene,
