@@ -1,7 +1,7 @@
 //! Taking a worktree away, so that nothing it holds is lost.
 //!
 //! Runs on the caller's thread, which holds the worktree's lock; the repository's is taken for the last part. The
-//! order: look; move the folder into the trash (one rename, so there is no half of it); look again, or write the backup
+//! order: look; move the folder into the trash (one rename, so there is no half of it); look again and write the backup
 //! ref; drop git's record; delete the branch, if it is still where it was seen; empty the trash. Up to the drop of the
 //! record every failure moves the folder back; a crash is taken up by [`super::repair`] from whatever it finds.
 
@@ -30,6 +30,13 @@ pub(super) struct Gone {
     pub diagnostics: Vec<String>,
 }
 
+/// What the second look has come to.
+struct Secured {
+    work: Work,
+    is_kept: bool,
+    backup_ref: Option<String>,
+}
+
 /// How much may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Force {
@@ -56,33 +63,38 @@ impl Shared {
         }
         let mut gone = Gone::default();
         let _repository = self.lock_repository(&tree.common_dir)?;
-        let home = tree.folder.clone();
         let is_there = tree.is_there();
-        if is_there {
+        // Submodules know by themselves where they are, and git asks them: they are looked at in their place.
+        let moves_late = tree.has_submodules();
+        if is_there && !moves_late {
             self.move_to_trash(&mut tree)?;
         }
-        let secured = self.secure(&tree, &work, force);
-        let secured = secured.and_then(|secured| match secured {
-            Ok(backup_ref) => {
-                gone.backup_ref = backup_ref;
-                self.drop_record(&tree, &home).map(|()| None)
-            }
-            Err(late) => Ok(Some(late)),
-        });
-        match secured {
-            Ok(None) => {}
-            other => {
-                if is_there {
-                    put_back(&tree.folder, &home)?;
+        let secured = self.secure(&tree, work, force).and_then(|secured| {
+            if !secured.is_kept {
+                if is_there && moves_late {
+                    self.move_to_trash(&mut tree)?;
                 }
-                return other.map(|late| Removed::Kept(late.unwrap_or_default()));
+                self.drop_record(&tree)?;
             }
-        }
-        self.delete_branch(&tree, &work, &mut gone);
+            Ok(secured)
+        });
+        let secured = match secured {
+            Ok(Secured { is_kept: false, work, backup_ref }) => {
+                gone.backup_ref = backup_ref;
+                work
+            }
+            other => {
+                if tree.folder != tree.home {
+                    put_back(&tree.folder, &tree.home)?;
+                }
+                return other.map(|secured| Removed::Kept(Box::new(secured.work)));
+            }
+        };
+        self.delete_branch(&tree, &secured, &mut gone);
         // A removal that was cut off may have left it there.
         gone.is_folder_deleted = self.trash_of(&record.id).symlink_metadata().is_ok();
         self.empty_trash(&record.id, &mut gone);
-        if let Some(parent) = home.parent() {
+        if let Some(parent) = tree.home.parent() {
             // The repository's own folder goes with its last worktree; an error says that there are others.
             drop(fs::remove_dir(parent));
         }
@@ -95,31 +107,19 @@ impl Shared {
         Ok(Work { branch_tip: tip.filter(|tip| tip == base_commit), ..Work::default() })
     }
 
-    /// After the move: nothing came in between, or all of it is in the backup. The inner error is work that came late.
-    fn secure(
-        &self,
-        tree: &Tree,
-        work: &Work,
-        force: Force,
-    ) -> Result<std::result::Result<Option<String>, Box<Work>>> {
-        let is_looked_at = tree.is_there() && tree.record.is_some();
-        if force == Force::No {
-            let mut late = Work::default();
-            // Its submodules think that they are elsewhere now; they were clean a moment ago.
-            let has_submodules =
-                tree.record.as_ref().is_some_and(|record| record.join("modules").exists());
-            if is_looked_at && !has_submodules {
-                self.look_at_files(tree, &mut late)?;
-            }
-            if late.is_dirty() {
-                return Ok(Err(Box::new(late)));
-            }
+    /// The second look: what came in between is seen, and kept or put into the backup with the rest.
+    fn secure(&self, tree: &Tree, before: Work, force: Force) -> Result<Secured> {
+        let work = if force == Force::Unused { before } else { self.work_of(tree)? };
+        let is_work = work.is_dirty() || work.is_unmerged();
+        if !work.blockers.is_empty() || is_work && force == Force::No {
+            return Ok(Secured { work, is_kept: true, backup_ref: None });
         }
-        let with_files = force == Force::WithBackup && work.is_dirty() && is_looked_at;
-        if !with_files && work.tips.is_empty() {
-            return Ok(Ok(None));
-        }
-        self.back_up(tree, work, with_files).map(|name| Ok(Some(name)))
+        let with_files = work.is_dirty() && tree.is_there() && tree.record.is_some();
+        let backup_ref = match with_files || !work.tips.is_empty() {
+            true => Some(self.back_up(tree, &work, with_files)?),
+            false => None,
+        };
+        Ok(Secured { work, is_kept: false, backup_ref })
     }
 
     fn move_to_trash(&self, tree: &mut Tree) -> Result<()> {
@@ -138,7 +138,7 @@ impl Shared {
     }
 
     /// A removal that was cut off before git's record was dropped: the folder goes back to its place.
-    fn take_back(&self, tree: &Tree) -> Result<()> {
+    pub(super) fn take_back(&self, tree: &Tree) -> Result<()> {
         let trash = self.trash_of(&tree.worktree_id);
         if tree.record.is_some() && !tree.is_there() && trash.symlink_metadata().is_ok() {
             put_back(&trash, &tree.folder)?;
@@ -147,10 +147,10 @@ impl Shared {
     }
 
     /// Git forgets the worktree. Its folder is not there, so git deletes nothing else.
-    fn drop_record(&self, tree: &Tree, home: &Path) -> Result<()> {
+    fn drop_record(&self, tree: &Tree) -> Result<()> {
         let Some(record) = &tree.record else { return Ok(()) };
         let mark = git::mark(&tree.worktree_id);
-        let home = home.to_string_lossy();
+        let home = tree.home.to_string_lossy();
         let common = tree.common_dir.as_path();
         let at_common = |args: &[&str]| -> Result<()> {
             let call = Call { git_dir: Some(common), mark: &mark, ..Call::new(common, args) };

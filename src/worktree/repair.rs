@@ -68,6 +68,7 @@ impl Shared {
     /// Compares record and disk; mends what can be mended without a guess, and tells the rest.
     fn look_after(&self, record: &WorktreeRecord) -> Result<()> {
         let mut tree = Tree::of(record);
+        self.take_back(&tree)?;
         let mut repair = "none";
         let mut problem = None;
         if !tree::is_repository(&tree.common_dir) {

@@ -20,7 +20,9 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
     pub worktree_id: String,
-    /// Where its files are now: its own folder, or the trash on the way out.
+    /// Where git knows it to be.
+    pub home: PathBuf,
+    /// Where its files are now: its home, or the trash on the way out.
     pub folder: PathBuf,
     /// Git's record of it, `<common>/worktrees/<name>`; None = gone.
     pub record: Option<PathBuf>,
@@ -105,6 +107,7 @@ impl Tree {
         Tree {
             worktree_id: record.id.clone(),
             record: find_record(&common_dir, &folder),
+            home: folder.clone(),
             folder,
             common_dir,
             branch_name: record.branch_name.clone(),
@@ -119,6 +122,11 @@ impl Tree {
     pub(super) fn lock_reason(&self) -> Option<String> {
         let text = fs::read_to_string(self.record.as_ref()?.join("locked")).ok()?;
         Some(text.trim().to_owned())
+    }
+
+    /// Whether submodules were initialised in it.
+    pub(super) fn has_submodules(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.join("modules").exists())
     }
 
     /// The commit that a file of git's record names.
@@ -355,7 +363,7 @@ impl Shared {
         let worktrees = self.word(at_common(&["worktree", "list", "--porcelain"]))?;
         for block in worktrees.split("\n\n") {
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
-            let is_own = field("worktree ").is_some_and(|path| Path::new(path) == tree.folder);
+            let is_own = field("worktree ").is_some_and(|path| Path::new(path) == tree.home);
             // A worktree that stands on the branch itself goes with it.
             let is_detached = block.lines().any(|line| line == "detached");
             if let Some(head) = field("HEAD ").filter(|_| !is_own && is_detached) {

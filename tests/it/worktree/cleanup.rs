@@ -277,6 +277,39 @@ fn commits_that_only_a_reflog_remembers_go_into_a_backup() {
     assert!(scene.repo.has(&left) && scene.repo.holds(&left), "{told}");
 }
 
+/// Somebody whom the server does not know writes a file, and makes a commit, just after the look.
+#[test]
+fn what_comes_during_the_cleanup_is_not_lost() {
+    // The first look at refs comes behind the look at files, and before the folder is moved.
+    let cases =
+        "*for-each-ref*) if mv \"$HERE/late\" \"$HERE/done\"; then sh \"$HERE/done\" >&2; fi;;";
+    let scene = Scene::with_git("", cases);
+    for (number, (late, force, status)) in [
+        ("echo precious > late", false, "kept_dirty"),
+        ("echo precious > late", true, "deleted"),
+        ("git init --quiet late; echo x > late/precious", true, "kept_dirty"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let worktree = scene.create(&format!("w{number}"));
+        let work = Repo::of(&worktree);
+        let script = format!("unset GIT_DIR GIT_WORK_TREE\ncd '{}'\n{late}\n", work.path.display());
+        fs::write(scene.git.path().join("late"), script).unwrap();
+        let told = scene.cleanup(&worktree, &json!({"force": force}));
+        assert!(!scene.git.path().join("late").exists());
+        assert_eq!(told["status"], status, "{late}: {told}");
+        if status == "deleted" {
+            let backup = text(&told, "backup_ref");
+            assert_eq!(scene.repo.show(&backup, "late").unwrap(), "precious\n");
+        } else {
+            assert!(work.path.join("late").exists(), "{late}");
+            assert_eq!(scene.record(&worktree)["status"], "ready");
+            assert_eq!(work.git(&["status", "--porcelain"]).lines().count(), 1);
+        }
+    }
+}
+
 #[test]
 fn a_repository_inside_is_kept_even_by_force() {
     let scene = Scene::new();

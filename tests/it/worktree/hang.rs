@@ -1,10 +1,8 @@
 //! What hangs costs itself time and nobody else; when its time is up, nothing of it is left.
 
 use super::scene::{Repo, Scene, is_there};
-use crate::stage::{Stage, check_error, check_told, each, list};
+use crate::stage::{check_error, check_told, each, list};
 use gooselake_harness::proc;
-use gooselake_harness::server::{Options, Server};
-use gooselake_harness::temp::TempDir;
 use gooselake_harness::thread;
 use gooselake_harness::wait;
 use serde_json::json;
@@ -132,17 +130,12 @@ fn a_hook_that_hangs_delays_nobody_and_ends_at_its_time() {
 /// A git that hangs while the repository is locked: who wants that repository waits within a bound, and nobody else.
 #[test]
 fn a_repository_that_is_held_delays_only_itself() {
-    let folder = TempDir::new("gooselake-slow-git");
-    let started = folder.path().join("started");
-    let (path, git) = slow_git(folder.path(), &started);
-    let config_toml = "[worktrees]\ngit_timeout_secs = 4\nlock_wait_secs = 1\n".to_owned();
-    let env = vec![("PATH".to_owned(), path)];
-    let server = Server::start(Options { config_toml, env, ..Options::default() });
-    let cwd = server.folder().join("work");
-    fs::create_dir(&cwd).unwrap();
-    let stage = Stage { client: server.client(), server, cwd };
-    let repo = Repo::new(&stage.server.folder().join("repo"));
-    let scene = Scene { stage, repo };
+    // A git that says its pid and hangs when it is to add `gg/hang`.
+    let scene = Scene::with_git(
+        "[worktrees]\ngit_timeout_secs = 4\nlock_wait_secs = 1\n",
+        "*'worktree add'*gg/hang*) echo $$ > \"$HERE/started\"; sleep 1000;;",
+    );
+    let started = scene.git.path().join("started");
     let slow = Repo::new(&scene.stage.server.folder().join("slow"));
     let client = scene.stage.client.clone();
     let body = json!({"repo_root": slow.path, "worktree_name": "hang"});
@@ -159,23 +152,9 @@ fn a_repository_that_is_held_delays_only_itself() {
     assert_eq!(busy.header("retry-after"), Some("1"));
     check_told(&hanging.join(), 503, "capacity", "did not end in time");
     proc::wait_gone(&[pid], SOON).unwrap();
-    fs::remove_file(git).unwrap();
+    fs::remove_file(scene.git.path().join("git")).unwrap();
     // What was half made is gone, and the repository works again.
     scene.try_create_in(&slow, "hang", &json!({})).expect(200);
-}
-
-/// A PATH with a git of its own before the real one: it says its pid and hangs when it is to add `gg/hang`.
-fn slow_git(folder: &Path, started: &Path) -> (String, PathBuf) {
-    let path = std::env::var("PATH").unwrap();
-    let git = folder.join("git");
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *'worktree add'*gg/hang*) echo $$ > '{}'; sleep 1000;; esac\n\
-         PATH='{path}' exec git \"$@\"\n",
-        started.display()
-    );
-    fs::write(&git, script).unwrap();
-    fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).unwrap();
-    (format!("{}:{path}", folder.display()), git)
 }
 
 /// A script without an end to its words: they are read and bounded.

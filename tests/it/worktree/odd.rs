@@ -111,6 +111,25 @@ fn submodules_that_hold_nothing_go_and_their_own_work_stays() {
     assert!(!is_there(&worktree) && library.is_branch("mine"));
 }
 
+/// A submodule without work of its own hinders no backup of what is beside it.
+#[test]
+fn a_forced_cleanup_backs_up_beside_a_submodule() {
+    let scene = Scene::new();
+    let library = Repo::new(&scene.stage.server.folder().join("library"));
+    scene.repo.git(&["submodule", "add", "--quiet", library.path.to_str().unwrap(), "lib"]);
+    scene.repo.commit("with a library");
+    let worktree = scene.create("one");
+    let work = Repo::of(&worktree);
+    work.git(&["submodule", "--quiet", "update", "--init"]);
+    work.write("new", "x\n");
+    let told = scene.force(&worktree);
+    assert_eq!(told["status"], "deleted", "{told}");
+    let backup = text(&told, "backup_ref");
+    assert_eq!(scene.repo.show(&backup, "new").unwrap(), "x\n");
+    let link = |at: &str| scene.repo.git(&["rev-parse", &format!("{at}:lib")]);
+    assert_eq!(link(&backup), link("main"));
+}
+
 #[test]
 fn a_sparse_checkout_is_no_change() {
     let scene = Scene::new();

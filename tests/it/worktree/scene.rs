@@ -4,15 +4,20 @@
 
 use crate::stage::{SOON, Stage, list, text};
 use gooselake_harness::client::Reply;
+use gooselake_harness::server::{Options, Server};
 use gooselake_harness::stream::Record;
+use gooselake_harness::temp::TempDir;
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub(super) struct Scene {
     pub(super) stage: Stage,
     pub(super) repo: Repo,
+    /// Where the server's own git is, if the story gave it one.
+    pub(super) git: TempDir,
 }
 
 /// A folder that git knows.
@@ -27,9 +32,32 @@ impl Scene {
     }
 
     pub(super) fn with_config(config_toml: &str) -> Scene {
-        let stage = Stage::with_config(config_toml);
+        let git = TempDir::new("gooselake-no-git");
+        Scene::of(Stage::with_config(config_toml), git)
+    }
+
+    /// The server's git is a script: these cases of a `case` over its arguments (`$HERE` is the script's folder), and
+    /// then the real one.
+    pub(super) fn with_git(config_toml: &str, cases: &str) -> Scene {
+        let git = TempDir::new("gooselake-git");
+        let (here, path) = (git.path().display(), std::env::var("PATH").unwrap());
+        let script = format!(
+            "#!/bin/sh\nHERE='{here}'\ncase \"$*\" in {cases} esac\nPATH='{path}' exec git \"$@\"\n"
+        );
+        let program = git.path().join("git");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let env = vec![("PATH".to_owned(), format!("{here}:{path}"))];
+        let config_toml = config_toml.to_owned();
+        let server = Server::start(Options { config_toml, env, ..Options::default() });
+        let cwd = server.folder().join("work");
+        fs::create_dir(&cwd).unwrap();
+        Scene::of(Stage { client: server.client(), server, cwd }, git)
+    }
+
+    fn of(stage: Stage, git: TempDir) -> Scene {
         let repo = Repo::new(&stage.server.folder().join("repo"));
-        Scene { stage, repo }
+        Scene { stage, repo, git }
     }
 
     /// Asks for a worktree of the repository, with these fields on top.
