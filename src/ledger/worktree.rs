@@ -38,6 +38,8 @@ pub struct WorktreeRecord {
     pub deletion_policy: String,
     pub init_script_status: Option<String>,
     pub active_claim_count: i64,
+    /// Why a cleanup is due or under way.
+    pub cleanup_reason: Option<String>,
     pub backup_ref: Option<String>,
     pub created_by_session_id: Option<String>,
     pub created_by_operation_id: Option<String>,
@@ -45,9 +47,6 @@ pub struct WorktreeRecord {
     pub created_at: i64,
     pub updated_at: i64,
     pub deleted_at: Option<i64>,
-    /// A cleanup that is due or under way.
-    #[serde(skip)]
-    pub cleanup_reason: Option<String>,
     #[serde(skip)]
     pub is_cleanup_forced: bool,
 }

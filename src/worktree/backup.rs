@@ -17,6 +17,12 @@ pub(super) fn backup_ref(worktree_id: &str) -> String {
 }
 
 impl Shared {
+    /// The backup ref of the worktree, if it has one.
+    pub(super) fn find_backup(&self, tree: &Tree) -> Result<Option<String>> {
+        let name = backup_ref(&tree.worktree_id);
+        Ok(self.ref_commit(&tree.common_dir, &name)?.map(|_| name))
+    }
+
     /// Writes the backup ref of what `work` says would be lost. `with_files`: the working tree and the index too.
     pub(super) fn back_up(&self, tree: &Tree, work: &Work, with_files: bool) -> Result<String> {
         let name = backup_ref(&tree.worktree_id);

@@ -1,9 +1,9 @@
-//! Making a worktree: a saga of four steps, each of which the next start can undo.
+//! Making a worktree: a saga of steps, each of which the next start can undo.
 //!
-//! Runs on the thread of the request. The intent is committed first; git makes branch and folder under the lock of the
-//! repository; the init script runs under the lock of the worktree alone; the record becomes `ready` in the transaction
-//! of whoever wants it ([`Draft`]), so that a session and its worktree appear together or not at all. What fails on the
-//! way is taken back; what holds work by then stays, or goes into a backup ref.
+//! Runs on the thread of the request. The intent is committed first; git makes branch and record under the lock of the
+//! repository; the files come, and the init script runs, under the lock of the worktree alone; the record becomes
+//! `ready` in the transaction of whoever wants it ([`Draft`]), so that a session and its worktree appear together or
+//! not at all. What fails on the way is taken back; what holds work by then stays, or goes into a backup ref.
 
 use super::git::{self, Call, Repo};
 use super::init::Scene;
@@ -13,7 +13,6 @@ use super::remove::{Force, Removed};
 use super::tree::Tree;
 use super::{Shared, WorktreeRequest, Worktrees};
 use crate::error::{Code, Error, Result};
-use crate::ledger::Tx;
 use crate::ledger::idempotency::{self, IdempotencyKey};
 use crate::ledger::worktree::{self, NewWorktree, WorktreeRecord};
 use crate::model::event::EventKind;
@@ -24,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 /// What a request for a worktree has come to.
 pub enum Prepared {
-    /// It is on disk; [`Draft::finish`] makes it known.
+    /// It is on disk and nobody knows of it.
     Made(Draft),
     /// It was there before.
     Existing(Box<WorktreeRecord>),
@@ -38,13 +37,6 @@ pub struct Draft {
     pub init_script_status: InitScriptStatus,
     /// Nobody else works on it until then.
     _lock: Locked,
-}
-
-impl Draft {
-    /// The worktree is `ready` with this transaction.
-    pub fn finish(&self, tx: &mut Tx<'_>) -> Result<WorktreeRecord> {
-        tx.finish_worktree(&self.worktree_id, self.init_script_status)
-    }
 }
 
 impl Worktrees {

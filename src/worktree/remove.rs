@@ -61,7 +61,8 @@ impl Shared {
         if !work.blockers.is_empty() || is_work && force == Force::No {
             return Ok(Removed::Kept(Box::new(work)));
         }
-        let mut gone = Gone::default();
+        // A removal that was cut off may have written one.
+        let mut gone = Gone { backup_ref: self.find_backup(&tree)?, ..Gone::default() };
         let _repository = self.lock_repository(&tree.common_dir)?;
         let is_there = tree.is_there();
         // Submodules know by themselves where they are, and git asks them: they are looked at in their place.
@@ -80,7 +81,7 @@ impl Shared {
         });
         let secured = match secured {
             Ok(Secured { is_kept: false, work, backup_ref }) => {
-                gone.backup_ref = backup_ref;
+                gone.backup_ref = backup_ref.or(gone.backup_ref);
                 work
             }
             other => {

@@ -247,11 +247,10 @@ impl World {
     /// What was under way is finished or taken back.
     fn await_repair(&self) {
         wait::until(SOON, "nothing is under way any more", || {
-            let under_way = ["creating", "removing"].iter().any(|status| {
-                let path = format!("/v1/worktrees?status={status}");
-                !list(self.scene.stage.get(&path)).is_empty()
-            });
-            (!under_way).then_some(())
+            let is_settled = |record: &Value| {
+                record["status"] != "creating" && record["cleanup_reason"].is_null()
+            };
+            list(self.scene.stage.get("/v1/worktrees")).iter().all(is_settled).then_some(())
         });
     }
 
@@ -290,7 +289,8 @@ impl World {
     /// The folder is gone: refs hold every commit, and the backup ref every text that was in none.
     fn check_gone(&self, place: usize, record: &Value) {
         let (life, repo) = (&self.lives[place], &self.scene.repo);
-        let told = || format!("{record}\n{:#?}", self.scene.kinds(record));
+        let told =
+            || format!("{record}\n{:#?}\n{:?}", self.scene.kinds(record), self.lives[place].files);
         assert!(!is_there(record) && !repo.is_branch(&text(record, "branch_name")), "{}", told());
         for commit in &life.commits {
             assert!(repo.holds(commit), "{commit} of {}", told());
@@ -298,9 +298,9 @@ impl World {
         if life.files.is_empty() {
             return;
         }
-        let backup = text(record, "backup_ref");
+        let Some(backup) = record["backup_ref"].as_str() else { panic!("no backup: {}", told()) };
         for (name, content) in &life.files {
-            assert_eq!(repo.show(&backup, name), *content, "{name} of {}", told());
+            assert_eq!(repo.show(backup, name), *content, "{name} of {}", told());
         }
     }
 
