@@ -195,6 +195,9 @@ fn make_folder(path: &Path) -> Result<()> {
     })
 }
 
+/// How long the lock of a server that was just killed may outlive it.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
 /// One server for one data folder: the lock is taken before anything in it is read.
 fn lock_folder(root: &Path) -> Result<File> {
     let path = root.join("lock");
@@ -208,11 +211,24 @@ fn lock_folder(root: &Path) -> Result<File> {
             Error::internal(format!("{} can not be opened: {error}", path.display()))
                 .hint("make the data folder writable for the user that runs the server")
         })?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::internal(format!("another server runs on the data folder {}", root.display()))
-            .hint("stop it, or choose another folder with --data-dir")
-    })?;
-    Ok(file)
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(file);
+    }
+    // A server that was killed while it started a program: until that program has begun, its process holds all that the
+    // server held, the lock too. It lets go in a moment, another server does not.
+    let (locked, lock) = crossbeam_channel::bounded(1);
+    let waiter = thread::spawn("lock-wait", move || {
+        let taken = rustix::fs::flock(&file, FlockOperation::LockExclusive);
+        drop(locked.send(taken.map(|()| file)));
+    })
+    .map_err(|error| Error::internal("no thread can be started").source(error))?;
+    if let Ok(Ok(file)) = lock.recv_timeout(LOCK_WAIT) {
+        return Ok(file);
+    }
+    // It waits as long as the other server runs; this process ends without it.
+    std::mem::forget(waiter);
+    Err(Error::internal(format!("another server runs on the data folder {}", root.display()))
+        .hint("stop it, or choose another folder with --data-dir"))
 }
 
 /// The database holds prompts and environments: for its owner alone.
