@@ -17,6 +17,7 @@ mod query;
 mod session;
 mod stream;
 mod turn;
+mod worktree;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -28,6 +29,7 @@ use crate::mcp::Gateway;
 use crate::process::Processes;
 use crate::provider::readiness::Readiness;
 use crate::session::{Recovered, Sessions};
+use crate::worktree::Worktrees;
 use access::Access;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
@@ -42,6 +44,7 @@ pub struct Api {
     pub processes: Processes,
     pub mcp: Gateway,
     pub readiness: Readiness,
+    pub worktrees: Worktrees,
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
@@ -146,6 +149,18 @@ static ROUTES: &[Route] = &[
     get("/v1/processes/{process_id}/logs", process::logs),
     get("/v1/processes/{process_id}/events", event::list_of_process),
     get("/v1/processes/{process_id}/events/stream", event::stream_of_process),
+    get("/v1/diagnostics/worktrees", worktree::diagnostics),
+    post("/v1/worktrees", BodyRule::Json, worktree::create),
+    get("/v1/worktrees", worktree::list),
+    get("/v1/worktrees/{worktree_id}", worktree::get),
+    get("/v1/worktrees/{worktree_id}/status", worktree::status),
+    get("/v1/worktrees/{worktree_id}/diff", worktree::diff),
+    get("/v1/worktrees/{worktree_id}/claims", worktree::claims),
+    post("/v1/worktrees/{worktree_id}/claims", BodyRule::Json, worktree::claim),
+    post("/v1/worktrees/{worktree_id}/release", BodyRule::Json, worktree::release),
+    post("/v1/worktrees/{worktree_id}/cleanup", BodyRule::OptionalJson, worktree::cleanup),
+    get("/v1/worktrees/{worktree_id}/events", event::list_of_worktree),
+    get("/v1/worktrees/{worktree_id}/events/stream", event::stream_of_worktree),
     get("/v1/events", event::list_all),
     get("/v1/events/stream", event::stream_all),
     get("/v1/system/events", event::list_of_system),

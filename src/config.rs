@@ -6,9 +6,11 @@
 pub mod file;
 mod process;
 mod provider;
+mod worktree;
 
 pub use process::Processes;
 pub use provider::{Agent, ClaudeAuthMode, Provider};
+pub use worktree::Worktrees;
 
 use crate::ledger::Synchronous;
 use file::File;
@@ -50,6 +52,7 @@ pub struct Config {
     pub image_bytes_max: usize,
     /// Whether agents are given tools of ours, and the gateway behind them answers.
     pub is_mcp_enabled: bool,
+    pub worktrees: Worktrees,
     /// What the start tells once: keys without a meaning.
     pub notices: Vec<String>,
 }
@@ -174,6 +177,7 @@ impl Check<'_> {
         let providers = self.providers();
         let processes = self.processes();
         let claude_auth_mode = self.claude_auth_mode();
+        let worktrees = self.worktrees(&root_dir);
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -206,6 +210,7 @@ impl Check<'_> {
             journal_bytes_max: file.keeper.journal_bytes_max.unwrap_or(64 * 1024 * 1024),
             image_bytes_max: file.limits.max_image_bytes.unwrap_or(8 * 1024 * 1024),
             is_mcp_enabled: file.mcp.enabled.unwrap_or(true),
+            worktrees,
             notices: file.without_meaning(),
         })
     }

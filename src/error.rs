@@ -14,6 +14,8 @@ pub enum Code {
     BadRequest,
     /// The agent cannot take this kind of input.
     UnsupportedInput,
+    /// The init script of a new worktree failed; the worktree was taken back.
+    InitScriptFailed,
     /// No token, or not the right one.
     Unauthorized,
     /// The token is good, but not for this.
@@ -68,6 +70,7 @@ impl Code {
         match self {
             Code::BadRequest => ("bad_request", 400),
             Code::UnsupportedInput => ("unsupported_input", 400),
+            Code::InitScriptFailed => ("init_script_failed", 400),
             Code::Unauthorized => ("unauthorized", 401),
             Code::Forbidden => ("forbidden", 403),
             Code::HostNotAllowed => ("host_not_allowed", 403),

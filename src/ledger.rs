@@ -10,6 +10,7 @@ pub mod agent;
 mod answer;
 pub mod approval;
 mod cache;
+pub mod claim;
 pub mod event;
 pub mod idempotency;
 pub mod item;
@@ -21,6 +22,7 @@ pub mod tail;
 mod tests;
 pub mod token;
 pub mod turn;
+pub mod worktree;
 mod writer;
 
 /// What a read is given. Other modules pass it on to the functions here and know nothing of it.

@@ -36,6 +36,8 @@
 //! - [`provider`]: translators between an agent's protocol and ours, values without I/O, threads,
 //!   clocks or randomness: lines and commands in, bytes and events out. They know no ledger. Beside
 //!   them, what an agent needs on disk, and whether its program can be used.
+//! - [`worktree`]: git worktrees, who works in them, and the rule that none goes with work in it. It
+//!   knows no HTTP and no agent.
 //!
 //! - [`process`]: runtime-managed commands: one thread for each that runs, which owns its child, its
 //!   log files and its record. It knows no session but as the name of an owner, and no HTTP.
@@ -77,3 +79,4 @@ pub mod server;
 pub mod session;
 pub mod signals;
 pub mod thread;
+pub mod worktree;

@@ -88,3 +88,9 @@ pub const PROBE_BYTES: usize = 4 * 1024 * 1024;
 pub const MULTIPART_BYTES: usize = 1024 * 1024;
 pub const MULTIPART_PARTS: usize = 16;
 pub const MULTIPART_HEAD_BYTES: usize = 4 * 1024;
+/// Changed files, and commits, that a kept worktree tells by name; beyond it they are only counted.
+pub const LOST_LISTED: usize = 100;
+/// The end of an init script's output that a failure tells.
+pub const INIT_OUTPUT_BYTES: usize = 64 * 1024;
+/// A diff of a worktree ends here and says so.
+pub const DIFF_BYTES: usize = 4 * 1024 * 1024;

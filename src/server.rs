@@ -20,6 +20,7 @@ use crate::secret;
 use crate::session::{GatewayAccess, Sessions, Sidecars, TOKENS_FOLDER};
 use crate::signals::Stop;
 use crate::thread::{self, Thread};
+use crate::worktree::Worktrees;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::FlockOperation;
 use serde_json::json;
@@ -38,6 +39,8 @@ pub struct Server {
     /// Closing it ends the housekeeper.
     housekeeper_end: Sender<()>,
     housekeeper: Thread,
+    /// Ends by [`Worktrees::stop`].
+    worktrees: Thread,
     writer: Thread,
     grace: Duration,
     /// Held until everything else is gone.
@@ -75,11 +78,13 @@ impl Server {
         let processes = Processes::new(Arc::clone(&config), ledger.clone(), keeper);
         let bridge = sidecars.claude_bridge.clone().unwrap_or_default();
         let readiness = Readiness::new(Arc::clone(&config), bridge)?;
+        let (worktrees, worktrees_due) = Worktrees::new(&config, ledger.clone())?;
         let sessions = Sessions::new(
             Arc::clone(&config),
             ledger.clone(),
             processes.clone(),
             readiness.clone(),
+            worktrees.clone(),
             sidecars,
             gateway,
         );
@@ -91,6 +96,7 @@ impl Server {
             processes: processes.clone(),
             mcp: Gateway::new(ledger.clone(), config.is_mcp_enabled),
             readiness,
+            worktrees: worktrees.clone(),
             token,
             address,
             streams: Arc::new(AtomicUsize::new(0)),
@@ -100,6 +106,7 @@ impl Server {
         let mut recovered = sessions.recover()?;
         // Behind the sessions, which stop the children that nobody knows: what is started here is known to nobody yet.
         recovered.processes_adopted = processes.recover()?;
+        let worktrees = worktrees.start(worktrees_due)?;
         let summary = json!({"summary": {
             "sessions_attached": recovered.sessions_attached,
             "sessions_resumed": recovered.sessions_resumed,
@@ -121,7 +128,7 @@ impl Server {
             thread::spawn("housekeeper", move || keep_house(&ledger, &processes, &end))
                 .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let grace = config.shutdown_grace;
-        Ok(Server { api, http, housekeeper_end, housekeeper, writer, grace, lock })
+        Ok(Server { api, http, housekeeper_end, housekeeper, worktrees, writer, grace, lock })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -135,12 +142,13 @@ impl Server {
     /// Ends everything within the grace of the configuration, whatever clients and agents do.
     pub fn stop(self, stop: Stop) {
         let deadline = Instant::now() + self.grace;
-        let Server { api, http, housekeeper_end, housekeeper, writer, lock, .. } = self;
+        let Server { api, http, housekeeper_end, housekeeper, worktrees, writer, lock, .. } = self;
         http.stop_accepting();
         api.ledger.tail().close();
         api.sessions.shut_down(stop == Stop::EndAll, deadline);
         api.processes.shut_down(stop == Stop::EndAll, deadline);
         api.readiness.shut_down();
+        api.worktrees.stop();
         let reason = match stop {
             Stop::Leave => "sigterm",
             Stop::EndAll => "sigint",
@@ -155,6 +163,7 @@ impl Server {
         http.close(deadline.saturating_duration_since(Instant::now()).max(MIN_CLOSE));
         drop(housekeeper_end);
         housekeeper.join();
+        worktrees.join();
         // The last handle on the ledger: the writer drains, makes its checkpoint and ends.
         drop(api);
         writer.join();
@@ -197,6 +206,9 @@ fn make_folder(path: &Path) -> Result<()> {
     })
 }
 
+/// How long the lock of a server that was just killed may outlive it.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
 /// One server for one data folder: the lock is taken before anything in it is read.
 fn lock_folder(root: &Path) -> Result<File> {
     let path = root.join("lock");
@@ -210,11 +222,24 @@ fn lock_folder(root: &Path) -> Result<File> {
             Error::internal(format!("{} can not be opened: {error}", path.display()))
                 .hint("make the data folder writable for the user that runs the server")
         })?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::internal(format!("another server runs on the data folder {}", root.display()))
-            .hint("stop it, or choose another folder with --data-dir")
-    })?;
-    Ok(file)
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(file);
+    }
+    // A server that was killed while it started a program: until that program has begun, its process holds all that the
+    // server held, the lock too. It lets go in a moment, another server does not.
+    let (locked, lock) = crossbeam_channel::bounded(1);
+    let waiter = thread::spawn("lock-wait", move || {
+        let taken = rustix::fs::flock(&file, FlockOperation::LockExclusive);
+        drop(locked.send(taken.map(|()| file)));
+    })
+    .map_err(|error| Error::internal("no thread can be started").source(error))?;
+    if let Ok(Ok(file)) = lock.recv_timeout(LOCK_WAIT) {
+        return Ok(file);
+    }
+    // It waits as long as the other server runs; this process ends without it.
+    std::mem::forget(waiter);
+    Err(Error::internal(format!("another server runs on the data folder {}", root.display()))
+        .hint("stop it, or choose another folder with --data-dir"))
 }
 
 /// The database holds prompts and environments: for its owner alone.

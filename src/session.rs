@@ -14,6 +14,7 @@ mod gateway;
 mod launch;
 mod load;
 mod opening;
+mod place;
 mod rest;
 mod steer;
 mod step;
@@ -22,6 +23,7 @@ mod turn;
 
 pub use actor::{Decision, TurnRequest, When};
 pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
+pub use place::{PlaceMode, WorktreeWish};
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};
@@ -30,7 +32,7 @@ use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{self, IdempotencyKey};
 use crate::ledger::session::{NewSession, SessionChange};
 use crate::ledger::turn::TurnEnd;
-use crate::ledger::{Ledger, agent as agent_rows, session as session_rows, to_json};
+use crate::ledger::{Ledger, agent as agent_rows, session as session_rows};
 use crate::limits;
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
@@ -38,6 +40,7 @@ use crate::process::Processes;
 use crate::provider::readiness::Readiness;
 use crate::provider::stage;
 use crate::thread::{self, Thread};
+use crate::worktree::Worktrees;
 use actor::{Actor, Command};
 use capacity::{Capacity, Reservation};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -66,6 +69,7 @@ struct Shared {
     /// None: agents are given no tools of ours.
     gateway: Option<GatewayAccess>,
     readiness: Readiness,
+    worktrees: Worktrees,
     capacity: Arc<Capacity>,
     threads: Mutex<Threads>,
     is_stopping: AtomicBool,
@@ -94,6 +98,8 @@ pub struct SessionRequest {
     pub session: NewSession,
     /// Answer when the agent is ready, not at once.
     pub wait: bool,
+    /// Where the agent is to work, if not in the session's folder.
+    pub worktree: Option<WorktreeWish>,
     pub idempotency: Option<IdempotencyKey>,
 }
 
@@ -118,6 +124,7 @@ impl Sessions {
         ledger: Ledger,
         processes: Processes,
         readiness: Readiness,
+        worktrees: Worktrees,
         sidecars: Sidecars,
         gateway: Option<GatewayAccess>,
     ) -> Sessions {
@@ -129,6 +136,7 @@ impl Sessions {
                 sidecars,
                 gateway,
                 readiness,
+                worktrees,
                 capacity: Arc::new(Capacity::default()),
                 threads: Mutex::new(Threads::default()),
                 is_stopping: AtomicBool::new(false),
@@ -184,7 +192,7 @@ impl Sessions {
         let env = serde_json::from_str(&request.session.env).unwrap_or_default();
         shared.readiness.check(&provider, &request.session.agent, &env)?;
         let reservation = self.make_room(&provider)?;
-        let (session_id, is_new) = self.insert(request)?;
+        let (session_id, is_new) = self.insert_placed(request)?;
         if !is_new {
             return Ok(session_id);
         }
@@ -195,27 +203,6 @@ impl Sessions {
             wait_for(&answer, timeout + ANSWER_SLACK)??;
         }
         Ok(session_id)
-    }
-
-    fn insert(&self, request: SessionRequest) -> Result<(String, bool)> {
-        let SessionRequest { session, idempotency, .. } = request;
-        self.shared.ledger.write(move |tx| {
-            let session_id = session.session_id.clone();
-            if let Some(claim) = &idempotency
-                && let Some(made) = tx.claim_key(claim, &session_id)?
-            {
-                return Ok((made, false));
-            }
-            tx.insert_session(&session)?;
-            let record = tx.session(&session_id)?;
-            let payload = format!(
-                "{{\"provider\":{},\"session\":{}}}",
-                to_json(&record.provider),
-                to_json(&record)
-            );
-            tx.append(NewEvent::session(&session_id, EventKind::SessionCreated, payload))?;
-            Ok((session_id, true))
-        })
     }
 
     /// Starts, queues or refuses a turn; answers with its id.
@@ -555,6 +542,8 @@ fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Command>) {
     while !shared.retire(session_id, &waiting) {
         drop(waiting.try_recv());
     }
+    // If it is over, so is its claim on a worktree, and its agent is gone.
+    shared.worktrees.look_for_due();
 }
 
 /// Ends the turn and the agent of a session whose thread is gone.

@@ -5,7 +5,7 @@ use super::{Api, Call};
 use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::event::{self, Page, SYSTEM_SCOPE};
-use crate::ledger::session;
+use crate::ledger::{session, worktree};
 use crate::model::ScopeKind;
 use crate::model::event::EventFilter;
 
@@ -33,6 +33,16 @@ pub(super) fn list_of_process(api: &Api, call: &Call) -> Result<Answer> {
 pub(super) fn stream_of_process(api: &Api, call: &Call) -> Result<Answer> {
     let process_id = super::process::owned(api, call)?.process_id;
     stream_of_scope(api, call, ScopeKind::Process, &process_id)
+}
+
+pub(super) fn list_of_worktree(api: &Api, call: &Call) -> Result<Answer> {
+    api.ledger.read(|db| worktree::get(db, call.part(0)))?;
+    list_of_scope(api, call, ScopeKind::Worktree, call.part(0))
+}
+
+pub(super) fn stream_of_worktree(api: &Api, call: &Call) -> Result<Answer> {
+    api.ledger.read(|db| worktree::get(db, call.part(0)))?;
+    stream_of_scope(api, call, ScopeKind::Worktree, call.part(0))
 }
 
 /// The log of one scope in pages. The caller has seen that the thing is there.

@@ -38,6 +38,7 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
         "providers": providers(api, Instant::now()),
         "processes": super::process::facts(api)?,
         "recovery": recovery(api),
+        "worktrees": super::worktree::counts(api)?,
         "writer": writer(api),
         "streams": api.streams.load(Ordering::Relaxed),
         "session_threads": api.sessions.threads(),

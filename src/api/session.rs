@@ -1,5 +1,6 @@
 //! Sessions: make, list, show, resume, close, delete, read back.
 
+use super::worktree::WishBody;
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
@@ -34,6 +35,7 @@ struct CreateBody {
     mcp_servers: Vec<Value>,
     #[serde(default = "yes")]
     wait: bool,
+    worktree: Option<WishBody>,
 }
 
 #[derive(Default, Deserialize)]
@@ -95,7 +97,8 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         mcp_servers: to_json(&mcp_servers),
     };
     let idempotency = call.idempotency(api)?;
-    let request = SessionRequest { session, wait: body.wait, idempotency };
+    let worktree = body.worktree.map(WishBody::into_wish).transpose()?;
+    let request = SessionRequest { session, wait: body.wait, worktree, idempotency };
     let session_id = api.sessions.create(request)?;
     Ok(json(200, api.ledger.session_json(&session_id)?))
 }

@@ -198,6 +198,9 @@ pub struct Worktrees {
     pub root_dir: Option<String>,
     pub init_script_path: Option<String>,
     pub deletion_policy_default: Option<String>,
+    pub init_timeout_secs: Option<u64>,
+    pub git_timeout_secs: Option<u64>,
+    pub lock_wait_secs: Option<u64>,
 }
 
 impl File {

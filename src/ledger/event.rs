@@ -40,6 +40,15 @@ impl<'a> NewEvent<'a> {
         }
     }
 
+    /// An event of a worktree's own log.
+    pub fn worktree(worktree_id: &'a str, kind: EventKind, payload: String) -> NewEvent<'a> {
+        NewEvent {
+            scope: ScopeKind::Worktree,
+            scope_id: worktree_id,
+            ..NewEvent::system(kind, payload)
+        }
+    }
+
     /// An event of the runtime itself.
     pub fn system(kind: EventKind, payload: String) -> NewEvent<'static> {
         NewEvent {
@@ -56,6 +65,12 @@ impl<'a> NewEvent<'a> {
 
     pub fn turn(mut self, turn_id: &'a str) -> NewEvent<'a> {
         self.turn_id = Some(turn_id);
+        self
+    }
+
+    /// The session that an event of another scope concerns.
+    pub fn concerning(mut self, session_id: &'a str) -> NewEvent<'a> {
+        self.session_id = Some(session_id);
         self
     }
 

@@ -344,7 +344,12 @@ impl Tx<'_> {
                 now_ms,
             ])?;
         self.touch(session_id);
-        Ok(())
+        match change.state {
+            // A session that is over works nowhere: also when nobody is there to say so.
+            Some("closed") => self.release_claims_of(session_id, "session_closed"),
+            Some("failed") => self.release_claims_of(session_id, "session_failed"),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses when the session is closed or failed; returns its key. The check of every change that a client asks for.

@@ -29,3 +29,4 @@ mod tidy;
 mod turn;
 mod turn_end;
 mod turn_item;
+mod worktree;

@@ -22,6 +22,7 @@ mod rig;
 mod sample;
 mod streams;
 mod turns;
+mod worktrees;
 
 use report::Report;
 use std::io::{self, Write};
@@ -38,6 +39,7 @@ const PARTS: &[(&str, Part)] = &[
     ("streams", streams::run),
     ("replay", replay::run),
     ("process", process::run),
+    ("worktrees", worktrees::run),
     ("idle", idle::run),
 ];
 

@@ -1,0 +1,287 @@
+//! Making a worktree: a saga of steps, each of which the next start can undo.
+//!
+//! Runs on the thread of the request. The intent is committed first; git makes branch and record under the lock of the
+//! repository; the files come, and the init script runs, under the lock of the worktree alone; the record becomes
+//! `ready` in the transaction of whoever wants it ([`Draft`]), so that a session and its worktree appear together or
+//! not at all. What fails on the way is taken back; what holds work by then stays, or goes into a backup ref.
+
+use super::git::{self, Call, Repo};
+use super::init::Scene;
+use super::lock::Locked;
+use super::name::{self, Place};
+use super::remove::{Force, Removed};
+use super::tree::Tree;
+use super::{Shared, WorktreeRequest, Worktrees};
+use crate::error::{Code, Error, Result};
+use crate::ledger::idempotency::{self, IdempotencyKey};
+use crate::ledger::worktree::{self, NewWorktree, WorktreeRecord};
+use crate::model::event::EventKind;
+use crate::model::id;
+use crate::model::worktree::InitScriptStatus;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// What a request for a worktree has come to.
+pub enum Prepared {
+    /// It is on disk and nobody knows of it.
+    Made(Draft),
+    /// It was there before.
+    Existing(Box<WorktreeRecord>),
+}
+
+/// A worktree that is on disk and that nobody has been told of. Whoever has it finishes it in a transaction, or gives
+/// it to [`Worktrees::take_back`]; a crash before that takes it back too.
+pub struct Draft {
+    pub worktree_id: String,
+    pub worktree_cwd: PathBuf,
+    pub init_script_status: InitScriptStatus,
+    /// Nobody else works on it until then.
+    _lock: Locked,
+}
+
+impl Worktrees {
+    /// Makes the worktree on disk, or finds it. `must_be_new`: one that is there already is an error.
+    pub fn prepare(&self, request: &WorktreeRequest, must_be_new: bool) -> Result<Prepared> {
+        self.shared.refuse_when_disabled()?;
+        let shared = &self.shared;
+        let repo = shared.repo_of(request)?;
+        let prefix = request.branch_prefix.as_deref();
+        let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
+        shared.check_branch(&repo, &place.branch_name)?;
+        if let Some(existing) = shared.existing(&repo, &place)? {
+            if let Some(claim) = &request.idempotency
+                && shared.ledger.read(|db| idempotency::find(db, claim))?.as_ref()
+                    == Some(&existing.id)
+            {
+                return self
+                    .made_before(&existing.id)
+                    .map(|made| Prepared::Existing(Box::new(made)));
+            }
+            let is_same = existing.worktree_cwd == place.cwd.to_string_lossy()
+                && existing.branch_name == place.branch_name
+                && existing.repo_root == repo.root.to_string_lossy();
+            if must_be_new || !is_same || existing.status != "ready" {
+                return Err(worktree::taken(&existing));
+            }
+            return Ok(Prepared::Existing(Box::new(existing)));
+        }
+        self.make(request, &repo, &place)
+    }
+
+    /// The worktree of that name. Errors: there is none.
+    pub fn find(&self, request: &WorktreeRequest) -> Result<WorktreeRecord> {
+        self.shared.refuse_when_disabled()?;
+        let repo = self.shared.repo_of(request)?;
+        let prefix = request.branch_prefix.as_deref();
+        let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
+        let cwd = place.cwd.to_string_lossy().into_owned();
+        let found = self.shared.existing(&repo, &place)?;
+        found.filter(|record| record.worktree_cwd == cwd && record.status == "ready").ok_or_else(
+            || {
+                Error::not_found("worktree", &place.branch_name)
+                    .hint("mode \"create\" makes it; GET /v1/worktrees lists those that are there")
+            },
+        )
+    }
+
+    /// What a request with the same key has made, when that is done.
+    pub(super) fn made_before(&self, worktree_id: &str) -> Result<WorktreeRecord> {
+        let shared = &self.shared;
+        let _lock = shared.lock_worktree(worktree_id)?;
+        shared.ledger.read(|db| worktree::get(db, worktree_id))
+    }
+
+    fn make(&self, request: &WorktreeRequest, repo: &Repo, place: &Place) -> Result<Prepared> {
+        let shared = &self.shared;
+        let base_commit = shared.base_commit(repo, request.base_ref.as_deref())?;
+        let base_ref = shared.base_name(repo, request.base_ref.as_deref())?;
+        let worktree_id = id::new("wt");
+        let lock = shared.lock_worktree(&worktree_id)?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let default_policy = shared.config.worktrees.deletion_policy_default;
+        let new = NewWorktree {
+            worktree_id: worktree_id.clone(),
+            repo_root: text(&repo.root),
+            common_dir: text(&repo.common_dir),
+            unified_workspace_path: place.unified.clone(),
+            worktree_root: text(&place.root),
+            worktree_cwd: text(&place.cwd),
+            worktree_name: place.worktree_name.clone(),
+            branch_name: place.branch_name.clone(),
+            base_commit,
+            base_ref,
+            deletion_policy: request.deletion_policy.unwrap_or(default_policy),
+            created_by_session_id: request.created_by_session_id.clone(),
+            created_by_operation_id: request.operation_id.clone(),
+            team_id: request.team_id.clone(),
+        };
+        if let Some(made) = self.add(&new, repo, place, request.idempotency.clone())? {
+            return self.made_before(&made).map(|made| Prepared::Existing(Box::new(made)));
+        }
+        let scene = Scene {
+            worktree_id: &worktree_id,
+            cwd: &place.cwd,
+            repo_root: &new.repo_root,
+            branch_name: &place.branch_name,
+        };
+        let status = match request.run_init_script {
+            true => shared.run_init_script(&scene),
+            false => Ok(InitScriptStatus::SkippedDisabled),
+        };
+        let worktree_cwd = place.cwd.clone();
+        match status {
+            Ok(init_script_status) => Ok(Prepared::Made(Draft {
+                worktree_id,
+                worktree_cwd,
+                init_script_status,
+                _lock: lock,
+            })),
+            Err(error) => {
+                // Whatever stands in it was made by the script just now.
+                shared.undo(&worktree_id, "init_script_failed", Force::WithBackup);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the intent down and has git make branch and folder. Gives the worktree that the key has made before.
+    fn add(
+        &self,
+        new: &NewWorktree,
+        repo: &Repo,
+        place: &Place,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Option<String>> {
+        let shared = &self.shared;
+        let repository = shared.lock_repository(&repo.common_dir)?;
+        let branch_ref = format!("refs/heads/{}", place.branch_name);
+        let is_branch = shared.ref_commit(&repo.common_dir, &branch_ref)?.is_some();
+        if is_branch || place.cwd.symlink_metadata().is_ok() {
+            let what = if is_branch { &place.branch_name } else { &new.worktree_cwd };
+            return Err(Error::new(Code::Conflict, format!("{what} is there already"))
+                .hint("choose another name: only what this server makes is its to take away"));
+        }
+        shared.make_root(&place.root)?;
+        let (intent, worktree_id) = (new.clone(), new.worktree_id.clone());
+        let made = shared.ledger.write(move |tx| {
+            if let Some(key) = &key
+                && let Some(made) = tx.claim_key(key, &worktree_id)?
+            {
+                return Ok(Some(made));
+            }
+            tx.insert_worktree(&intent)?;
+            Ok(None)
+        })?;
+        if made.is_some() {
+            return Ok(made);
+        }
+        let added = self.add_empty(new, repo);
+        drop(repository);
+        let added = added.and_then(|()| self.fill(new, repo));
+        if let Err(error) = added {
+            shared.undo(&new.worktree_id, "create_failed", Force::WithBackup);
+            return Err(error);
+        }
+        Ok(None)
+    }
+
+    /// Branch and record, without a file: short, whatever the size of the repository. The lock on the record says until
+    /// [`Self::fill`] is done that nobody has worked there.
+    fn add_empty(&self, new: &NewWorktree, repo: &Repo) -> Result<()> {
+        let mark = git::mark(&new.worktree_id);
+        let args = [
+            "worktree",
+            "add",
+            "--no-checkout",
+            "--lock",
+            "--no-track",
+            "-b",
+            &new.branch_name,
+            "--",
+            &new.worktree_cwd,
+            &new.base_commit,
+        ];
+        self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &args) }).map(|_| ())
+    }
+
+    /// The files. May take long (a large repository, filters, the user's own hook), so the repository is not locked.
+    fn fill(&self, new: &NewWorktree, repo: &Repo) -> Result<()> {
+        let mark = git::mark(&new.worktree_id);
+        let cwd = Path::new(&new.worktree_cwd);
+        let checkout = ["checkout", "--quiet", "--force", "HEAD", "--"];
+        self.shared.tell(Call { with_hooks: true, mark: &mark, ..Call::new(cwd, &checkout) })?;
+        let unlock = ["worktree", "unlock", "--", &new.worktree_cwd];
+        self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &unlock) }).map(|_| ())
+    }
+
+    /// Takes back what was prepared for somebody who does not want it after all. What holds work stays, and is told.
+    pub fn take_back(&self, draft: Draft, reason: &str) {
+        self.shared.undo(&draft.worktree_id, reason, Force::No);
+        drop(draft);
+    }
+}
+
+impl Shared {
+    /// The repository that a request is about.
+    fn repo_of(&self, request: &WorktreeRequest) -> Result<Repo> {
+        let given = request.repo_root.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        match (given, &request.source_cwd) {
+            (Some(given), _) => self.repo_at("repo_root", Path::new(given)),
+            (None, Some(cwd)) => self.repo_at("the session's cwd", Path::new(cwd)),
+            (None, None) => Err(Error::bad_request(
+                "repo_root: it is missing, and no session with a cwd says where the repository is",
+            )),
+        }
+    }
+
+    /// The living record in that place. One that lost its folder and holds no work makes room.
+    fn existing(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
+        let (cwd, common_dir) = (place.cwd.to_string_lossy(), repo.common_dir.to_string_lossy());
+        let find = || {
+            self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+        };
+        let found = find()?;
+        let is_free =
+            |record: &WorktreeRecord| record.status == "missing" && record.active_claim_count == 0;
+        if let Some(record) = found.as_ref().filter(|record| is_free(record)) {
+            let _lock = self.lock_worktree(&record.id)?;
+            self.clean_up(&record.id, "made_anew", Force::No)?;
+            return find();
+        }
+        Ok(found)
+    }
+
+    /// Undoes a creation; a failure is told in the log and taken up by the next start.
+    pub(super) fn undo(&self, worktree_id: &str, reason: &str, force: Force) {
+        if let Err(error) = self.try_undo(worktree_id, reason, force) {
+            log::error!("worktree {worktree_id} is still there ({reason}): {error}");
+        }
+    }
+
+    pub(super) fn try_undo(&self, worktree_id: &str, reason: &str, force: Force) -> Result<()> {
+        let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
+        let tree = Tree::of(&record);
+        // Git had not come to its end (it locks a new record itself, and we do), so no script has run.
+        let lock = tree.lock_reason();
+        let is_unused = tree.record.is_none()
+            || lock.is_some_and(|why| matches!(why.as_str(), "initializing" | "added with --lock"));
+        let removed = self.remove(&record, if is_unused { Force::Unused } else { force })?;
+        let (id, reason) = (worktree_id.to_owned(), reason.to_owned());
+        self.ledger.write(move |tx| match removed {
+            Removed::Gone(gone) => {
+                if let Some(backup_ref) = &gone.backup_ref {
+                    tx.set_worktree_backup(&id, backup_ref)?;
+                }
+                tx.delete_worktree(&id, &super::cleanup::told(&id, &reason, &gone))
+            }
+            Removed::Kept(work) => {
+                tx.finish_worktree(&id, InitScriptStatus::SkippedDisabled)?;
+                let payload = json!({
+                    "worktree_id": id, "reason": reason, "lost": work.listed(),
+                    "dirty_count": work.dirty_count, "unmerged_count": work.unmerged_count,
+                });
+                tx.keep_worktree(&id, "ready", EventKind::WorktreeKept, &payload)
+            }
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! The thread `worktrees`: first what the last server left, then the worktrees of sessions that end.
+//!
+//! It waits in one place, for the word that something may be due, and ends when the server stops. At the start it looks
+//! at each worktree that is not deleted: creations are taken back, removals finished, and what went wrong on disk
+//! meanwhile is mended or told. Requests do not wait for it, but for the lock of a worktree that it works on. It never
+//! waits for a lock when a session's worktree is due: who holds it says so when it is free.
+
+use super::Shared;
+use super::git::{self, Call};
+use super::remove::{self, Force};
+use super::run;
+use super::tree::{self, Tree};
+use crate::error::{Code, Result};
+use crate::ledger::worktree::{self, WorktreeRecord};
+use crossbeam_channel::Receiver;
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// An index lock that is older than this belongs to nobody who is still at work.
+const INDEX_LOCK_AGE: Duration = Duration::from_secs(600);
+
+/// The body of the thread. `left` is what the last server left, read before the first request.
+pub(super) fn serve(shared: &Arc<Shared>, left: Vec<WorktreeRecord>, due: &Receiver<()>) {
+    shared.sweep_trash(&left);
+    for record in left {
+        if shared.stop.is_stopped() {
+            return;
+        }
+        if let Err(error) = shared.repair(&record.id) {
+            log::error!("worktree {} can not be looked at: {error}", record.id);
+        }
+    }
+    let mut given_up = HashSet::new();
+    loop {
+        shared.clean_up_due(&mut given_up);
+        // The sender is in `shared`, so this ends with the stop.
+        if due.recv().is_err() || shared.stop.is_stopped() {
+            return;
+        }
+    }
+}
+
+impl Shared {
+    fn repair(&self, worktree_id: &str) -> Result<()> {
+        let _lock = self.lock_worktree(worktree_id)?;
+        let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
+        match record.status.as_str() {
+            "creating" => {
+                // What the last server started may still be at work.
+                run::sweep(&git::script_mark(worktree_id));
+                run::let_end(&git::mark(worktree_id));
+                self.try_undo(worktree_id, "startup_create_unfinished", Force::WithBackup)
+            }
+            "removing" => {
+                run::let_end(&git::mark(worktree_id));
+                let reason = record.cleanup_reason.clone().unwrap_or_default();
+                let is_forced = record.is_cleanup_forced;
+                let force = if is_forced { Force::WithBackup } else { Force::No };
+                self.clean_up(worktree_id, &reason, force).map(|_| ())
+            }
+            "deleted" => Ok(()),
+            _ => self.look_after(&record),
+        }
+    }
+
+    /// Compares record and disk; mends what can be mended without a guess, and tells the rest.
+    fn look_after(&self, record: &WorktreeRecord) -> Result<()> {
+        let mut tree = Tree::of(record);
+        self.take_back(&tree)?;
+        let mut repair = "none";
+        let mut problem = None;
+        if !tree::is_repository(&tree.common_dir) {
+            problem = Some("repository_gone");
+        } else if !tree.is_there() {
+            problem = Some("folder_gone");
+        } else if tree.record.is_none() {
+            let folder = record.worktree_cwd.as_str();
+            let call = Call {
+                git_dir: Some(&tree.common_dir),
+                ..Call::new(&tree.common_dir, &["worktree", "repair", "--", folder])
+            };
+            // What it says is of no use when the record stays away.
+            drop(self.ask(call)?);
+            tree = Tree::of(record);
+            match tree.record {
+                Some(_) => repair = "git_record_restored",
+                None => problem = Some("git_record_gone"),
+            }
+        }
+        if problem.is_none() && self.ref_commit(&tree.common_dir, &tree.branch_ref())?.is_none() {
+            match self.restore_branch(&tree)? {
+                true => repair = "branch_restored",
+                false => problem = Some("branch_gone"),
+            }
+        }
+        if problem.is_none() && tree.lock_reason().is_some() {
+            problem = Some("locked");
+        }
+        if problem.is_none() && is_index_locked(&tree) {
+            problem = Some("index_locked");
+        }
+        let status = if problem == Some("folder_gone") { "missing" } else { "ready" };
+        if record.status == status && record.problem.as_deref() == problem && repair == "none" {
+            return Ok(());
+        }
+        let id = record.id.clone();
+        self.ledger.write(move |tx| tx.set_worktree_problem(&id, status, problem, repair))
+    }
+
+    /// The worktree stands on its branch and the branch is not there: it is made anew where the worktree last stood.
+    fn restore_branch(&self, tree: &Tree) -> Result<bool> {
+        let Some(record) = &tree.record else { return Ok(false) };
+        let head = fs::read_to_string(record.join("HEAD")).unwrap_or_default();
+        if head.trim() != format!("ref: {}", tree.branch_ref()) {
+            return Ok(false);
+        }
+        for commit in tree.stood_at() {
+            let name = format!("{commit}^{{commit}}");
+            if self.ref_commit(&tree.common_dir, &name)?.is_none() {
+                continue;
+            }
+            let (branch_ref, nothing) = (tree.branch_ref(), "0".repeat(commit.len()));
+            let args = ["update-ref", "-m", "gooselake: restored", &branch_ref, &commit, &nothing];
+            let call =
+                Call { git_dir: Some(&tree.common_dir), ..Call::new(&tree.common_dir, &args) };
+            return Ok(self.ask(call)?.is_good());
+        }
+        Ok(false)
+    }
+
+    /// Deletes what removals have moved away and could not delete, and copies of indexes.
+    fn sweep_trash(&self, left: &[WorktreeRecord]) {
+        let names = |folder| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        for path in names(self.trash_dir()) {
+            let is_living = left.iter().any(|record| path.ends_with(&record.id));
+            if !is_living && let Err(error) = remove::delete_all(&path) {
+                log::warn!("{} can not be emptied: {error}", path.display());
+            }
+        }
+    }
+
+    /// Cleans up after sessions that have ended. What is locked is passed by.
+    fn clean_up_due(&self, given_up: &mut HashSet<String>) {
+        let due = match self.ledger.read(worktree::due) {
+            Ok(due) => due,
+            Err(error) => {
+                log::error!("it can not be read which worktrees are due: {error}");
+                return;
+            }
+        };
+        for worktree_id in due {
+            if self.stop.is_stopped() {
+                return;
+            }
+            if given_up.contains(&worktree_id) {
+                continue;
+            }
+            let Some(_lock) = self.try_lock_worktree(&worktree_id) else { continue };
+            match self.clean_up_after_session(&worktree_id) {
+                Ok(()) => {}
+                Err(error) if error.code == Code::ShuttingDown => return,
+                Err(error) => {
+                    log::error!("worktree {worktree_id} is left to the next start: {error}");
+                    given_up.insert(worktree_id);
+                }
+            }
+        }
+    }
+
+    fn clean_up_after_session(&self, worktree_id: &str) -> Result<()> {
+        let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
+        // Somebody may have claimed it, or done the work, meanwhile.
+        let Some(reason) = record.cleanup_reason else { return Ok(()) };
+        self.clean_up(worktree_id, &reason, Force::No).map(|_| ())
+    }
+}
+
+fn is_index_locked(tree: &Tree) -> bool {
+    let path = tree.record.as_ref().map(|record| record.join("index.lock"));
+    let made = path.and_then(|path| path.metadata().ok()?.modified().ok());
+    let age = made.and_then(|made| SystemTime::now().duration_since(made).ok());
+    age.is_some_and(|age| age > INDEX_LOCK_AGE)
+}

@@ -1,0 +1,202 @@
+//! Kill -9, and what happened to the disk while no server looked: the next start finds record and disk in agreement, or
+//! makes them agree, and tells it.
+
+use super::scene::{Repo, Scene, is_there};
+use crate::stage::{each, list, text};
+use gooselake_harness::{proc, thread, wait};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_creation_that_was_cut_off_is_taken_back_with_its_script() {
+    let mut scene = Scene::new();
+    let pid_file = scene.stage.server.folder().join("pid");
+    let script = format!(
+        "#!/bin/sh\necho x > made\nsetsid sh -c 'echo $$ > {}; sleep 1000; :'\n",
+        pid_file.display()
+    );
+    scene.repo.write(".agents/gg/worktree-init.sh", &script);
+    let path = scene.repo.path.join(".agents/gg/worktree-init.sh");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    scene.repo.commit("script");
+    let client = scene.stage.client.clone();
+    let body = json!({"repo_root": scene.repo.path, "worktree_name": "one"}).to_string();
+    let hanging = thread::spawn("hanging", move || {
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+        client.try_request("POST", "/v1/worktrees", &headers, body.as_bytes())
+    })
+    .unwrap();
+    let pid: u32 = wait::until(SOON, "the script runs", || {
+        fs::read_to_string(&pid_file).ok()?.trim().parse().ok()
+    });
+    let worktree = list(scene.stage.get("/v1/worktrees")).remove(0);
+    scene.crash();
+    assert!(hanging.join().is_err());
+    let gone = scene.event(&worktree, "worktree.cleaned_up", 0);
+    assert_eq!(gone.payload["reason"], "startup_create_unfinished");
+    proc::wait_gone(&[pid], SOON).unwrap();
+    assert!(!is_there(&worktree) && !scene.repo.is_branch("gg/one"));
+    let backup = text(&gone.payload, "backup_ref");
+    assert_eq!(scene.repo.show(&backup, "made").as_deref(), Some("x\n"));
+    // The key is good for another try, which makes another worktree.
+    scene.repo.write(".agents/gg/worktree-init.sh", "#!/bin/sh\ntrue\n");
+    scene.repo.commit("mended");
+    let body = json!({"repo_root": scene.repo.path, "worktree_name": "one"});
+    let key = [("Idempotency-Key", "k")];
+    let again = scene.stage.post_with("/v1/worktrees", &body, &key).expect(200).json();
+    assert_ne!(again["worktree"]["id"], worktree["id"]);
+}
+
+/// What changed on disk, and what the next start tells of it.
+type Case = (&'static str, fn(&Scene, &Value), &'static str, Option<&'static str>, &'static str);
+
+#[test]
+fn the_start_tells_what_changed_outside() {
+    let cases: &[Case] = &[
+        (
+            "folder",
+            |_, worktree| fs::remove_dir_all(text(worktree, "worktree_cwd")).unwrap(),
+            "missing",
+            Some("folder_gone"),
+            "none",
+        ),
+        (
+            "branch",
+            |scene, _| {
+                scene.repo.git(&["update-ref", "-d", "refs/heads/gg/branch"]);
+            },
+            "ready",
+            None,
+            "branch_restored",
+        ),
+        (
+            "elsewhere",
+            |scene, worktree| {
+                Repo::of(worktree).git(&["checkout", "--quiet", "--detach"]);
+                scene.repo.git(&["branch", "-D", "gg/elsewhere"]);
+            },
+            "ready",
+            Some("branch_gone"),
+            "none",
+        ),
+        (
+            "lock",
+            |_, worktree| {
+                Repo::of(worktree).git(&["worktree", "lock", "."]);
+            },
+            "ready",
+            Some("locked"),
+            "none",
+        ),
+        (
+            "record",
+            |scene, worktree| {
+                let folder = text(worktree, "worktree_cwd");
+                fs::rename(&folder, folder.clone() + ".away").unwrap();
+                scene.repo.git(&["worktree", "prune"]);
+                fs::rename(folder.clone() + ".away", folder).unwrap();
+            },
+            "ready",
+            Some("git_record_gone"),
+            "none",
+        ),
+        (
+            "moved",
+            |scene, worktree| {
+                let record = scene.repo.path.join(".git/worktrees/gg--moved/gitdir");
+                assert!(record.exists(), "{worktree}");
+                fs::write(record, "/nowhere/.git\n").unwrap();
+            },
+            "ready",
+            None,
+            "git_record_restored",
+        ),
+    ];
+    let mut scene = Scene::new();
+    let mut made = Vec::new();
+    for (name, change, ..) in cases {
+        let worktree = scene.create(name);
+        let head = Repo::of(&worktree).commit(name);
+        change(&scene, &worktree);
+        made.push((worktree, head));
+    }
+    scene.crash();
+    for ((worktree, head), (name, _, status, problem, repair)) in made.iter().zip(cases) {
+        let told = scene.event(worktree, "worktree.repaired", 0).payload;
+        assert_eq!(
+            (&told["problem"], &told["repair"]),
+            (&json!(problem), &json!(repair)),
+            "{name}"
+        );
+        let record = scene.record(worktree);
+        assert_eq!(
+            (&record["status"], &record["problem"]),
+            (&json!(status), &json!(problem)),
+            "{name}"
+        );
+        if *name != "elsewhere" {
+            assert_eq!(scene.repo.git(&["rev-parse", &format!("gg/{name}")]), *head, "{name}");
+        }
+    }
+    // What was told once is not told again.
+    scene.crash();
+    let told = |worktree: &Value| {
+        scene.kinds(worktree).iter().filter(|kind| *kind == "worktree.repaired").count()
+    };
+    wait_for_repair(&scene);
+    assert!(made.iter().all(|(worktree, _)| told(worktree) == 1));
+    // A worktree without its folder still has its branch: kept until somebody forces it, and then backed up.
+    let (missing, head) = &made[0];
+    assert_eq!(scene.cleanup(missing, &json!({}))["status"], "kept_unmerged");
+    assert_eq!(scene.record(missing)["status"], "missing");
+    let told = scene.force(missing);
+    assert_eq!(
+        (&told["status"], &told["branch_deleted"]),
+        (&json!("deleted"), &json!(true)),
+        "{told}"
+    );
+    assert!(scene.repo.holds(head));
+    // One that git has no record of can not be looked into, so it is never taken away.
+    let (unknown, _) = &made[4];
+    assert_eq!(scene.force(unknown)["status"], "kept_dirty");
+    assert!(is_there(unknown));
+}
+
+/// The thread that repairs works in order, so a later worktree's repair says that all before it are done.
+fn wait_for_repair(scene: &Scene) {
+    wait::until(SOON, "the last worktree is looked at", || {
+        let last = list(scene.stage.get("/v1/worktrees?status=ready")).pop()?;
+        // Its lock is free when it has been looked at; the status of the record is then what it was.
+        (last["status"] == "ready").then_some(())
+    });
+    let marker = scene.create("marker");
+    assert_eq!(scene.cleanup(&marker, &json!({}))["status"], "deleted");
+}
+
+#[test]
+fn a_session_that_closed_before_the_crash_is_cleaned_up_after() {
+    let mut scene = Scene::new();
+    let body = json!({"worktree": {"name": "one", "repo_root": scene.repo.path}});
+    let session = text(&scene.stage.create(&body), "id");
+    let worktree = list(scene.stage.get("/v1/worktrees")).remove(0);
+    // The close is committed, and the server is killed before anything else.
+    let stream_path =
+        format!("/v1/sessions/{session}/events/stream?until=session.closed&kinds=session.closed");
+    let mut stream = scene.stage.client.stream(&stream_path, &[]);
+    let client = scene.stage.client.clone();
+    let closing = thread::spawn("closing", move || {
+        drop(client.try_request("POST", &format!("/v1/sessions/{session}/close"), &[], b""));
+    })
+    .unwrap();
+    while stream.expect(SOON).event != "session.closed" {}
+    scene.stage.server.kill9();
+    closing.join();
+    scene.stage.restart();
+    scene.event(&worktree, "worktree.cleaned_up", 0);
+    assert!(!is_there(&worktree) && !scene.repo.is_branch("gg/one"));
+    assert_eq!(each(&list(scene.stage.get("/v1/worktrees")), "status"), ["deleted"]);
+}
