@@ -14,6 +14,7 @@ mod provider;
 mod query;
 mod session;
 mod stream;
+mod team;
 mod turn;
 
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::limits;
 use crate::mcp::Gateway;
 use crate::process::Processes;
 use crate::session::{Recovered, Sessions};
+use crate::team::Teams;
 use access::Access;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
@@ -38,6 +40,7 @@ pub struct Api {
     pub sessions: Sessions,
     pub processes: Processes,
     pub mcp: Gateway,
+    pub teams: Teams,
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
@@ -105,6 +108,7 @@ static ROUTES: &[Route] = &[
     get("/v1/diagnostics/providers", meta::diagnostics_providers),
     get("/v1/diagnostics/processes", process::diagnostics),
     get("/v1/diagnostics/recovery", meta::diagnostics_recovery),
+    get("/v1/diagnostics/comms", meta::diagnostics_comms),
     get("/v1/providers", provider::list),
     get("/v1/providers/{provider}/models", provider::models),
     get("/v1/providers/{provider}/auth/status", provider::auth_status),
@@ -145,6 +149,37 @@ static ROUTES: &[Route] = &[
     gateway(post("/v1/mcp", BodyRule::SmallJson, mcp::message)),
     gateway(post("/v1/mcp/invoke", BodyRule::SmallJson, mcp::invoke)),
     gateway(get("/v1/mcp/capabilities", mcp::capabilities)),
+    post("/v1/teams", BodyRule::Json, team::create),
+    get("/v1/teams", team::list),
+    get("/v1/teams/{team_id}", team::get),
+    Route { method: "DELETE", ..get("/v1/teams/{team_id}", team::delete) },
+    post("/v1/teams/{team_id}/members", BodyRule::Json, team::join),
+    Route { method: "DELETE", ..get("/v1/teams/{team_id}/members/{agent_id}", team::leave) },
+    get("/v1/teams/{team_id}/members/{agent_id}/activity", team::activity),
+    post(
+        "/v1/teams/{team_id}/members/{agent_id}/interrupt",
+        BodyRule::OptionalJson,
+        team::interrupt_member,
+    ),
+    post("/v1/teams/{team_id}/lead", BodyRule::Json, team::set_lead),
+    post("/v1/teams/{team_id}/messages", BodyRule::Json, team::message::direct),
+    get("/v1/teams/{team_id}/messages", team::message::list),
+    post(
+        "/v1/teams/{team_id}/messages/{message_id}/cancel",
+        BodyRule::OptionalJson,
+        team::message::cancel,
+    ),
+    post("/v1/teams/{team_id}/broadcasts", BodyRule::Json, team::message::broadcast),
+    get("/v1/teams/{team_id}/deliveries", team::message::deliveries),
+    post(
+        "/v1/teams/{team_id}/deliveries/{delivery_id}/retry",
+        BodyRule::OptionalJson,
+        team::message::retry,
+    ),
+    get("/v1/teams/{team_id}/view", team::message::view),
+    post("/v1/teams/{team_id}/interrupt-all", BodyRule::OptionalJson, team::interrupt_all),
+    get("/v1/teams/{team_id}/events", event::list_of_team),
+    get("/v1/teams/{team_id}/events/stream", event::stream_of_team),
 ];
 
 impl Handler for Api {

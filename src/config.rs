@@ -6,9 +6,11 @@
 pub mod file;
 mod process;
 mod provider;
+mod team;
 
 pub use process::Processes;
 pub use provider::{Agent, Provider};
+pub use team::Teams;
 
 use crate::ledger::Synchronous;
 use file::File;
@@ -49,6 +51,7 @@ pub struct Config {
     pub image_bytes_max: usize,
     /// Whether agents are given tools of ours, and the gateway behind them answers.
     pub is_mcp_enabled: bool,
+    pub teams: Teams,
     /// What the start tells once: keys without a meaning.
     pub notices: Vec<String>,
 }
@@ -170,6 +173,7 @@ impl Check<'_> {
         let streams_max = self.at_least("server.max_streams", file.server.max_streams, 1, 1024);
         let providers = self.providers();
         let processes = self.processes();
+        let teams = self.teams();
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -201,6 +205,7 @@ impl Check<'_> {
             journal_bytes_max: file.keeper.journal_bytes_max.unwrap_or(64 * 1024 * 1024),
             image_bytes_max: file.limits.max_image_bytes.unwrap_or(8 * 1024 * 1024),
             is_mcp_enabled: file.mcp.enabled.unwrap_or(true),
+            teams,
             notices: file.without_meaning(),
         })
     }

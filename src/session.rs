@@ -11,8 +11,10 @@ mod approval;
 mod capacity;
 mod ending;
 mod gateway;
+pub mod input;
 mod launch;
 mod load;
+mod mail;
 mod opening;
 mod rest;
 mod steer;
@@ -22,6 +24,7 @@ mod turn;
 
 pub use actor::{Decision, TurnRequest, When};
 pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
+pub use mail::{Accept, Mail, Way};
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};

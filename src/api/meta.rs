@@ -3,6 +3,7 @@
 use super::{Api, Call, json};
 use crate::error::Result;
 use crate::http::Answer;
+use crate::ledger::team::{self, delivery};
 use crate::ledger::{session, to_json};
 use crate::model::id;
 use serde_json::{Value, json};
@@ -33,6 +34,7 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
     let body = json!({
         "providers": providers(api),
         "processes": super::process::facts(api)?,
+        "comms": comms(api)?,
         "recovery": recovery(api),
         "writer": writer(api),
         "streams": api.streams.load(Ordering::Relaxed),
@@ -53,6 +55,26 @@ pub(super) fn diagnostics_providers(api: &Api, _call: &Call) -> Result<Answer> {
 
 pub(super) fn diagnostics_recovery(api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&recovery(api))))
+}
+
+pub(super) fn diagnostics_comms(api: &Api, _call: &Call) -> Result<Answer> {
+    Ok(json(200, to_json(&comms(api)?)))
+}
+
+fn comms(api: &Api) -> Result<Value> {
+    let (counts, statuses) =
+        api.ledger.read(|db| Ok((team::counts(db)?, delivery::status_counts(db)?)))?;
+    let total: i64 = statuses.iter().map(|(_, count)| count).sum();
+    let by_status: serde_json::Map<_, _> =
+        statuses.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
+    Ok(json!({
+        "team_count": counts.teams,
+        "member_count": counts.members,
+        "message_count": counts.messages,
+        "delivery_total": total,
+        "delivery_status_counts": by_status,
+        "dispatcher": api.teams.dispatch_counts(),
+    }))
 }
 
 fn providers(api: &Api) -> Value {

@@ -1,0 +1,1 @@
+//! The rules of delivery, against a world that is simulated.
