@@ -143,6 +143,11 @@ impl Actor {
     }
 
     fn in_place_of(&mut self, running: &str, mail: Mail) -> Result<Option<String>> {
+        let is_unread_mail =
+            |turn: &LiveTurn| turn.source == TurnSource::Team && !turn.is_dispatched;
+        if self.state.turn.as_ref().is_some_and(is_unread_mail) {
+            return Ok(None);
+        }
         let is_agents = |turn: &LiveTurn| turn.source == TurnSource::Agent;
         if self.state.turn.as_ref().is_some_and(is_agents) {
             // What the agent does by itself has no end to wait for: it is called over.

@@ -115,9 +115,10 @@ fn boundary(waiting: &Waiting, active: &ActiveTurn) -> Option<bool> {
     }
 }
 
-/// A turn that mail began is not ended for mail of the same or a lower priority.
+/// A turn that mail began is not ended for mail of the same or a lower priority, and not before its agent has been
+/// told: what it carries would never be read.
 fn may_end(waiting: &Waiting, active: &ActiveTurn) -> bool {
-    active.mail_rank.is_none_or(|rank| waiting.rank < rank)
+    active.mail_rank.is_none_or(|rank| active.is_told && waiting.rank < rank)
 }
 
 /// How many from the front share a turn, up to the one at `last`: one that wants a turn of its own shares none, and a

@@ -29,6 +29,8 @@ pub struct ActiveTurn {
     pub turn_id: String,
     pub is_waiting_for_approval: bool,
     pub is_interrupted: bool,
+    /// Its prompt is on its way to the agent.
+    pub is_told: bool,
     /// The best rank of the mail that it began with; None when something else began it.
     pub mail_rank: Option<i64>,
     /// A tool call, a command or a change of files is in progress.
@@ -71,6 +73,7 @@ fn active(connection: &Connection, session_key: i64) -> Result<Option<ActiveTurn
     let found = connection
         .prepare_cached(
             "SELECT turn_id, status, source, interrupt_requested_at IS NOT NULL,
+                 dispatched_at IS NOT NULL,
                  (SELECT min(rank) FROM team_delivery WHERE injected_turn_id = turn_id)
              FROM turn
              WHERE session_key = ?1 AND status IN ('in_progress', 'waiting_for_approval')",
@@ -83,7 +86,8 @@ fn active(connection: &Connection, session_key: i64) -> Result<Option<ActiveTurn
                 turn_id: row.get(0)?,
                 is_waiting_for_approval: status == TurnStatus::WaitingForApproval.as_str(),
                 is_interrupted: row.get(3)?,
-                mail_rank: row.get::<_, Option<i64>>(4)?.filter(|_| is_mail),
+                is_told: row.get(4)?,
+                mail_rank: row.get::<_, Option<i64>>(5)?.filter(|_| is_mail),
                 has_tool: false,
             })
         })
