@@ -3,6 +3,8 @@
 pub mod delivery;
 pub mod message;
 pub mod recipient;
+#[cfg(test)]
+mod tests;
 
 use super::{Tx, to_json};
 use crate::error::{Code, Error, Result};

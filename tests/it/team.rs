@@ -28,6 +28,8 @@ fn a_team_is_made_joined_led_and_left() {
     let team = stage.client.delete(&crew.path(&format!("members/{third}"))).expect(200).json();
     let first = &team["members"][0]["agent_id"];
     assert_eq!(&team["team"]["lead_agent_id"], first, "the one that has been there longest leads");
+    let of_team = list(stage.get(&format!("/v1/sessions?team_id={}", crew.id)));
+    assert_eq!(of_team.len(), 2, "the sessions of its members: {of_team:?}");
     let told = kinds(&crew.events(&stage)).join(" ");
     let expected = "team.created team.member_joined team.lead_changed team.member_left";
     assert_eq!(told, expected);
