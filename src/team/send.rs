@@ -3,7 +3,7 @@
 use super::Teams;
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
-use crate::ledger::idempotency::{self, IdempotencyKey};
+use crate::ledger::idempotency::{self, IdempotencyKey, body_hash};
 use crate::ledger::team::delivery::{self, Attempts, DeliveryRecord, Move, NewDelivery};
 use crate::ledger::team::message::{self, MessageRecord, NewMessage};
 use crate::ledger::team::{self, TeamRecord};
@@ -15,7 +15,7 @@ use crate::model::input::Input;
 use crate::model::team::{DeliveryStatus, MessageScope, Policy, Priority};
 use crate::session::input;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A message as its sender wants it.
 #[derive(Debug)]
@@ -33,8 +33,6 @@ pub struct Outgoing {
     pub idempotency_key: Option<String>,
     /// Of the request, good for a day.
     pub idempotency: Option<IdempotencyKey>,
-    /// Of all that was asked for, in whatever order it was written.
-    pub body_hash: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -147,11 +145,10 @@ impl Tx<'_> {
     /// The change of [`Teams::send`]. `content` is the checked input.
     fn send(&mut self, team_id: &str, outgoing: &Outgoing, content: &[Input]) -> Result<Ack> {
         let team = self.team(team_id)?;
-        let scope = outgoing.recipients.scope();
+        let (scope, body_hash) = (outgoing.recipients.scope(), outgoing.hash());
         let (sender, key) = (&outgoing.sender_agent_id, outgoing.idempotency_key.as_deref());
         if let Some(key) = key
-            && let Some(message) =
-                self.message_of_key(&team, scope, sender, key, outgoing.body_hash)?
+            && let Some(message) = self.message_of_key(&team, scope, sender, key, body_hash)?
         {
             let deliveries = self.deliveries_of(&team, message.message_key)?;
             return Ok(Ack { message, deliveries, disposition: EXISTING });
@@ -183,7 +180,7 @@ impl Tx<'_> {
                 correlation_id: outgoing.correlation_id.as_deref(),
                 reply_to_message_id: outgoing.reply_to_message_id.as_deref(),
                 idempotency_key: key,
-                body_hash: outgoing.body_hash,
+                body_hash,
             },
         )?;
         let deliveries = self.insert_deliveries(&team, &message, outgoing, &recipients)?;
@@ -288,6 +285,26 @@ impl Tx<'_> {
             is_changed |= self.move_delivery(delivery_key, &failing)?;
         }
         if is_changed { self.deliveries_of(team, message.message_key) } else { Ok(deliveries) }
+    }
+}
+
+impl Outgoing {
+    /// Of all that was asked for: keys of an object are in order, so it does not matter how it was written.
+    fn hash(&self) -> i64 {
+        let recipients = match &self.recipients {
+            Recipients::One(agent_id) => json!(agent_id),
+            Recipients::All { include_sender } => json!(include_sender),
+        };
+        let asked = json!({
+            "recipients": recipients,
+            "input": self.input,
+            "image_paths": self.image_paths,
+            "priority": self.priority,
+            "policy": self.policy,
+            "correlation_id": self.correlation_id,
+            "reply_to_message_id": self.reply_to_message_id,
+        });
+        body_hash(asked.to_string().as_bytes())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Team mail: messages to one and to all, how far they have come, tried again, taken back; and a whole team at a look.
 
-use super::super::{Api, Call, body_hash, json, page};
+use super::super::{Api, Call, json, page};
 use super::named;
 use crate::error::{Error, Result};
 use crate::http::Answer;
@@ -56,7 +56,6 @@ pub(in crate::api) fn direct(api: &Api, call: &Call) -> Result<Answer> {
         reply_to_message_id: body.reply_to_message_id,
         idempotency_key: idempotency_key(body.idempotency_key)?,
         idempotency: call.idempotency(api)?,
-        body_hash: 0,
     };
     send(api, call, outgoing)
 }
@@ -74,32 +73,12 @@ pub(in crate::api) fn broadcast(api: &Api, call: &Call) -> Result<Answer> {
         reply_to_message_id: None,
         idempotency_key: idempotency_key(body.idempotency_key)?,
         idempotency: call.idempotency(api)?,
-        body_hash: 0,
     };
     send(api, call, outgoing)
 }
 
-fn send(api: &Api, call: &Call, mut outgoing: Outgoing) -> Result<Answer> {
-    outgoing.body_hash = hash(&outgoing);
+fn send(api: &Api, call: &Call, outgoing: Outgoing) -> Result<Answer> {
     Ok(json(200, to_json(&api.teams.send(call.part(0), outgoing)?)))
-}
-
-/// Of what was asked for: keys of an object are in order, so it does not matter how it was written.
-fn hash(outgoing: &Outgoing) -> i64 {
-    let recipients = match &outgoing.recipients {
-        Recipients::One(agent_id) => json!(agent_id),
-        Recipients::All { include_sender } => json!(include_sender),
-    };
-    let asked = json!({
-        "recipients": recipients,
-        "input": outgoing.input,
-        "image_paths": outgoing.image_paths,
-        "priority": outgoing.priority,
-        "policy": outgoing.policy,
-        "correlation_id": outgoing.correlation_id,
-        "reply_to_message_id": outgoing.reply_to_message_id,
-    });
-    body_hash(asked.to_string().as_bytes())
 }
 
 /// A word as people write it; None for a blank one.
