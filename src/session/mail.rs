@@ -109,6 +109,7 @@ impl Actor {
         let is_told = |turn: &LiveTurn| turn.is_dispatched && !turn.is_interrupted;
         self.runs(turn_id)
             && self.state.phase == Phase::Open
+            && !self.is_gated(None)
             && self.state.turn.as_ref().is_some_and(is_told)
             && self.state.adapter.as_ref().is_some_and(|adapter| adapter.capabilities().steer)
     }

@@ -64,7 +64,9 @@ pub(super) fn plan(
         return Plan::Wait { until: None };
     }
     let is_alone = first.policy == Policy::StartNewTurnOnly;
-    let can_join = can_steer && !active.is_waiting_for_approval && !active.is_interrupted;
+    let is_open_to_more =
+        active.is_told && !active.is_waiting_for_approval && !active.is_interrupted;
+    let can_join = can_steer && !recipient.is_gated && is_open_to_more;
     for (place, waiting) in due.iter().enumerate() {
         let Some(at_tool_boundary) = boundary(waiting, active) else { continue };
         let turn_id = active.turn_id.clone();

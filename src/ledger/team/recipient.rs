@@ -97,12 +97,15 @@ fn active(connection: &Connection, session_key: i64) -> Result<Option<ActiveTurn
     Ok(Some(active))
 }
 
-/// Whether a tool call, a command or a change of files is in progress. One that waits for an approval has not begun.
+/// Whether a tool call, a command or a change of files of the running turn is in progress. One that waits for an
+/// approval has not begun; one that goes on behind an earlier turn is no part of this one.
 pub fn has_tool(connection: &Connection, session_key: i64) -> Result<bool> {
     Ok(connection
         .prepare_cached(
             "SELECT 1 FROM item
              WHERE session_key = ?1 AND status = 'in_progress'
+                 AND turn_key = (SELECT turn_key FROM turn
+                     WHERE session_key = ?1 AND status IN ('in_progress', 'waiting_for_approval'))
                  AND type IN ('tool_call', 'command', 'file_change')
                  AND item_id NOT IN (SELECT item_id FROM approval
                      WHERE session_key = ?1 AND status = 'pending' AND item_id IS NOT NULL)

@@ -57,7 +57,8 @@ fn check(recipient: &Recipient, can_steer: bool, queue: &[Waiting], plan: &Plan)
         }
         (Way::Steer { turn_id, .. }, Some(active)) => {
             assert_eq!(*turn_id, active.turn_id);
-            assert!(can_steer && lonely == 0 && !active.is_waiting_for_approval, "{}", told());
+            let is_open_to_more = active.is_told && !active.is_waiting_for_approval;
+            assert!(can_steer && lonely == 0 && is_open_to_more, "{}", told());
             assert!(queue.iter().any(|waiting| may_act(&waiting, active)), "{}", told());
         }
         _ => panic!("a way that is not there: {}", told()),
