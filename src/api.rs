@@ -16,6 +16,7 @@ mod provider;
 mod query;
 mod session;
 mod stream;
+mod team;
 mod turn;
 mod worktree;
 
@@ -23,12 +24,13 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::{Admission, Answer, Handler, Head, Request, Response};
 use crate::ledger::Ledger;
-use crate::ledger::idempotency::IdempotencyKey;
+use crate::ledger::idempotency::{IdempotencyKey, body_hash};
 use crate::limits;
 use crate::mcp::Gateway;
 use crate::process::Processes;
 use crate::provider::readiness::Readiness;
 use crate::session::{Recovered, Sessions};
+use crate::team::Teams;
 use crate::worktree::Worktrees;
 use access::Access;
 use std::net::{IpAddr, SocketAddr};
@@ -45,6 +47,7 @@ pub struct Api {
     pub mcp: Gateway,
     pub readiness: Readiness,
     pub worktrees: Worktrees,
+    pub teams: Teams,
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
@@ -114,6 +117,7 @@ static ROUTES: &[Route] = &[
     get("/v1/diagnostics/providers", meta::diagnostics_providers),
     get("/v1/diagnostics/processes", process::diagnostics),
     get("/v1/diagnostics/recovery", meta::diagnostics_recovery),
+    get("/v1/diagnostics/comms", meta::diagnostics_comms),
     get("/v1/providers", provider::list),
     get("/v1/providers/{provider}/models", provider::models),
     get("/v1/providers/{provider}/auth/status", login::status),
@@ -170,6 +174,37 @@ static ROUTES: &[Route] = &[
     gateway(post("/v1/mcp", BodyRule::SmallJson, mcp::message)),
     gateway(post("/v1/mcp/invoke", BodyRule::SmallJson, mcp::invoke)),
     gateway(get("/v1/mcp/capabilities", mcp::capabilities)),
+    post("/v1/teams", BodyRule::Json, team::create),
+    get("/v1/teams", team::list),
+    get("/v1/teams/{team_id}", team::get),
+    Route { method: "DELETE", ..get("/v1/teams/{team_id}", team::delete) },
+    post("/v1/teams/{team_id}/members", BodyRule::Json, team::join),
+    Route { method: "DELETE", ..get("/v1/teams/{team_id}/members/{agent_id}", team::leave) },
+    get("/v1/teams/{team_id}/members/{agent_id}/activity", team::activity),
+    post(
+        "/v1/teams/{team_id}/members/{agent_id}/interrupt",
+        BodyRule::OptionalJson,
+        team::interrupt_member,
+    ),
+    post("/v1/teams/{team_id}/lead", BodyRule::Json, team::set_lead),
+    post("/v1/teams/{team_id}/messages", BodyRule::Json, team::message::direct),
+    get("/v1/teams/{team_id}/messages", team::message::list),
+    post(
+        "/v1/teams/{team_id}/messages/{message_id}/cancel",
+        BodyRule::OptionalJson,
+        team::message::cancel,
+    ),
+    post("/v1/teams/{team_id}/broadcasts", BodyRule::Json, team::message::broadcast),
+    get("/v1/teams/{team_id}/deliveries", team::message::deliveries),
+    post(
+        "/v1/teams/{team_id}/deliveries/{delivery_id}/retry",
+        BodyRule::OptionalJson,
+        team::message::retry,
+    ),
+    get("/v1/teams/{team_id}/view", team::message::view),
+    post("/v1/teams/{team_id}/interrupt-all", BodyRule::OptionalJson, team::interrupt_all),
+    get("/v1/teams/{team_id}/events", event::list_of_team),
+    get("/v1/teams/{team_id}/events/stream", event::stream_of_team),
 ];
 
 impl Handler for Api {
@@ -406,16 +441,6 @@ fn check_content_type(head: &Head, rule: BodyRule) -> Result<()> {
     }
 }
 
-/// FNV-1a, 64 bits: kept for a day, so it must not change with a toolchain. It guards against mistakes, not attacks:
-/// whoever finds two bodies with one hash has fooled nobody but himself.
-fn body_hash(body: &[u8]) -> i64 {
-    let start = 0xcbf2_9ce4_8422_2325_u64;
-    let hash = body
-        .iter()
-        .fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    hash.cast_signed()
-}
-
 /// The host without its port.
 fn host_name(host: &str) -> &str {
     if host.starts_with('[') {
@@ -494,13 +519,6 @@ mod tests {
         for other in ["/v1/sessions/s", "/v1/sessions/s/turns/", "/v1/sessions//turns", "/v1"] {
             assert_eq!(matches(pattern, &path(other)), None, "{other}");
         }
-    }
-
-    #[test]
-    fn the_hash_of_a_body_stays_the_same() {
-        // The published values of FNV-1a.
-        assert_eq!(body_hash(b"").cast_unsigned(), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(body_hash(b"a").cast_unsigned(), 0xaf63_dc4c_8601_ec8c);
     }
 
     #[test]

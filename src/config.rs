@@ -6,10 +6,12 @@
 pub mod file;
 mod process;
 mod provider;
+mod team;
 mod worktree;
 
 pub use process::Processes;
 pub use provider::{Agent, ClaudeAuthMode, Provider};
+pub use team::Teams;
 pub use worktree::Worktrees;
 
 use crate::ledger::Synchronous;
@@ -52,6 +54,7 @@ pub struct Config {
     pub image_bytes_max: usize,
     /// Whether agents are given tools of ours, and the gateway behind them answers.
     pub is_mcp_enabled: bool,
+    pub teams: Teams,
     pub worktrees: Worktrees,
     /// What the start tells once: keys without a meaning.
     pub notices: Vec<String>,
@@ -178,6 +181,7 @@ impl Check<'_> {
         let processes = self.processes();
         let claude_auth_mode = self.claude_auth_mode();
         let worktrees = self.worktrees(&root_dir);
+        let teams = self.teams();
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -210,6 +214,7 @@ impl Check<'_> {
             journal_bytes_max: file.keeper.journal_bytes_max.unwrap_or(64 * 1024 * 1024),
             image_bytes_max: file.limits.max_image_bytes.unwrap_or(8 * 1024 * 1024),
             is_mcp_enabled: file.mcp.enabled.unwrap_or(true),
+            teams,
             worktrees,
             notices: file.without_meaning(),
         })

@@ -18,6 +18,7 @@ pub mod process;
 mod schema;
 pub mod session;
 pub mod tail;
+pub mod team;
 #[cfg(test)]
 mod tests;
 pub mod token;
@@ -27,7 +28,7 @@ mod writer;
 
 /// What a read is given. Other modules pass it on to the functions here and know nothing of it.
 pub use rusqlite::Connection;
-pub use tail::{Tail, Watch};
+pub use tail::{Bell, Tail, Watch};
 pub use writer::{Tx, WriterCounters};
 
 use crate::error::{Code, Error, Result};

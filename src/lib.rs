@@ -51,6 +51,8 @@
 //!
 //! - [`mcp`]: the tools that agents call, and the record of each call in the log. It knows no HTTP
 //!   and no protocol of messages.
+//! - [`team`]: teams of sessions, the mail between them, and the dispatcher that brings it. It knows
+//!   no token: who may do what is the caller's question.
 //!
 //! Floor 6:
 //!
@@ -78,5 +80,6 @@ pub mod secret;
 pub mod server;
 pub mod session;
 pub mod signals;
+pub mod team;
 pub mod thread;
 pub mod worktree;

@@ -70,6 +70,18 @@ pub const PROCESS_LOG_BYTES: u64 = 1024 * 1024;
 pub const PROCESS_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Events that one step of a purge removes, so that the writer is free in between.
 pub const PURGE_STEP_EVENTS: usize = 1000;
+/// Members of one team; one more is 409.
+pub const TEAM_MEMBERS: usize = 1000;
+/// Deliveries that wait for one recipient; a further message to it is 503, a broadcast leaves it out.
+pub const MAIL_WAITING: usize = 10_000;
+/// Waiting deliveries that one look at a recipient reads; those behind wait until the front has moved.
+pub const MAIL_LOOK: usize = 100;
+/// Messages that share one turn, and the bytes of their content; the rest goes into the next one.
+pub const MAIL_TURN: usize = 50;
+pub const MAIL_TURN_BYTES: usize = 1024 * 1024;
+/// Attempts at once to bring mail to sessions whose agent lives, and to those whose agent is woken for it.
+pub const MAIL_LANE_FAST: usize = 4;
+pub const MAIL_LANE_SLOW: usize = 4;
 
 /// A body on a route that takes none is read and ignored up to here.
 pub const IGNORED_BODY_BYTES: usize = 64 * 1024;

@@ -6,6 +6,7 @@
 pub mod event;
 pub mod id;
 pub mod input;
+pub mod team;
 pub mod worktree;
 
 /// Declares a closed list of words, each once: the Rust name and the text that SQL and JSON carry.

@@ -19,6 +19,7 @@ use crate::provider::readiness::Readiness;
 use crate::secret;
 use crate::session::{GatewayAccess, Sessions, Sidecars, TOKENS_FOLDER};
 use crate::signals::Stop;
+use crate::team::{Dispatch, Teams};
 use crate::thread::{self, Thread};
 use crate::worktree::Worktrees;
 use crossbeam_channel::{Receiver, Sender};
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 pub struct Server {
     api: Arc<Api>,
     http: http::Server,
+    dispatch: Dispatch,
     /// Closing it ends the housekeeper.
     housekeeper_end: Sender<()>,
     housekeeper: Thread,
@@ -88,6 +90,7 @@ impl Server {
             sidecars,
             gateway,
         );
+        let teams = Teams::new(Arc::clone(&config), ledger.clone(), sessions.clone());
         ledger.write(tell_start)?;
         let api = Arc::new(Api {
             config: Arc::clone(&config),
@@ -97,6 +100,7 @@ impl Server {
             mcp: Gateway::new(ledger.clone(), config.is_mcp_enabled),
             readiness,
             worktrees: worktrees.clone(),
+            teams: teams.clone(),
             token,
             address,
             streams: Arc::new(AtomicUsize::new(0)),
@@ -118,6 +122,7 @@ impl Server {
             tx.append(NewEvent::system(kind, summary.to_string())).map(|_seq| ())
         })?;
         drop(api.recovered.set(recovered));
+        let dispatch = teams.start()?;
         let limits =
             http::Limits { connections: config.connections_max, ..http::Limits::default() };
         let http =
@@ -128,7 +133,17 @@ impl Server {
             thread::spawn("housekeeper", move || keep_house(&ledger, &processes, &end))
                 .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let grace = config.shutdown_grace;
-        Ok(Server { api, http, housekeeper_end, housekeeper, worktrees, writer, grace, lock })
+        Ok(Server {
+            api,
+            http,
+            dispatch,
+            housekeeper_end,
+            housekeeper,
+            worktrees,
+            writer,
+            grace,
+            lock,
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -142,10 +157,22 @@ impl Server {
     /// Ends everything within the grace of the configuration, whatever clients and agents do.
     pub fn stop(self, stop: Stop) {
         let deadline = Instant::now() + self.grace;
-        let Server { api, http, housekeeper_end, housekeeper, worktrees, writer, lock, .. } = self;
+        let Server {
+            api,
+            http,
+            dispatch,
+            housekeeper_end,
+            housekeeper,
+            worktrees,
+            writer,
+            lock,
+            ..
+        } = self;
         http.stop_accepting();
         api.ledger.tail().close();
+        let dispatch = dispatch.stop();
         api.sessions.shut_down(stop == Stop::EndAll, deadline);
+        dispatch.join(deadline);
         api.processes.shut_down(stop == Stop::EndAll, deadline);
         api.readiness.shut_down();
         api.worktrees.stop();

@@ -11,8 +11,10 @@ mod approval;
 mod capacity;
 mod ending;
 mod gateway;
+pub mod input;
 mod launch;
 mod load;
+mod mail;
 mod opening;
 mod place;
 mod rest;
@@ -23,6 +25,7 @@ mod turn;
 
 pub use actor::{Decision, TurnRequest, When};
 pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
+pub use mail::{Accept, Mail, Way};
 pub use place::{PlaceMode, WorktreeWish};
 
 use crate::config::{Config, Provider};

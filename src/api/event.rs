@@ -5,7 +5,7 @@ use super::{Api, Call};
 use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::event::{self, Page, SYSTEM_SCOPE};
-use crate::ledger::{session, worktree};
+use crate::ledger::{session, team, worktree};
 use crate::model::ScopeKind;
 use crate::model::event::EventFilter;
 
@@ -19,6 +19,17 @@ pub(super) fn list_all(api: &Api, call: &Call) -> Result<Answer> {
 pub(super) fn list_of_session(api: &Api, call: &Call) -> Result<Answer> {
     api.ledger.read(|db| session::key(db, call.part(0)))?;
     list_of_scope(api, call, ScopeKind::Session, call.part(0))
+}
+
+pub(super) fn list_of_team(api: &Api, call: &Call) -> Result<Answer> {
+    // What a team did can be read when it is gone.
+    api.ledger.read(|db| team::get_any(db, call.part(0)))?;
+    list_of_scope(api, call, ScopeKind::Team, call.part(0))
+}
+
+pub(super) fn stream_of_team(api: &Api, call: &Call) -> Result<Answer> {
+    api.ledger.read(|db| team::get(db, call.part(0)))?;
+    stream_of_scope(api, call, ScopeKind::Team, call.part(0))
 }
 
 pub(super) fn list_of_system(api: &Api, call: &Call) -> Result<Answer> {

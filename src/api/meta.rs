@@ -4,6 +4,7 @@ use super::{Api, Call, json, login};
 use crate::config::Provider;
 use crate::error::Result;
 use crate::http::Answer;
+use crate::ledger::team::{self, delivery};
 use crate::ledger::{session, to_json};
 use crate::model::id;
 use crate::provider::readiness::{FIRST_ANSWER, ProblemKind, Report};
@@ -37,6 +38,7 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
     let body = json!({
         "providers": providers(api, Instant::now()),
         "processes": super::process::facts(api)?,
+        "comms": comms(api)?,
         "recovery": recovery(api),
         "worktrees": super::worktree::counts(api)?,
         "writer": writer(api),
@@ -59,6 +61,26 @@ pub(super) fn diagnostics_providers(api: &Api, _call: &Call) -> Result<Answer> {
 
 pub(super) fn diagnostics_recovery(api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&recovery(api))))
+}
+
+pub(super) fn diagnostics_comms(api: &Api, _call: &Call) -> Result<Answer> {
+    Ok(json(200, to_json(&comms(api)?)))
+}
+
+fn comms(api: &Api) -> Result<Value> {
+    let (counts, statuses) =
+        api.ledger.read(|db| Ok((team::counts(db)?, delivery::status_counts(db)?)))?;
+    let total: i64 = statuses.iter().map(|(_, count)| count).sum();
+    let by_status: serde_json::Map<_, _> =
+        statuses.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
+    Ok(json!({
+        "team_count": counts.teams,
+        "member_count": counts.members,
+        "message_count": counts.messages,
+        "delivery_total": total,
+        "delivery_status_counts": by_status,
+        "dispatcher": api.teams.dispatch_counts(),
+    }))
 }
 
 /// What is not known yet is waited for until the deadline. Nothing known is no fault: `checked_at` is null then.

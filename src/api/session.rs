@@ -200,6 +200,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let query = SessionQuery {
         status: call.one_of("status", &statuses)?.map(str::to_owned),
         provider: call.text("provider").map(str::to_owned),
+        team_id: call.text("team_id").map(str::to_owned),
         after: call.text("cursor").map(list_place).transpose()?,
         limit,
     };

@@ -1,19 +1,17 @@
 //! Turns: start, queue, wait, show, interrupt; and what a client may put into one.
 
 use super::{Api, Call, json, page};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::turn::TurnRecord;
 use crate::ledger::{event, item, session, to_json, turn};
 use crate::model::input::Input;
 use crate::model::{ScopeKind, TurnSource, TurnStatus};
-use crate::provider::{Capabilities, check_permission_mode};
+use crate::provider::check_permission_mode;
+use crate::session::input::{self, check_supported};
 use crate::session::{TurnRequest, When};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::io::Read;
 use std::time::{Duration, Instant};
 
 /// How long `wait=true` waits when the client does not say, and at most.
@@ -150,113 +148,6 @@ impl Api {
         if items.is_empty() {
             return Ok(vec![Input::Text { text: "Go on.".to_owned() }]);
         }
-        items.iter().enumerate().map(|(place, item)| self.input_item(place, item)).collect()
-    }
-
-    fn input_item(&self, place: usize, item: &Value) -> Result<Input> {
-        let wrong = |what: String| Error::bad_request(format!("input[{place}]: {what}"));
-        if let Some(text) = item.as_str() {
-            return Ok(Input::Text { text: text.to_owned() });
-        }
-        let fields = item.as_object().ok_or_else(|| wrong("must be a text or an object".into()))?;
-        let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
-        match (text_of("type"), text_of("text")) {
-            (None | Some("text"), Some(text)) => Ok(Input::Text { text: text.to_owned() }),
-            (None | Some("text"), None) => Err(wrong("text is missing".into())),
-            (Some("image"), _) => self.image(place, fields),
-            (Some("resource_link"), _) => {
-                let uri = text_of("uri").ok_or_else(|| wrong("uri is missing".into()))?;
-                let name = text_of("name").map(str::to_owned);
-                Ok(Input::ResourceLink { uri: uri.to_owned(), name })
-            }
-            (Some(other), _) => Err(wrong(format!(
-                "type is {other:?}; it can be \"text\", \"image\" or \"resource_link\""
-            ))),
-        }
-    }
-
-    fn image(&self, place: usize, fields: &Map<String, Value>) -> Result<Input> {
-        let wrong = |what: String| Error::bad_request(format!("input[{place}]: {what}"));
-        let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
-        let most = self.config.image_bytes_max;
-        let bytes = match (text_of("data"), text_of("path")) {
-            (Some(data), _) => STANDARD
-                .decode(data.trim())
-                .map_err(|error| wrong(format!("data is not base64: {error}")))?,
-            (None, Some(path)) => read_image(path, most).map_err(wrong)?,
-            (None, None) => {
-                return Err(wrong("an image needs data (base64) and media_type, or path".into()));
-            }
-        };
-        if bytes.len() > most {
-            return Err(Error::new(
-                Code::PayloadTooLarge,
-                format!("input[{place}]: the image has {} bytes, the limit is {most}", bytes.len()),
-            )
-            .hint("make it smaller, or raise limits.max_image_bytes"));
-        }
-        let media_type = image_type(&bytes)
-            .ok_or_else(|| wrong("the bytes are no PNG, JPEG, GIF or WebP image".into()))?;
-        Ok(Input::Image { data: STANDARD.encode(bytes), media_type: media_type.to_owned() })
-    }
-}
-
-fn read_image(path: &str, most: usize) -> std::result::Result<Vec<u8>, String> {
-    if !path.starts_with('/') {
-        return Err(format!("path {path:?} must be absolute"));
-    }
-    let told = |error: std::io::Error| format!("path {path:?}: {error}");
-    // The kind is looked at before it is opened: opening a pipe would wait for its other end.
-    if !std::fs::metadata(path).map_err(told)?.is_file() {
-        return Err(format!("path {path:?} is not a file"));
-    }
-    let file = std::fs::File::open(path).map_err(told)?;
-    let mut bytes = Vec::new();
-    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(told)?;
-    Ok(bytes)
-}
-
-/// The type that the first bytes tell.
-fn image_type(bytes: &[u8]) -> Option<&'static str> {
-    let is_webp = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
-    match bytes {
-        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
-        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
-        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
-        _ if is_webp => Some("image/webp"),
-        _ => None,
-    }
-}
-
-/// Refuses what the agent has said it can not take.
-pub(super) fn check_supported(input: &[Input], capabilities: Option<&str>) -> Result<()> {
-    let Some(capabilities) = capabilities else { return Ok(()) };
-    let known: Capabilities = serde_json::from_str(capabilities).unwrap_or_default();
-    for (place, item) in input.iter().enumerate() {
-        let (what, is_taken) = match item {
-            Input::Text { .. } => continue,
-            Input::Image { .. } => ("images", known.image),
-            Input::ResourceLink { .. } => ("resource links", known.resource_link),
-        };
-        if !is_taken {
-            return Err(Error::new(
-                Code::UnsupportedInput,
-                format!("input[{place}]: this agent does not take {what}"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_known_by_their_bytes() {
-        assert_eq!(image_type(b"\x89PNG\r\n"), Some("image/png"));
-        assert_eq!(image_type(b"RIFF....WEBPVP8 "), Some("image/webp"));
-        assert_eq!(image_type(b"<svg>"), None);
-        assert_eq!(image_type(b""), None);
+        input::checked(items, self.config.image_bytes_max)
     }
 }

@@ -180,6 +180,8 @@ pub struct Teams {
     pub non_lead_can_add_members: Option<bool>,
     pub non_lead_can_remove_members: Option<bool>,
     pub model_presets: Vec<ModelPreset>,
+    pub max_attempts: Option<u64>,
+    pub retry_pause_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -49,6 +49,11 @@ impl<'a> NewEvent<'a> {
         }
     }
 
+    /// An event of a team's own log.
+    pub fn team(team_id: &'a str, kind: EventKind, payload: String) -> NewEvent<'a> {
+        NewEvent { scope: ScopeKind::Team, scope_id: team_id, ..NewEvent::system(kind, payload) }
+    }
+
     /// An event of the runtime itself.
     pub fn system(kind: EventKind, payload: String) -> NewEvent<'static> {
         NewEvent {

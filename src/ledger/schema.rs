@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0001_spine.sql"),
     include_str!("../../sql/0002_process.sql"),
     include_str!("../../sql/0003_worktree.sql"),
+    include_str!("../../sql/0004_team.sql"),
     include_str!("../../sql/0005_mcp.sql"),
 ];
 

@@ -87,6 +87,8 @@ pub struct NewSession {
 pub struct SessionQuery {
     pub status: Option<String>,
     pub provider: Option<String>,
+    /// Members of this team.
+    pub team_id: Option<String>,
     /// Strictly behind this place of the list: `(updated_at, session_key)`.
     pub after: Option<(i64, i64)>,
     pub limit: usize,
@@ -197,6 +199,13 @@ pub fn list(connection: &Connection, query: &SessionQuery) -> Result<Vec<Session
     if let Some(provider) = &query.provider {
         conditions.push("provider = ?");
         values.push(Sql::Text(provider.clone()));
+    }
+    if let Some(team_id) = &query.team_id {
+        conditions.push(
+            "session_id IN (SELECT agent_id FROM team_member JOIN team USING (team_key)
+                 WHERE team_id = ? AND deleted_at IS NULL)",
+        );
+        values.push(Sql::Text(team_id.clone()));
     }
     values.push(Sql::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
     let mut statement = connection.prepare_cached(&format!(

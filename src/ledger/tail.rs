@@ -7,7 +7,8 @@
 
 use super::event::Frame;
 use crate::limits;
-use std::collections::{HashMap, VecDeque};
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub struct Tail {
     ring: Mutex<Ring>,
     /// The watched scopes; the whole log is under [`WHOLE_LOG`].
     wakers: Mutex<HashMap<i64, Arc<Waker>>>,
+    bell: Mutex<Option<Arc<Bell>>>,
     is_closing: AtomicBool,
 }
 
@@ -41,6 +43,19 @@ struct Watched {
     /// The last row that was published in the scope while somebody watched.
     newest_row_id: i64,
     watches: usize,
+}
+
+/// For the one reader that follows many scopes and asks only which of them have changed. It rings once for any
+/// number of changes; what has changed is kept until it is asked for, and is never more than the scopes named.
+pub struct Bell {
+    scopes: Mutex<Scopes>,
+    ring: Sender<()>,
+}
+
+#[derive(Default)]
+struct Scopes {
+    named: HashSet<i64>,
+    changed: HashSet<i64>,
 }
 
 /// What a look into the ring found.
@@ -78,6 +93,7 @@ impl Tail {
                 newest_row_id,
             }),
             wakers: Mutex::new(HashMap::new()),
+            bell: Mutex::new(None),
             is_closing: AtomicBool::new(false),
         }
     }
@@ -93,6 +109,9 @@ impl Tail {
                 Some(head) => head.1 = frame.row_id,
                 None => heads.push((frame.scope_key, frame.row_id)),
             }
+        }
+        if let Some(bell) = lock(&self.bell).as_deref() {
+            bell.note(frames);
         }
         {
             let mut ring = lock(&self.ring);
@@ -136,6 +155,14 @@ impl Tail {
         Watch { tail: Arc::clone(self), waker: Arc::clone(waker), scope_key }
     }
 
+    /// Hangs up the bell, and gives what it rings on. There is one bell; a second takes the place of the first.
+    pub fn bell(&self) -> (Arc<Bell>, Receiver<()>) {
+        let (ring, rings) = crossbeam_channel::bounded(1);
+        let bell = Arc::new(Bell { scopes: Mutex::default(), ring });
+        *lock(&self.bell) = Some(Arc::clone(&bell));
+        (bell, rings)
+    }
+
     /// Ends every wait, now and later.
     pub fn close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
@@ -160,6 +187,42 @@ impl Ring {
                 self.bytes -= oldest.json.len();
                 self.complete_after = oldest.row_id;
             }
+        }
+    }
+}
+
+impl Bell {
+    /// Follows a scope from now on. Name first, read second: so nothing is missed.
+    pub fn name(&self, scope_key: i64) {
+        lock(&self.scopes).named.insert(scope_key);
+    }
+
+    pub fn forget(&self, scope_key: i64) {
+        let mut scopes = lock(&self.scopes);
+        scopes.named.remove(&scope_key);
+        scopes.changed.remove(&scope_key);
+    }
+
+    /// The scopes that have changed since they were asked for last.
+    pub fn changed(&self) -> HashSet<i64> {
+        std::mem::take(&mut lock(&self.scopes).changed)
+    }
+
+    /// Notes whose frames these are. What tells nothing that is not told again later rings no bell.
+    fn note(&self, frames: &[Arc<Frame>]) {
+        let mut scopes = lock(&self.scopes);
+        let scopes = &mut *scopes;
+        if scopes.named.is_empty() {
+            return;
+        }
+        let told = frames.iter().filter(|frame| !frame.droppable);
+        let mut is_news = false;
+        for frame in told.filter(|frame| scopes.named.contains(&frame.scope_key)) {
+            is_news |= scopes.changed.insert(frame.scope_key);
+        }
+        if is_news {
+            // A ring that was not heard yet is enough.
+            self.ring.try_send(()).ok();
         }
     }
 }
@@ -283,6 +346,29 @@ mod tests {
         let watch = tail.watch(None);
         tail.close();
         assert_eq!(watch.wait(0, Duration::from_secs(60)), Woken::Closing);
+    }
+
+    #[test]
+    fn the_bell_rings_once_for_what_was_named() {
+        let tail = Arc::new(Tail::new(0));
+        let (bell, rings) = tail.bell();
+        let word = |row_id, scope_key| {
+            Arc::new(Frame {
+                droppable: false,
+                ..Arc::into_inner(frame(row_id, scope_key)).unwrap()
+            })
+        };
+        tail.publish(&mut vec![word(1, 7)]);
+        assert!(rings.try_recv().is_err(), "nothing was named");
+        bell.name(7);
+        tail.publish(&mut vec![frame(2, 7), word(3, 8)]);
+        assert!(rings.try_recv().is_err(), "a delta and another scope");
+        tail.publish(&mut vec![word(4, 7)]);
+        tail.publish(&mut vec![word(5, 7)]);
+        assert!(rings.try_recv().is_ok());
+        assert!(rings.try_recv().is_err(), "one ring for both");
+        assert_eq!(bell.changed(), HashSet::from([7]));
+        assert!(bell.changed().is_empty());
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub fn active(connection: &Connection, session_key: i64) -> Result<Option<TurnRe
     one(connection, session_key, "status IN ('in_progress', 'waiting_for_approval')")
 }
 
-/// The next turn of the queue.
+/// The next turn of the queue. One that carries mail goes ahead of the others.
 pub fn next_queued(connection: &Connection, session_key: i64) -> Result<Option<TurnRecord>> {
     one(connection, session_key, "status = 'queued'")
 }
@@ -160,7 +160,8 @@ fn one(connection: &Connection, session_key: i64, which: &str) -> Result<Option<
     Ok(connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM turn JOIN session USING (session_key)
-             WHERE session_key = ?1 AND turn.{which} ORDER BY turn_key LIMIT 1"
+             WHERE session_key = ?1 AND turn.{which}
+             ORDER BY source = 'team' DESC, turn_key LIMIT 1"
         ))?
         .query_row([session_key], record_of)
         .optional()?)

@@ -7,6 +7,7 @@
 
 use super::agent::Agent;
 use super::capacity::Reservation;
+use super::mail::Mail;
 use super::step::{Afterwards, Step};
 use super::terminal::Terminals;
 use super::{Shared, apply, load};
@@ -35,6 +36,12 @@ pub(super) enum Command {
         request: Box<TurnRequest>,
         reservation: Option<Reservation>,
         answer: Answer<String>,
+    },
+    /// Take mail into a turn; answers with the turn, or None when the session is not as the mail wants it.
+    Carry {
+        mail: Box<Mail>,
+        reservation: Option<Reservation>,
+        answer: Answer<Option<String>>,
     },
     Interrupt {
         turn_id: String,
@@ -313,6 +320,7 @@ impl Actor {
             Command::StartTurn { request, reservation, answer } => {
                 self.start_turn(*request, reservation, &answer);
             }
+            Command::Carry { mail, reservation, answer } => self.carry(*mail, reservation, &answer),
             Command::Interrupt { turn_id, answer } => self.interrupt(&turn_id, &answer),
             Command::Decide { approval_id, decision, reservation, answer } => {
                 self.keep(reservation);

@@ -38,7 +38,8 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
                 .as_deref()
                 .and_then(|usage| serde_json::from_str(usage).ok())
                 .unwrap_or_default(),
-            queued: turn::list(db, key, Some(queued), None, limits::QUEUED_TURNS)?.len(),
+            // One more than clients may queue: mail goes ahead of them.
+            queued: turn::list(db, key, Some(queued), None, limits::QUEUED_TURNS + 1)?.len(),
             ..State::default()
         };
         let scope_key = event::scope_key(db, ScopeKind::Session, &session_id)?;

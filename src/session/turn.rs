@@ -361,6 +361,12 @@ impl Actor {
             ));
         }
         let mut step = self.step();
+        self.interrupt_active(turn_id, &mut step);
+        self.commit(step)
+    }
+
+    /// Asks the agent to end the active turn; one that it was not told of ends in this step.
+    pub(super) fn interrupt_active(&mut self, turn_id: &str, step: &mut Step) {
         let id: Arc<str> = Arc::from(turn_id);
         step.event(EventKind::TurnInterruptRequested, Some(Arc::clone(&id)), "{}".to_owned());
         step.change(move |tx| tx.set_interrupt_requested(&id));
@@ -374,16 +380,11 @@ impl Actor {
             None => false,
         };
         if is_dispatched {
-            self.command(Command::Interrupt, &mut step);
+            self.command(Command::Interrupt, step);
         } else {
-            self.turn_ended(
-                TurnStatus::Interrupted,
-                Some("interrupted".to_owned()),
-                None,
-                &mut step,
-            );
+            let stop_reason = Some("interrupted".to_owned());
+            self.turn_ended(TurnStatus::Interrupted, stop_reason, None, step);
         }
-        self.commit(step)
     }
 
     fn end_waiting(&mut self, record: &TurnRecord) -> Result<()> {
@@ -408,7 +409,7 @@ impl Actor {
 pub(super) const GATED: &str = "require_approval";
 
 impl LiveTurn {
-    fn of_request(turn_id: &str, request: TurnRequest) -> LiveTurn {
+    pub(super) fn of_request(turn_id: &str, request: TurnRequest) -> LiveTurn {
         LiveTurn {
             turn_id: Arc::from(turn_id),
             source: request.source,

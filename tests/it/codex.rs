@@ -3,6 +3,7 @@
 //! The program is a stand-in (`codex/fake.sh`) that speaks as much of the protocol as these stories need; the real
 //! one is driven by `make test-real`, and its dialect is replayed from recordings in the library's own tests.
 
+use crate::crew::Crew;
 use crate::stage::{SOON, Stage, check_error, check_told, text};
 use gooselake_harness::wait;
 use serde_json::{Value, json};
@@ -203,6 +204,39 @@ fn a_steer_that_comes_too_late_becomes_a_turn_of_its_own() {
     assert_eq!((&turn["status"], &turn["source"]), (&json!("completed"), &json!("user")));
     assert_eq!(turn["input"], json!([{"type": "text", "text": "this is late"}]));
     assert_eq!(scene.stage.ended(&session_id, &turn_id)["assistant_text"], "no steer came");
+}
+
+/// Between tools is also while a command of an earlier turn goes on.
+#[test]
+fn mail_joins_the_running_turn_of_an_agent_that_can_be_steered() {
+    let scene = Scene::new();
+    let (stage, member) = (&scene.stage, scene.session());
+    let crew = Crew::of(stage, vec![scene.session(), member]);
+    let member = &crew.members[1];
+    let first = stage.run(member, "background");
+    let after = stage.events(member).last().unwrap().seq;
+    let turn_id = stage.start(member, "hold");
+    stage.event(member, "item.delta", after);
+    let patient = crew.send(stage, 1, "patient", json!({}));
+    crew.told(stage, &patient, "deferred", "turn_running");
+    let delivery = crew.send_by(stage, 1, "pressing", "interrupt_after_tool_boundary");
+    for delivery in [&patient, &delivery] {
+        let told = crew.told(stage, delivery, "injected", "");
+        assert_eq!(told["injected_turn_id"], turn_id.as_str(), "what is ahead goes along");
+        assert_eq!(told["injection_strategy"], "runtime_steer_turn");
+    }
+    let turn = stage.ended(member, &turn_id);
+    assert_eq!(turn["assistant_text"], "holding\n\nsteered");
+    let said = scene.user_messages(member, &turn_id);
+    assert_eq!(said.len(), 2, "{said:?}");
+    let place = |word: &str| said[1].find(&format!("\n\n{word}\n\n</team_msg>"));
+    assert!(place("patient") < place("pressing"), "{said:?}");
+    assert!(place("patient").is_some(), "{said:?}");
+    let steered = stage.event(member, "turn.steered", 0);
+    assert_eq!(steered.payload["source"], "team");
+    assert_eq!((scene.heard("turn/steer"), scene.heard("turn/interrupt")), (1, 0));
+    let items = stage.items(member, &text(&first, "id"));
+    assert!(items.iter().any(|item| item["still_running"] == true), "{items:?}");
 }
 
 #[test]

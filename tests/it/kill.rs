@@ -4,8 +4,8 @@
 //! are chosen by number of events seen. `scene` is a server with its data folder and the calls that
 //! the stories make; `follower` is a client that reads a stream over any number of deaths; `proof`
 //! holds what must be true of any log, whatever happened. `driver` mixes everything at random;
-//! `turn`, `child` and `server` are the stories with a name: of turns and approvals, of agents,
-//! keepers and terminals, and of starts and ends of the server.
+//! `turn`, `child`, `mail` and `server` are the stories with a name: of turns and approvals, of
+//! agents, keepers and terminals, of team mail, and of starts and ends of the server.
 //!
 //! Nothing here sleeps: a kill comes after an event, a file or a process was seen, or when a stream
 //! has been quiet. A failure of a random test prints its seed.
@@ -13,6 +13,7 @@
 mod child;
 mod driver;
 mod follower;
+mod mail;
 mod proof;
 mod scene;
 mod server;

@@ -14,6 +14,7 @@ mod get;
 mod idle;
 mod ledger;
 mod machine;
+mod mail;
 mod process;
 mod raw;
 mod replay;
@@ -37,6 +38,7 @@ const PARTS: &[(&str, Part)] = &[
     ("turns", turns::run),
     ("get", get::run),
     ("streams", streams::run),
+    ("mail", mail::run),
     ("replay", replay::run),
     ("process", process::run),
     ("worktrees", worktrees::run),

@@ -21,6 +21,10 @@ impl Follower {
         Follower::new(format!("/v1/sessions/{session}/events"), false)
     }
 
+    pub(super) fn of_team(team: &str) -> Follower {
+        Follower::new(format!("/v1/teams/{team}/events"), false)
+    }
+
     pub(super) fn of_everything() -> Follower {
         Follower::new("/v1/events".to_owned(), true)
     }

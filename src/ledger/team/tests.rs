@@ -1,0 +1,134 @@
+//! The states of a delivery in a real database: what the table allows happens and is told, and nothing else does.
+
+use super::delivery::{self, Attempts, Move, NewDelivery};
+use super::message::NewMessage;
+use crate::ledger::{Ledger, Synchronous, Tx};
+use crate::model::id;
+use crate::model::team::{DeliveryStatus, InjectionStrategy, MessageScope, Policy, Priority};
+use crate::thread::Thread;
+use std::path::PathBuf;
+
+/// A ledger with a team in which one message was written to nobody; ends and goes away in this order.
+struct Stage {
+    ledger: Ledger,
+    writer: Thread,
+    folder: PathBuf,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let folder = std::env::temp_dir().join(id::new("gooselake"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (ledger, writer) = Ledger::open(&folder.join("db"), Synchronous::Normal).unwrap();
+        let made = ledger.write(|tx| {
+            let team = tx.insert_team("team_1", "one", "sess_1", "user")?;
+            tx.insert_message(&team, &message()).map(|_record| ())
+        });
+        made.unwrap();
+        Stage { ledger, writer, folder }
+    }
+
+    fn end(self) {
+        drop(self.ledger);
+        assert!(self.writer.join());
+        std::fs::remove_dir_all(self.folder).unwrap();
+    }
+}
+
+fn message() -> NewMessage<'static> {
+    NewMessage {
+        message_id: "msg_1",
+        scope: MessageScope::Direct,
+        sender_agent_id: "sess_1",
+        recipient_agent_ids: "[]",
+        input: "[]",
+        image_paths: "[]",
+        content: "[]",
+        priority: Priority::Normal,
+        policy: Policy::NonInterrupting,
+        correlation_id: None,
+        reply_to_message_id: None,
+        idempotency_key: None,
+        body_hash: 0,
+    }
+}
+
+/// A new delivery of the message; returns its key.
+fn deliver(tx: &mut Tx<'_>, delivery_id: &str) -> i64 {
+    let team = tx.team("team_1").unwrap();
+    let message_key = tx.message(&team, "msg_1").unwrap().message_key;
+    let new = NewDelivery {
+        delivery_id,
+        message_key,
+        recipient_agent_id: "sess_2",
+        provider: None,
+        rank: 1,
+        policy: Policy::NonInterrupting,
+    };
+    tx.insert_delivery(&team, &new).unwrap()
+}
+
+#[test]
+fn a_state_follows_another_as_the_table_says_and_not_otherwise() {
+    let stage = Stage::new();
+    for (row, from) in DeliveryStatus::ALL.iter().enumerate() {
+        for (column, to) in DeliveryStatus::ALL.iter().enumerate() {
+            let delivery_id = format!("dlv_{row}_{column}");
+            let (moved, record) = stage
+                .ledger
+                .write(move |tx| {
+                    let delivery_key = deliver(tx, &delivery_id);
+                    tx.connection().execute(
+                        "UPDATE team_delivery SET status = ?2 WHERE delivery_key = ?1",
+                        rusqlite::params![delivery_key, from.as_str()],
+                    )?;
+                    let moved = tx.move_delivery(delivery_key, &Move::to(*to))?;
+                    let team = tx.team("team_1")?;
+                    Ok((moved, tx.delivery(&team, &delivery_id)?))
+                })
+                .unwrap();
+            assert_eq!(moved, to.comes_from().contains(from), "{from:?} -> {to:?}");
+            let expected = if moved { to } else { from };
+            assert_eq!(record.status, expected.as_str(), "{from:?} -> {to:?}");
+        }
+    }
+    let told: i64 = stage
+        .ledger
+        .read(|db| {
+            let all = "SELECT count(*) FROM event WHERE kind GLOB 'team_delivery.*'";
+            Ok(db.query_row(all, [], |row| row.get(0))?)
+        })
+        .unwrap();
+    let allowed: usize = DeliveryStatus::ALL.iter().map(|to| to.comes_from().len()).sum();
+    assert_eq!(usize::try_from(told), Ok(allowed), "each change is told, and nothing else");
+    stage.end();
+}
+
+#[test]
+fn an_answer_to_an_old_claim_changes_nothing() {
+    let stage = Stage::new();
+    let record = stage.ledger.write(|tx| {
+        let delivery_key = deliver(tx, "dlv_1");
+        let first = tx.claim_delivery(delivery_key, "queue")?.unwrap();
+        assert_eq!(tx.claim_delivery(delivery_key, "queue")?, None, "it is claimed");
+        assert!(tx.move_delivery(delivery_key, &Move::to(DeliveryStatus::Deferred))?);
+        let second = tx.claim_delivery(delivery_key, "queue")?.unwrap();
+        let arriving = |claim, turn_id: &'static str| Move {
+            turn: Some((turn_id, InjectionStrategy::SendTurn)),
+            attempts: Attempts::Count,
+            claim: Some(claim),
+            ..Move::to(DeliveryStatus::Injected)
+        };
+        assert!(!tx.move_delivery(delivery_key, &arriving(first, "turn_late"))?);
+        assert!(tx.move_delivery(delivery_key, &arriving(second, "turn_1"))?);
+        assert!(!tx.move_delivery(delivery_key, &arriving(second, "turn_2"))?, "once is enough");
+        let team = tx.team("team_1")?;
+        tx.delivery(&team, "dlv_1")
+    });
+    let record = record.unwrap();
+    assert_eq!(record.injected_turn_id.as_deref(), Some("turn_1"));
+    assert_eq!((record.status.as_str(), record.attempts), ("injected", 1));
+    let waiting = stage.ledger.read(|db| delivery::queue(db, "sess_2", 10)).unwrap();
+    assert_eq!(waiting, []);
+    stage.end();
+}

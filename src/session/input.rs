@@ -1,0 +1,134 @@
+//! What may go into a turn: the items of a client or of a letter, checked, with the bytes of their images.
+//!
+//! Runs on the caller's thread and reads the files that are named. What it lets through holds everything that the turn
+//! needs: a file may be gone when the turn starts.
+
+use crate::error::{Code, Error, Result};
+use crate::model::input::Input;
+use crate::provider::Capabilities;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+use std::io::Read;
+
+/// The checked items. Errors name the item, as `input[0]`.
+pub fn checked(items: &[Value], image_bytes_max: usize) -> Result<Vec<Input>> {
+    let check = |(place, item)| checked_item(&format!("input[{place}]"), item, image_bytes_max);
+    items.iter().enumerate().map(check).collect()
+}
+
+/// The images in these files. Errors name the path, as `image_paths[0]`.
+pub fn images(paths: &[String], image_bytes_max: usize) -> Result<Vec<Input>> {
+    let check = |(place, path): (usize, &String)| {
+        let name = format!("image_paths[{place}]");
+        let fields = Map::from_iter([("path".to_owned(), Value::from(path.trim()))]);
+        image(&name, &fields, image_bytes_max)
+    };
+    paths.iter().enumerate().map(check).collect()
+}
+
+fn checked_item(name: &str, item: &Value, image_bytes_max: usize) -> Result<Input> {
+    let wrong = |what: String| Error::bad_request(format!("{name}: {what}"));
+    if let Some(text) = item.as_str() {
+        return Ok(Input::Text { text: text.to_owned() });
+    }
+    let fields = item.as_object().ok_or_else(|| wrong("must be a text or an object".into()))?;
+    let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
+    match (text_of("type"), text_of("text")) {
+        (None | Some("text"), Some(text)) => Ok(Input::Text { text: text.to_owned() }),
+        (None | Some("text"), None) => Err(wrong("text is missing".into())),
+        (Some("image"), _) => image(name, fields, image_bytes_max),
+        (Some("resource_link"), _) => {
+            let uri = text_of("uri").ok_or_else(|| wrong("uri is missing".into()))?;
+            let name = text_of("name").map(str::to_owned);
+            Ok(Input::ResourceLink { uri: uri.to_owned(), name })
+        }
+        (Some(other), _) => Err(wrong(format!(
+            "type is {other:?}; it can be \"text\", \"image\" or \"resource_link\""
+        ))),
+    }
+}
+
+fn image(name: &str, fields: &Map<String, Value>, most: usize) -> Result<Input> {
+    let wrong = |what: String| Error::bad_request(format!("{name}: {what}"));
+    let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
+    let bytes = match (text_of("data"), text_of("path")) {
+        (Some(data), _) => STANDARD
+            .decode(data.trim())
+            .map_err(|error| wrong(format!("data is not base64: {error}")))?,
+        (None, Some(path)) => read_image(path, most).map_err(wrong)?,
+        (None, None) => {
+            return Err(wrong("an image needs data (base64) and media_type, or path".into()));
+        }
+    };
+    if bytes.len() > most {
+        return Err(Error::new(
+            Code::PayloadTooLarge,
+            format!("{name}: the image has {} bytes, the limit is {most}", bytes.len()),
+        )
+        .hint("make it smaller, or raise limits.max_image_bytes"));
+    }
+    let media_type = image_type(&bytes)
+        .ok_or_else(|| wrong("the bytes are no PNG, JPEG, GIF or WebP image".into()))?;
+    Ok(Input::Image { data: STANDARD.encode(bytes), media_type: media_type.to_owned() })
+}
+
+fn read_image(path: &str, most: usize) -> std::result::Result<Vec<u8>, String> {
+    if !path.starts_with('/') {
+        return Err(format!("path {path:?} must be absolute"));
+    }
+    let told = |error: std::io::Error| format!("path {path:?}: {error}");
+    // The kind is looked at before it is opened: opening a pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(told)?.is_file() {
+        return Err(format!("path {path:?} is not a file"));
+    }
+    let file = std::fs::File::open(path).map_err(told)?;
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(told)?;
+    Ok(bytes)
+}
+
+/// The type that the first bytes tell.
+fn image_type(bytes: &[u8]) -> Option<&'static str> {
+    let is_webp = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        _ if is_webp => Some("image/webp"),
+        _ => None,
+    }
+}
+
+/// Refuses what the agent has said it can not take.
+pub fn check_supported(input: &[Input], capabilities: Option<&str>) -> Result<()> {
+    let Some(capabilities) = capabilities else { return Ok(()) };
+    let known: Capabilities = serde_json::from_str(capabilities).unwrap_or_default();
+    for (place, item) in input.iter().enumerate() {
+        let (what, is_taken) = match item {
+            Input::Text { .. } => continue,
+            Input::Image { .. } => ("images", known.image),
+            Input::ResourceLink { .. } => ("resource links", known.resource_link),
+        };
+        if !is_taken {
+            return Err(Error::new(
+                Code::UnsupportedInput,
+                format!("input[{place}]: this agent does not take {what}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_known_by_their_bytes() {
+        assert_eq!(image_type(b"\x89PNG\r\n"), Some("image/png"));
+        assert_eq!(image_type(b"RIFF....WEBPVP8 "), Some("image/webp"));
+        assert_eq!(image_type(b"<svg>"), None);
+        assert_eq!(image_type(b""), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! Mail for a session: it becomes a turn, or joins the one that runs, together with whatever keeps count of it.
+//!
+//! Runs on the session's thread, but for [`Sessions::carry`]. What is accepted is one transaction with the turn that
+//! carries it (and, where an agent is open, with the bytes that tell it): so a letter is in a turn or it is not,
+//! whatever is killed when. A session that is not as the caller thought changes nothing and says so; the caller looks
+//! again. Whose mail it is, and what goes first, is not known here.
+
+use super::actor::{Actor, Answer, Command, LiveTurn, Phase};
+use super::capacity::Reservation;
+use super::step::Step;
+use super::{Sessions, TurnRequest, When};
+use crate::error::{Code, Error, Result};
+use crate::ledger::Tx;
+use crate::ledger::team::recipient;
+use crate::model::event::EventKind;
+use crate::model::input::Input;
+use crate::model::{TurnSource, TurnStatus, id};
+use serde_json::json;
+use std::sync::Arc;
+
+/// What one turn is to carry.
+pub struct Mail {
+    pub input: Vec<Input>,
+    pub way: Way,
+    /// Have the agent open before the turn is made, so that what can not be opened is no turn.
+    pub is_agent_needed: bool,
+    /// Made in the transaction of the turn, with its id. An error of it undoes the turn.
+    pub accept: Accept,
+}
+
+/// See [`Mail::accept`].
+pub type Accept = Box<dyn FnOnce(&mut Tx<'_>, &str) -> Result<()> + Send>;
+
+/// How mail gets to the agent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Way {
+    /// A new turn; no other may run or wait.
+    NewTurn,
+    /// This turn ends, and a new one goes ahead of those that wait.
+    Interrupt { turn_id: String, at_tool_boundary: bool },
+    /// It joins this turn.
+    Steer { turn_id: String, at_tool_boundary: bool },
+}
+
+impl Sessions {
+    /// Brings mail to a session; answers with the turn that carries it, or None when the session is not as the mail
+    /// wants it (any more), and nothing has changed. Blocks while the agent is woken, for as long as that may take.
+    pub fn carry(&self, session_id: &str, mail: Mail) -> Result<Option<String>> {
+        self.shared.refuse_when_stopping()?;
+        let mut reservation = self.room_for(session_id)?;
+        if mail.is_agent_needed {
+            let reservation = reservation.take();
+            self.call(session_id, |answer| Command::Open { reservation, answer })?;
+        }
+        let mail = Box::new(mail);
+        self.call(session_id, |answer| Command::Carry { mail, reservation, answer })
+    }
+}
+
+impl Actor {
+    pub(super) fn carry(
+        &mut self,
+        mail: Mail,
+        reservation: Option<Reservation>,
+        answer: &Answer<Option<String>>,
+    ) {
+        let outcome = self.try_carry(mail, reservation);
+        drop(answer.send(outcome));
+        self.start_next();
+    }
+
+    fn try_carry(
+        &mut self,
+        mail: Mail,
+        reservation: Option<Reservation>,
+    ) -> Result<Option<String>> {
+        self.ready_for_commands()?;
+        if self.is_stopping {
+            return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
+        }
+        if self.state.phase == Phase::Over {
+            let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
+            ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
+            return Ok(None);
+        }
+        self.keep(reservation);
+        match mail.way.clone() {
+            Way::NewTurn => self.in_new_turn(mail),
+            Way::Interrupt { turn_id, at_tool_boundary } => {
+                if !self.runs(&turn_id) || at_tool_boundary && self.has_tool()? {
+                    return Ok(None);
+                }
+                self.in_place_of(&turn_id, mail)
+            }
+            Way::Steer { turn_id, at_tool_boundary } => {
+                if !self.can_join(&turn_id) || at_tool_boundary && self.has_tool()? {
+                    return Ok(None);
+                }
+                self.in_running_turn(turn_id, mail)
+            }
+        }
+    }
+
+    fn runs(&self, turn_id: &str) -> bool {
+        self.state.turn.as_ref().is_some_and(|turn| &*turn.turn_id == turn_id)
+    }
+
+    fn can_join(&self, turn_id: &str) -> bool {
+        let is_told = |turn: &LiveTurn| turn.is_dispatched && !turn.is_interrupted;
+        self.runs(turn_id)
+            && self.state.phase == Phase::Open
+            && !self.is_gated(None)
+            && self.state.turn.as_ref().is_some_and(is_told)
+            && self.state.adapter.as_ref().is_some_and(|adapter| adapter.capabilities().steer)
+    }
+
+    /// As the ledger has it, which is as it is: all that the agent has said so far is committed.
+    fn has_tool(&self) -> Result<bool> {
+        let session_key = self.session_key;
+        self.shared.ledger.read(|db| recipient::has_tool(db, session_key))
+    }
+
+    fn in_new_turn(&mut self, mail: Mail) -> Result<Option<String>> {
+        let is_gated = self.is_gated(None);
+        let is_ready = is_gated || self.state.phase == Phase::Open;
+        if self.is_turn_active() || self.state.queued > 0 || !is_ready {
+            return Ok(None);
+        }
+        let turn_id = id::new("turn");
+        let status = if is_gated { TurnStatus::WaitingForApproval } else { TurnStatus::InProgress };
+        let request = of_mail(mail.input);
+        let mut step = self.step();
+        self.insert_turn(&turn_id, status, &request, &mut step);
+        self.state.turn = Some(LiveTurn::of_request(&turn_id, request));
+        if is_gated {
+            self.ask_gate(&mut step);
+        } else {
+            self.tell_start(None, &mut step);
+            self.dispatch(&mut step);
+        }
+        accept(mail.accept, &turn_id, &mut step);
+        self.commit(step)?;
+        Ok(Some(turn_id))
+    }
+
+    fn in_place_of(&mut self, running: &str, mail: Mail) -> Result<Option<String>> {
+        let is_unread_mail =
+            |turn: &LiveTurn| turn.source == TurnSource::Team && !turn.is_dispatched;
+        if self.state.turn.as_ref().is_some_and(is_unread_mail) {
+            return Ok(None);
+        }
+        let is_agents = |turn: &LiveTurn| turn.source == TurnSource::Agent;
+        if self.state.turn.as_ref().is_some_and(is_agents) {
+            // What the agent does by itself has no end to wait for: it is called over.
+            let mut step = self.step();
+            self.command(crate::provider::Command::EndAgentTurn, &mut step);
+            self.commit(step)?;
+            return self.in_new_turn(mail);
+        }
+        let turn_id = id::new("turn");
+        let request = of_mail(mail.input);
+        let mut step = self.step();
+        self.insert_turn(&turn_id, TurnStatus::Queued, &request, &mut step);
+        self.state.queued += 1;
+        let id: Arc<str> = Arc::from(turn_id.as_str());
+        step.event(EventKind::TurnQueued, Some(id), json!({"position": 1}).to_string());
+        if self.state.turn.as_ref().is_some_and(|turn| !turn.is_interrupted) {
+            self.interrupt_active(running, &mut step);
+        }
+        accept(mail.accept, &turn_id, &mut step);
+        self.commit(step)?;
+        Ok(Some(turn_id))
+    }
+
+    fn in_running_turn(&mut self, turn_id: String, mail: Mail) -> Result<Option<String>> {
+        let mut step = self.step();
+        let id: Arc<str> = Arc::from(turn_id.as_str());
+        step.event(EventKind::TurnSteered, Some(id), json!({"source": "team"}).to_string());
+        self.user_message(&mail.input, &mut step);
+        self.command(crate::provider::Command::Steer { input: mail.input }, &mut step);
+        accept(mail.accept, &turn_id, &mut step);
+        self.commit(step)?;
+        Ok(Some(turn_id))
+    }
+}
+
+fn accept(accept: Accept, turn_id: &str, step: &mut Step) {
+    let turn_id = turn_id.to_owned();
+    step.change(move |tx| accept(tx, &turn_id));
+}
+
+fn of_mail(input: Vec<Input>) -> TurnRequest {
+    TurnRequest {
+        input,
+        source: TurnSource::Team,
+        when: When::Now,
+        expected_turn_id: None,
+        model: None,
+        mode: None,
+        reasoning_level: None,
+        permission_mode: None,
+        idempotency: None,
+    }
+}

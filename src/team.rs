@@ -1,0 +1,75 @@
+//! Floor 5: teams. Sessions that know each other, what they write to each other, and how it reaches them.
+//!
+//! [`Teams`] is what the HTTP floor (and whatever else speaks for people or agents) calls; its methods run on the
+//! caller's thread and end with a commit. Delivery is the business of the dispatcher ([`Dispatch`]), which reads from
+//! the ledger what waits and for whom: `plan` decides, `attempt` carries out, `letter` is what the agent reads. Who may
+//! do what is the caller's question: nothing here knows a token.
+
+mod attempt;
+mod dispatcher;
+mod letter;
+mod plan;
+mod roster;
+mod send;
+mod shared;
+mod supervise;
+
+pub use dispatcher::Dispatch;
+pub use roster::{Joining, NewTeam};
+pub use send::{Ack, Outgoing, Recipients};
+pub use supervise::{Activity, InterruptAll};
+
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::ledger::Ledger;
+use crate::session::Sessions;
+use serde::Serialize;
+use shared::{Counters, Post, Shared};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The teams of this server; cheap to clone.
+#[derive(Clone)]
+pub struct Teams {
+    shared: Arc<Shared>,
+}
+
+/// What the dispatcher is doing.
+#[derive(Debug, Serialize)]
+pub struct DispatchCounts {
+    pub recipients_awaited: usize,
+    pub attempts_under_way: usize,
+    pub attempts: u64,
+    /// Attempts that met another state than they were planned for; they are made again.
+    pub attempts_not_now: u64,
+}
+
+impl Teams {
+    pub fn new(config: Arc<Config>, ledger: Ledger, sessions: Sessions) -> Teams {
+        let (post, counters) = (Post::default(), Counters::default());
+        Teams { shared: Arc::new(Shared { config, ledger, sessions, post, counters }) }
+    }
+
+    /// Starts to deliver: first what earlier servers have left, also what they were in the middle of.
+    pub fn start(&self) -> Result<Dispatch> {
+        Dispatch::start(&self.shared)
+    }
+
+    pub fn dispatch_counts(&self) -> DispatchCounts {
+        let counters = &self.shared.counters;
+        DispatchCounts {
+            recipients_awaited: counters.awaited.load(Ordering::Relaxed),
+            attempts_under_way: counters.under_way.load(Ordering::Relaxed),
+            attempts: counters.attempts.load(Ordering::Relaxed),
+            attempts_not_now: counters.not_now.load(Ordering::Relaxed),
+        }
+    }
+
+    fn refuse_when_off(&self) -> Result<()> {
+        if self.shared.config.teams.is_enabled {
+            return Ok(());
+        }
+        Err(Error::new(Code::Conflict, "teams are off in the configuration")
+            .hint("set teams.enabled = true"))
+    }
+}

@@ -1,0 +1,227 @@
+//! Who is in a team: made, joined, left, led, ended. Each is one transaction with its event.
+
+use super::Teams;
+use crate::error::{Code, Error, Result};
+use crate::ledger::event::NewEvent;
+use crate::ledger::idempotency::{self, IdempotencyKey};
+use crate::ledger::team::delivery::Move;
+use crate::ledger::team::{NewMember, Roster, TeamRecord};
+use crate::ledger::{Tx, to_json};
+use crate::limits;
+use crate::model::event::EventKind;
+use crate::model::id;
+use crate::model::team::DeliveryStatus;
+
+/// A team that somebody wants.
+#[derive(Debug)]
+pub struct NewTeam {
+    pub name: String,
+    pub lead_agent_id: String,
+    /// The lead among them or not; twice is once.
+    pub member_agent_ids: Vec<String>,
+    pub created_by: String,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// A session that is to become a member.
+#[derive(Debug)]
+pub struct Joining {
+    pub agent_id: String,
+    pub title: Option<String>,
+    /// None = the lead.
+    pub added_by: Option<String>,
+    pub creator_agent_id: Option<String>,
+    pub creator_compaction_subscription: Option<String>,
+    pub worktree_id: Option<String>,
+}
+
+/// Whether a member is told when the context of those it created is compacted.
+const SUBSCRIPTIONS: [&str; 2] = ["auto", "unsubscribed"];
+
+impl Teams {
+    /// Makes a team; answers with its id. Errors: no name, a member that is no open session.
+    pub fn create(&self, new: NewTeam) -> Result<String> {
+        self.refuse_when_off()?;
+        let name = new.name.trim().to_owned();
+        if name.is_empty() {
+            return Err(Error::bad_request("name is blank").hint("give the team a name"));
+        }
+        if let Some(claim) = &new.idempotency
+            && let Some(made) = self.shared.ledger.read(|db| idempotency::find(db, claim))?
+        {
+            return Ok(made);
+        }
+        self.shared.ledger.write(move |tx| {
+            let team_id = id::new("team");
+            if let Some(claim) = &new.idempotency
+                && let Some(made) = tx.claim_key(claim, &team_id)?
+            {
+                return Ok(made);
+            }
+            let mut members: Vec<&str> = vec![&new.lead_agent_id];
+            for agent_id in &new.member_agent_ids {
+                if !members.contains(&agent_id.as_str()) {
+                    members.push(agent_id);
+                }
+            }
+            check_size(members.len())?;
+            let team = tx.insert_team(&team_id, &name, &new.lead_agent_id, &new.created_by)?;
+            for agent_id in members {
+                tx.open_session_key(agent_id)?;
+                let member = Joining::of(agent_id);
+                tx.insert_member(&team, &member.row(&new.created_by))?;
+            }
+            let payload = to_json(&tx.roster(&team_id)?);
+            let event = NewEvent::team(&team_id, EventKind::TeamCreated, payload);
+            tx.append(event.concerning(&new.lead_agent_id))?;
+            Ok(team_id)
+        })
+    }
+
+    /// Makes a session a member. Errors: it is one, or it is no open session.
+    pub fn join(&self, team_id: &str, joining: Joining) -> Result<()> {
+        self.refuse_when_off()?;
+        let subscription = joining.creator_compaction_subscription.as_deref();
+        if let Some(word) = subscription.filter(|word| !SUBSCRIPTIONS.contains(word)) {
+            return Err(Error::bad_request(format!("creator_compaction_subscription is {word:?}"))
+                .hint("it can be \"auto\" or \"unsubscribed\""));
+        }
+        let team_id = team_id.to_owned();
+        self.shared.ledger.write(move |tx| tx.join_team(&team_id, &joining))
+    }
+
+    /// Takes a member out; what waits for it in this team has failed. Errors: it is none, or the last one.
+    pub fn leave(&self, team_id: &str, agent_id: &str) -> Result<()> {
+        let (team_id, agent_id) = (team_id.to_owned(), agent_id.to_owned());
+        self.shared.ledger.write(move |tx| {
+            let team = tx.team(&team_id)?;
+            tx.team_member(&team, &agent_id)?;
+            let members = tx.team_members(&team)?;
+            let Some(next) = members.iter().find(|member| member.agent_id != agent_id) else {
+                return Err(Error::new(
+                    Code::Conflict,
+                    format!("session {agent_id} is the last member of team {team_id}"),
+                )
+                .hint("delete the team instead"));
+            };
+            tx.delete_member(&team, &agent_id)?;
+            if team.lead_agent_id == agent_id {
+                // The one that has been there longest.
+                tx.set_lead(&team, &next.agent_id)?;
+            }
+            for delivery_key in tx.waiting_deliveries(&team, Some(&agent_id))? {
+                let error = Some(("recipient_not_member", "the recipient has left the team"));
+                tx.move_delivery(
+                    delivery_key,
+                    &Move { error, ..Move::to(DeliveryStatus::Failed) },
+                )?;
+            }
+            let field = Some(("agent_id", to_json(&agent_id)));
+            tx.tell_team(&team_id, EventKind::TeamMemberLeft, Some(&agent_id), field)
+        })
+    }
+
+    /// Makes a member the lead; nothing is told when it is the lead already.
+    pub fn set_lead(&self, team_id: &str, agent_id: &str) -> Result<()> {
+        let (team_id, agent_id) = (team_id.to_owned(), agent_id.to_owned());
+        self.shared.ledger.write(move |tx| {
+            let team = tx.team(&team_id)?;
+            tx.must_be_member(&team, "lead_agent_id", &agent_id)?;
+            if team.lead_agent_id == agent_id {
+                return Ok(());
+            }
+            tx.set_lead(&team, &agent_id)?;
+            let field = Some(("lead_agent_id", to_json(&agent_id)));
+            tx.tell_team(&team_id, EventKind::TeamLeadChanged, Some(&agent_id), field)
+        })
+    }
+
+    /// Ends a team: mail that waits is cancelled, its sessions go on, its log stays.
+    pub fn delete(&self, team_id: &str) -> Result<()> {
+        let team_id = team_id.to_owned();
+        self.shared.ledger.write(move |tx| {
+            let team = tx.team(&team_id)?;
+            for delivery_key in tx.waiting_deliveries(&team, None)? {
+                tx.move_delivery(delivery_key, &Move::to(DeliveryStatus::Cancelled))?;
+            }
+            tx.mark_team_deleted(&team)?;
+            tx.tell_team(&team_id, EventKind::TeamDeleted, None, None)
+        })
+    }
+}
+
+fn check_size(members: usize) -> Result<()> {
+    if members <= limits::TEAM_MEMBERS {
+        return Ok(());
+    }
+    Err(Error::new(Code::Conflict, format!("a team has {} members at most", limits::TEAM_MEMBERS))
+        .hint("make a second team"))
+}
+
+impl Joining {
+    /// A member of whom nothing more is said.
+    pub fn of(agent_id: &str) -> Joining {
+        Joining {
+            agent_id: agent_id.to_owned(),
+            title: None,
+            added_by: None,
+            creator_agent_id: None,
+            creator_compaction_subscription: None,
+            worktree_id: None,
+        }
+    }
+
+    fn row<'a>(&'a self, added_by: &'a str) -> NewMember<'a> {
+        let title = self.title.as_deref().map(str::trim).filter(|title| !title.is_empty());
+        NewMember {
+            agent_id: &self.agent_id,
+            title,
+            added_by: self.added_by.as_deref().unwrap_or(added_by),
+            creator_agent_id: self.creator_agent_id.as_deref(),
+            creator_compaction_subscription: self
+                .creator_compaction_subscription
+                .as_deref()
+                .unwrap_or(SUBSCRIPTIONS[0]),
+            worktree_id: self.worktree_id.as_deref(),
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// The change of [`Teams::join`], for whoever makes more in the same transaction.
+    pub fn join_team(&mut self, team_id: &str, joining: &Joining) -> Result<()> {
+        let team = self.team(team_id)?;
+        self.open_session_key(&joining.agent_id)?;
+        check_size(self.team_members(&team)?.len() + 1)?;
+        let lead = team.lead_agent_id.clone();
+        self.insert_member(&team, &joining.row(&lead))?;
+        let member = self.team_member(&team, &joining.agent_id)?;
+        let field = Some(("member", to_json(&member)));
+        self.tell_team(team_id, EventKind::TeamMemberJoined, Some(&joining.agent_id), field)
+    }
+
+    /// Errors: the session that the field names is not in the team.
+    pub(super) fn must_be_member(
+        &mut self,
+        team: &TeamRecord,
+        field: &str,
+        agent_id: &str,
+    ) -> Result<()> {
+        match self.team_member(team, agent_id) {
+            Ok(_) => Ok(()),
+            Err(error) if error.code == Code::NotFound => Err(Error::new(
+                Code::Conflict,
+                format!("{field}: session {agent_id} is not a member of team {}", team.id),
+            )
+            .hint("add it to the team first")),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The team with its members, as the answer to most changes.
+impl Teams {
+    pub fn roster(&self, team_id: &str) -> Result<Roster> {
+        self.shared.ledger.read(|db| crate::ledger::team::roster(db, team_id))
+    }
+}
