@@ -402,7 +402,9 @@ mod tests {
     fn stand_in(script: &str) -> (TempDir, Options) {
         let folder = TempDir::new("gg-server-test");
         let path = folder.path().join("server.sh");
-        fs::write(&path, format!("#!/bin/sh\n{script}")).unwrap();
+        // A shell can not trap what was ignored when it began, and a job in the background begins so.
+        let shell = "#!/usr/bin/env -S --default-signal=INT sh";
+        fs::write(&path, format!("{shell}\n{script}")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         let options = Options { program: Some(path), ..Options::default() };
         (folder, options)
