@@ -35,7 +35,7 @@ const BWRAP_FOLDER: &str =
     "@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/codex-resources";
 
 /// How to start one agent, and what to expect of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
     /// The server's provider that drives it.
     pub provider: &'static str,

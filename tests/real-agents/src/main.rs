@@ -36,7 +36,8 @@ fn main() -> ExitCode {
         }
     }
     let Some(root) = agents::root() else { return fail("there is no HOME to look for agents in") };
-    let installed = [agents::installed(&root), agents::programs(&root)].concat();
+    let installed =
+        [vec![scenario::DEMO], agents::installed(&root), agents::programs(&root)].concat();
     let unknown = wanted.iter().find(|name| !installed.contains(&name.as_str()));
     if let Some(name) = unknown {
         return fail(&format!("the agent {name} is not installed; run scripts/real-agents.sh"));
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
             }
         })
         .collect();
-    if names.is_empty() {
+    if names.iter().all(|name| *name == scenario::DEMO) && wanted.is_empty() {
         return fail("no real agent is installed; run scripts/real-agents.sh");
     }
     let rows = drive(&names, &root);
@@ -100,8 +101,8 @@ fn matrix(rows: &[Row]) -> String {
     let mut text = String::from(
         "# Real agents through the server\n\n\
          Made by `make test-real`: each cell is one run of the named agent, through the built server\n\
-         against the mock model. Agents without a cell are driven over ACP, which has no word for it\n\
-         or is not asked.\n\n| agent | version |",
+         against the mock model (the demo agent, which has none, in its own words). Agents without a\n\
+         cell are driven over ACP, which has no word for it or is not asked.\n\n| agent | version |",
     );
     for (name, ..) in scenarios() {
         write!(text, " {name} |").expect("a String takes all");
@@ -110,7 +111,7 @@ fn matrix(rows: &[Row]) -> String {
     text.push_str(&"---|".repeat(scenarios().count()));
     text.push('\n');
     for (name, cells) in rows {
-        let version = agents::version(name).unwrap_or("-");
+        let version = agents::version(name).unwrap_or(env!("CARGO_PKG_VERSION"));
         write!(text, "| {name} | {version} |").expect("a String takes all");
         for cell in cells {
             let (mark, told) = match cell {

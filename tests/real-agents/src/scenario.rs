@@ -50,6 +50,25 @@ pub(crate) fn scenarios() -> impl Iterator<Item = (&'static str, Scenario, bool)
 /// Some agents retry a failing model in silence for more than a minute.
 const PATIENCE: Duration = Duration::from_secs(150);
 
+/// The demo agent that comes with the server: the same stories, in its own words and without a model.
+pub(crate) const DEMO: &str = "demo";
+
+/// What is asked of every agent, whatever words it wants to hear.
+enum Ask<'a> {
+    Say(&'a str),
+    /// To talk for long.
+    Slow,
+    /// A command that makes this file, is asked about, and prints 42.
+    Command(&'a str),
+    /// The tool of the session's own MCP server, and one of the server's tools.
+    Echo,
+    Ping,
+    /// To fail as it does when its model does.
+    Fail,
+    /// What was said before.
+    History,
+}
+
 /// One agent on its server.
 pub(crate) struct Stage {
     name: &'static str,
@@ -84,7 +103,8 @@ pub(crate) fn run_all(name: &'static str, root: &Path, tell: &dyn Fn(&str)) -> V
     scenarios()
         .map(|(title, scenario, is_native)| {
             let is_claudes = claude::SCENARIOS.iter().any(|(own, _)| *own == title);
-            if is_native && stage.profile.provider == "acp" || is_claudes && name != "claude" {
+            let has_protocol = !matches!(stage.profile.provider, "acp" | DEMO);
+            if is_native && !has_protocol || is_claudes && name != "claude" {
                 return Outcome::NotFor;
             }
             let ran = catch_unwind(AssertUnwindSafe(|| scenario(&mut stage)));
@@ -104,6 +124,9 @@ impl Stage {
         let mock = Mock::start().map_err(|error| format!("the mock model: {error}"))?;
         let home = root.join(format!("h-{}-{name}", std::process::id()));
         let home = Home(home);
+        if name == DEMO {
+            return Stage::set_demo(mock, home);
+        }
         let profile = agents::profile(name, root, &home.0, mock.address)
             .map_err(|error| format!("the agent's home: {error}"))?;
         let (program, arguments) = profile.argv.split_first().ok_or("no program")?;
@@ -117,6 +140,22 @@ impl Stage {
         for (variable, value) in &profile.env {
             config.push_str(&format!("{variable} = {}\n", json!(value)));
         }
+        Stage::start_server(name, profile, config, mock, home)
+    }
+
+    fn set_demo(mock: Mock, home: Home) -> Result<Stage, String> {
+        let config = "[providers.demo]\nenabled = true\n".to_owned();
+        let profile = Profile { provider: DEMO, ..Profile::default() };
+        Stage::start_server(DEMO, profile, config, mock, home)
+    }
+
+    fn start_server(
+        name: &'static str,
+        profile: Profile,
+        config: String,
+        mock: Mock,
+        home: Home,
+    ) -> Result<Stage, String> {
         let server = Server::try_start(Options { config_toml: config, ..Options::default() })?;
         let folder = server.folder().join("work");
         std::fs::create_dir(&folder).map_err(|error| error.to_string())?;
@@ -125,9 +164,38 @@ impl Stage {
         Ok(Stage { name, profile, server, client, folder, session, mock, _home })
     }
 
+    /// The prompt that asks this agent for it.
+    fn prompt(&self, ask: &Ask<'_>) -> String {
+        let is_demo = self.name == DEMO;
+        match ask {
+            Ask::Say(text) if is_demo => format!("say {text}"),
+            Ask::Say(text) => format!("SAY {text}"),
+            Ask::Slow if is_demo => "slow 200 50".to_owned(),
+            Ask::Slow => "SLOW 200".to_owned(),
+            Ask::Command(file) if is_demo => format!("run expr 6 '*' 7 > {file}; cat {file}"),
+            Ask::Command(file) => self.profile.ask(file),
+            Ask::Echo if is_demo => "mcp echo echo {\"text\": \"ping\"}".to_owned(),
+            Ask::Echo => "MCP echo {\"text\": \"ping\"}".to_owned(),
+            Ask::Ping if is_demo => "mcp gg gg_ping {}".to_owned(),
+            Ask::Ping => "MCP gg_ping {}".to_owned(),
+            Ask::Fail if is_demo => "fail the model failed".to_owned(),
+            Ask::Fail => "FAIL 500".to_owned(),
+            Ask::History if is_demo => "history".to_owned(),
+            Ask::History => "HISTORY".to_owned(),
+        }
+    }
+
+    /// What the model has seen: it says so itself, but for the agent that has none, whose items show it.
+    fn seen(&self, session: &str, turn: &Value) -> String {
+        match self.name {
+            DEMO => self.items(session, turn).to_string(),
+            _ => said(turn).to_owned(),
+        }
+    }
+
     fn open(&self, more: &Value) -> Result<String, String> {
         let mut body = json!({"provider": self.profile.provider, "cwd": self.folder});
-        if self.profile.provider != "acp" {
+        if !matches!(self.profile.provider, "acp" | DEMO) {
             body["permission_mode"] = json!("default");
         }
         if let Some(mode) = self.profile.ask_mode {
@@ -199,7 +267,8 @@ fn must(is_true: bool, what: &str, seen: &Value) -> Result<(), String> {
 
 fn text(stage: &mut Stage) -> Result<String, String> {
     let session = stage.session()?;
-    let (turn, _) = stage.turn(&session, "SAY hello from the mock model", "decline")?;
+    let prompt = stage.prompt(&Ask::Say("hello from the mock model"));
+    let (turn, _) = stage.turn(&session, &prompt, "decline")?;
     must(turn["status"] == "completed", "the turn completes", &turn)?;
     must(said(&turn) == "hello from the mock model", "the text is whole", &turn)?;
     must(turn["usage"].is_object(), "the usage is told", &turn)?;
@@ -208,18 +277,19 @@ fn text(stage: &mut Stage) -> Result<String, String> {
 
 fn accepted(stage: &mut Stage) -> Result<String, String> {
     let session = stage.session()?;
-    let prompt = stage.profile.ask("accepted.txt");
+    let prompt = stage.prompt(&Ask::Command("accepted.txt"));
     let (turn, asked) = stage.turn(&session, &prompt, "accept")?;
     must(asked == 1, "the agent asks once", &json!(asked))?;
     must(turn["status"] == "completed", "the turn completes", &turn)?;
-    must(said(&turn).contains("42"), "the model sees the output", &turn)?;
+    let seen = stage.seen(&session, &turn);
+    must(seen.contains("42"), "the model sees the output", &turn)?;
     must(stage.folder.join("accepted.txt").is_file(), "the command ran", &turn)?;
     Ok("asked once, ran".to_owned())
 }
 
 fn declined(stage: &mut Stage) -> Result<String, String> {
     let session = stage.session()?;
-    let prompt = stage.profile.ask("declined.txt");
+    let prompt = stage.prompt(&Ask::Command("declined.txt"));
     let (turn, asked) = stage.turn(&session, &prompt, "decline")?;
     must(asked == 1, "the agent asks once", &json!(asked))?;
     must(!stage.folder.join("declined.txt").exists(), "the command did not run", &turn)?;
@@ -234,13 +304,14 @@ fn interrupt(stage: &mut Stage) -> Result<String, String> {
     let session = stage.session()?;
     let path = format!("/v1/sessions/{session}/events/stream?after_seq=latest&kinds=item.delta");
     let mut deltas = stage.client.stream(&path, &[]);
-    let turn = stage.start(&session, "SLOW 200")?;
+    let turn = stage.start(&session, &stage.prompt(&Ask::Slow))?;
     deltas.until("item.delta", PATIENCE);
     let path = format!("/v1/sessions/{session}/turns/{turn}");
     stage.client.post(&format!("{path}/interrupt"), &json!({})).expect(202);
     let record = stage.client.get(&format!("{path}?wait_ms=60000")).json();
     must(record["status"] == "interrupted", "the turn is interrupted", &record)?;
-    must(said(&record).starts_with("w1"), "what was said is kept", &record)?;
+    let first = if stage.name == DEMO { "1 " } else { "w1" };
+    must(said(&record).starts_with(first), "what was said is kept", &record)?;
     Ok("interrupted, text kept".to_owned())
 }
 
@@ -250,9 +321,9 @@ fn mcp(stage: &mut Stage) -> Result<String, String> {
         "name": "echo", "command": program, "args": [echo::ARGUMENT],
         "env": {echo::VARIABLE: "of-the-session"},
     }]}))?;
-    let (turn, asked) = stage.turn(&session, "MCP echo {\"text\": \"ping\"}", "accept")?;
+    let (turn, asked) = stage.turn(&session, &stage.prompt(&Ask::Echo), "accept")?;
     must(turn["status"] == "completed", "the turn completes", &turn)?;
-    let is_there = said(&turn).contains("echo:ping env:of-the-session");
+    let is_there = stage.seen(&session, &turn).contains("echo:ping env:of-the-session");
     must(is_there, "the tool answered, with the session's environment", &turn)?;
     stage.client.post(&format!("/v1/sessions/{session}/close"), &json!({})).expect(200);
     Ok(format!("called, asked {asked}"))
@@ -260,9 +331,9 @@ fn mcp(stage: &mut Stage) -> Result<String, String> {
 
 fn tools(stage: &mut Stage) -> Result<String, String> {
     let session = stage.session()?;
-    let (turn, asked) = stage.turn(&session, "MCP gg_ping {}", "accept")?;
+    let (turn, asked) = stage.turn(&session, &stage.prompt(&Ask::Ping), "accept")?;
     must(turn["status"] == "completed", "the turn completes", &turn)?;
-    must(said(&turn).contains(&session), "the tool knows its caller", &turn)?;
+    must(stage.seen(&session, &turn).contains(&session), "the tool knows its caller", &turn)?;
     let path = format!("/v1/sessions/{session}/events?kinds=mcp.tool_called");
     let calls = stage.client.get(&path).expect(200).json();
     must(calls[0]["payload"]["called_by"] == "agent", "the log has the call", &calls)?;
@@ -277,11 +348,12 @@ fn tools(stage: &mut Stage) -> Result<String, String> {
 
 fn model_error(stage: &mut Stage) -> Result<String, String> {
     let session = stage.session()?;
-    let (turn, _) = stage.turn(&session, "FAIL 500", "decline")?;
+    let (turn, _) = stage.turn(&session, &stage.prompt(&Ask::Fail), "decline")?;
     // codex-acp tells a model's error as an answer; nothing in its messages says otherwise.
     let expected = if stage.name == "codex-acp" { "completed" } else { "failed" };
     must(turn["status"] == expected, "the turn tells the error", &turn)?;
-    let (next, _) = stage.turn(&session, "SAY still here", "decline")?;
+    let prompt = stage.prompt(&Ask::Say("still here"));
+    let (next, _) = stage.turn(&session, &prompt, "decline")?;
     must(said(&next).contains("still here"), "the next turn works", &next)?;
     Ok(format!("turn {expected}, next works"))
 }
@@ -308,8 +380,9 @@ fn resume(stage: &mut Stage) -> Result<String, String> {
     }
     stage.server.restart();
     stage.client = stage.server.client().with_deadline(PATIENCE);
-    let (turn, _) = stage.turn(&session, "HISTORY", "decline")?;
+    let (turn, _) = stage.turn(&session, &stage.prompt(&Ask::History), "decline")?;
     must(turn["status"] == "completed", "the turn completes", &turn)?;
-    must(said(&turn).contains("SAY hello"), "the model sees the earlier turns", &turn)?;
+    let earlier = stage.prompt(&Ask::Say("hello"));
+    must(said(&turn).contains(&earlier), "the model sees the earlier turns", &turn)?;
     Ok("history there".to_owned())
 }
