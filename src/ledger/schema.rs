@@ -15,7 +15,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0003_worktree.sql"),
     include_str!("../../sql/0004_team.sql"),
     include_str!("../../sql/0005_mcp.sql"),
+    include_str!("../../sql/0006_retention.sql"),
 ];
+
+/// The version of a database that this program writes.
+pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Settings of the writing connection; docs/ARCHITECTURE.md gives the reasons and the measurements.
 pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) -> Result<()> {
@@ -36,6 +40,15 @@ pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) 
          PRAGMA journal_size_limit = 8388608;"
     ))?;
     Ok(())
+}
+
+/// Sets how large the database may become, and says so in pages; one that is larger already does not grow.
+pub(super) fn bound(connection: &Connection, bytes_max: Option<u64>) -> Result<Option<i64>> {
+    let Some(bytes_max) = bytes_max else { return Ok(None) };
+    let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let pages = i64::try_from(bytes_max).unwrap_or(i64::MAX) / page_bytes.max(1);
+    let sql = format!("PRAGMA max_page_count = {}", pages.max(1));
+    Ok(Some(connection.query_row(&sql, [], |row| row.get(0))?))
 }
 
 pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {
