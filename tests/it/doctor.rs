@@ -55,7 +55,7 @@ fn what_is_in_the_way_is_a_failure_with_a_remedy() {
     let more = ["--bind", &address, "--config", config.to_str().unwrap()];
     let found = findings(&data_dir, &more, 1);
     check(&found, "fail port", &address);
-    check(&found, "fail acp", "no-such-agent");
+    check(&found, "warn acp", "no-such-agent");
     fs::write(&config, "[servre]\nx = 1\n").unwrap();
     check(&findings(&data_dir, &more, 1), "fail config", "did you mean server?");
 }
