@@ -63,6 +63,7 @@ fn configuration(config: &Config, findings: &mut Findings) {
 }
 
 fn examine(config: &Config, findings: &mut Findings) {
+    kernel(findings);
     programs(config, findings);
     open_files(findings);
     if config.root_dir.is_dir() {
@@ -91,6 +92,19 @@ fn examine(config: &Config, findings: &mut Findings) {
         }
     } else {
         findings.ok("database", "there is none yet; the first start makes it");
+    }
+}
+
+/// The keeper pins processes by descriptors before it signals them.
+fn kernel(findings: &mut Findings) {
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Ok(_) => findings.ok("kernel", release),
+        Err(error) => {
+            let message = format!("{release} has no pidfd ({error})");
+            findings.fail("kernel", message, "agents can not be kept: use Linux 5.3 or newer");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::command::run_on;
 use crate::stage::{SOON, Stage, check_told, records, text};
 use gooselake_harness::wait;
+use rusqlite::{Connection, params};
 use serde_json::json;
 
 /// All that is finished is old.
@@ -47,6 +48,39 @@ fn deltas_of_finished_items_go_and_a_stream_passes_over_them() {
     }
     stage.interrupt(&busy, &turn_id).expect(202);
     assert!(text(&stage.ended(&busy, &turn_id), "assistant_text").starts_with("1 2 3 "));
+}
+
+#[test]
+fn a_session_that_was_closed_long_ago_goes_whole_and_the_others_stay() {
+    let mut stage = Stage::with_config("[sessions]\nretention_days = 7\n");
+    let old = stage.session();
+    // More than one step takes.
+    stage.run(&old, "slow 400 1");
+    let young = stage.session();
+    stage.run(&young, "say young");
+    let open = stage.session();
+    stage.run(&open, "say open");
+    stage.close(&old);
+    stage.close(&young);
+    stage.server.terminate();
+    let days = |days: i64| days * 24 * 3600 * 1000;
+    for (session_id, age) in [(&old, days(8)), (&young, days(6)), (&open, days(9))] {
+        let database = Connection::open(stage.server.data_dir().join("runtime.sqlite3")).unwrap();
+        let sql = "UPDATE session SET closed_at = closed_at - ?2, created_at = created_at - ?2
+                   WHERE session_id = ?1";
+        assert_eq!(database.execute(sql, params![session_id, age]).unwrap(), 1);
+    }
+    stage.server.restart();
+    stage.client = stage.server.client();
+    wait::until(SOON, "the old session is gone", || {
+        let reply = stage.client.get(&format!("/v1/sessions/{old}"));
+        (reply.status == 404).then_some(())
+    });
+    assert_eq!(stage.client.get(&format!("/v1/sessions/{old}/events")).status, 404);
+    for session_id in [&young, &open] {
+        assert!(!stage.events(session_id).is_empty());
+    }
+    run_on(stage.server.data_dir(), &["verify"]).expect(0);
 }
 
 #[test]
