@@ -259,6 +259,9 @@ fn gateway_access(config: &Config, address: SocketAddr) -> Result<Option<Gateway
     Ok(Some(GatewayAccess { program, url, url_file }))
 }
 
+/// The names of the programs that come with this one.
+pub const SIDECARS: &[&str] = &["gg-keeper", "gg-demo-agent", "gg-mcp-server", "claude-bridge"];
+
 /// The programs that come with this one.
 pub fn sidecars() -> Result<Sidecars> {
     let claude_bridge = match named_bridge()? {
@@ -273,7 +276,7 @@ pub fn sidecars() -> Result<Sidecars> {
 }
 
 /// A program that comes with this one: beside it (a build), or under `sidecars/` of its bundle.
-fn sidecar(name: &str) -> Result<PathBuf> {
+pub fn sidecar(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()
         .and_then(std::fs::canonicalize)
         .map_err(|error| Error::internal("the program's own path can not be read").source(error))?;

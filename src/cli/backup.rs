@@ -11,6 +11,7 @@ use crate::folder;
 use crate::keeper::{self, leftover};
 use crate::ledger::backup::{self, Counts};
 use crate::model::id;
+use crate::session::TOKENS_FOLDER;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -98,7 +99,14 @@ fn end_children(config: &Config) -> Result<()> {
         let dir = keepers.join(&child_id);
         std::fs::remove_dir_all(&dir).map_err(|error| failed(&dir, "removed", error))?;
     }
-    Ok(())
+    // Their tokens open nothing any more; the folder is made again by the next start.
+    let tokens = config.root_dir.join(TOKENS_FOLDER);
+    match std::fs::remove_dir_all(&tokens) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed(&tokens, "removed", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Renames the files of a database; the new names belong together like the old ones.

@@ -110,9 +110,13 @@ fn kernel(findings: &mut Findings) {
 
 /// The programs that come with the server, git, and those of the agents.
 fn programs(config: &Config, findings: &mut Findings) {
-    match server::sidecars() {
-        Ok(_) => findings.ok("programs", "all that come with the server are there"),
-        Err(error) => findings.fail("programs", error.message, &error.hint),
+    let missing: Vec<_> =
+        server::SIDECARS.iter().filter_map(|name| server::sidecar(name).err()).collect();
+    if missing.is_empty() {
+        findings.ok("programs", "all that come with the server are there");
+    }
+    for error in missing {
+        findings.fail("programs", error.message, &error.hint);
     }
     let path = std::env::var("PATH").unwrap_or_default();
     match find_program("git", &path) {
@@ -264,10 +268,10 @@ fn agents(children: &[String], known: &[String], is_served: bool, findings: &mut
         }
     }
     if live > 0 && !is_served {
-        let message = format!("{live} agents live and no server runs");
+        let message = format!("{live} agents and processes live and no server runs");
         let remedy = "start the server to go on with them, or end them: gg-runtime-server reap";
         findings.warn("keepers", message, remedy);
     } else {
-        findings.ok("keepers", format!("{live} live children"));
+        findings.ok("keepers", format!("{live} agents and processes live"));
     }
 }

@@ -55,9 +55,9 @@ pub(super) fn run(options: &Options) -> Outcome {
     }
     let of_server = match left {
         0 => String::new(),
-        left => format!("; {left} belong to the server that runs"),
+        left => format!("; {left} are those of the server that runs"),
     };
-    tell(&format!("{ended} agents ended{of_server}"));
+    tell(&format!("{ended} agents and processes ended{of_server}"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,7 @@ use crate::folder;
 use crate::keeper::{Stream, leftover};
 use crate::ledger::verify::{self, KnownAgent};
 use crate::ledger::{self, Connection};
+use crate::session::TOKENS_FOLDER;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -145,7 +146,8 @@ fn faults_of(agent: &KnownAgent, dir: &Path) -> Result<Vec<String>> {
 
 /// Whether anybody but the owner may look into what is kept.
 pub(super) fn modes(config: &Config, findings: &mut Findings) {
-    let mut places = vec![config.root_dir.clone(), config.root_dir.join("keepers")];
+    let names = ["", "keepers", "gateway-url", TOKENS_FOLDER, "providers"];
+    let mut places: Vec<_> = names.iter().map(|name| config.root_dir.join(name)).collect();
     places.extend(folder::database_files(&config.sqlite_path));
     if config.token.is_none() {
         places.push(config.token_file.clone());

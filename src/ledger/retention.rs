@@ -135,10 +135,10 @@ impl Tx<'_> {
     pub fn purge_step(&mut self, session_id: &str) -> Result<bool> {
         let rows_max = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
         let scope = super::event::scope_key(self.connection(), ScopeKind::Session, session_id);
-        if let Some(scope_key) = scope.optional()? {
-            if self.drop_oldest(scope_key, rows_max)? >= rows_max {
-                return Ok(false);
-            }
+        if let Some(scope_key) = scope.optional()?
+            && self.drop_oldest(scope_key, rows_max)? >= rows_max
+        {
+            return Ok(false);
         }
         for table in ["item", "approval", "turn"] {
             let sql = format!(
@@ -156,8 +156,8 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// Drops the oldest events of a scope, at most so many, and says how many. The last one of a log goes with its scope:
-    /// the numbers that were given must not be given again while it is there.
+    /// Drops the oldest events of a scope, at most so many, and says how many. The last one of a log goes with its
+    /// scope: the numbers that were given must not be given again while it is there.
     pub(super) fn drop_oldest(&mut self, scope_key: i64, most: i64) -> Result<i64> {
         let (newest, to_seq, count): (i64, i64, i64) = self
             .connection()

@@ -38,7 +38,7 @@ fn a_machine_is_good_before_the_first_start_and_beside_a_server() {
     let found = findings(stage.server.data_dir(), &[], 0);
     check(&found, "ok server", &stage.server.address().to_string());
     check(&found, "ok server", &stage.server.pid().to_string());
-    check(&found, "ok keepers", "1 live");
+    check(&found, "ok keepers", "1 agents and processes live");
     check(&found, "ok database", "schema version");
     check(&found, "ok clock", "");
     stage.close(&session_id);
@@ -69,14 +69,14 @@ fn agents_without_a_server_are_seen_and_reaped_and_their_end_is_known() {
     stage.event(&session_id, "item.delta", 0);
     // It belongs to the server that runs.
     let said = run_on(&data_dir, &["reap"]).expect(0);
-    assert!(said.stdout.contains("1 belong to the server"), "{}", said.stdout);
+    assert!(said.stdout.contains("1 are those of the server"), "{}", said.stdout);
     assert_eq!(stage.record(&session_id)["status"], "turn_running");
     stage.server.kill9();
     check(&findings(&data_dir, &["--bind", "127.0.0.1:0"], 0), "warn keepers", "no server runs");
     let keepers = proc::keepers_of(&data_dir);
     assert_eq!(keepers.len(), 1);
     let said = run_on(&data_dir, &["reap"]).expect(0);
-    assert!(said.stdout.contains("1 agents ended"), "{}", said.stdout);
+    assert!(said.stdout.contains("1 agents and processes ended"), "{}", said.stdout);
     assert!(proc::keepers_of(&data_dir).is_empty());
     stage.server.restart();
     stage.client = stage.server.client();
