@@ -53,7 +53,7 @@ pub struct Config {
     pub delta_retention: Option<Duration>,
     /// None = closed sessions stay.
     pub session_retention: Option<Duration>,
-    /// None = the database may fill its disk.
+    /// New work is refused beyond it; None = the database may fill its disk.
     pub database_bytes_max: Option<u64>,
     pub keeper_lease: Duration,
     pub keeper_grace: Duration,

@@ -80,7 +80,7 @@ impl Ledger {
         Ledger::open_bounded(path, synchronous, None)
     }
 
-    /// The same, for a database that does not grow beyond so many bytes: a change that would make it is refused.
+    /// The same, for a database that takes new work only while it holds less than so many bytes.
     pub fn open_bounded(
         path: &Path,
         synchronous: Synchronous,
@@ -92,7 +92,7 @@ impl Ledger {
         })?;
         schema::prepare_writer(&connection, synchronous)?;
         schema::migrate(&connection)?;
-        let pages_max = schema::bound(&connection, bytes_max)?;
+        let pages_max = bytes_max.map(|bytes| schema::pages(&connection, bytes)).transpose()?;
         let tail = Arc::new(Tail::new(event::newest_row_id(&connection)?));
         let cache = Arc::new(cache::SessionCache::default());
         let counters = Arc::new(WriterCounters::default());
@@ -219,10 +219,8 @@ impl From<rusqlite::Error> for Error {
         let code = error.sqlite_error_code();
         let told = match code {
             Some(rusqlite::ErrorCode::DiskFull) => {
-                Error::new(Code::Capacity, "there is no room for the database").hint(
-                    "free space on its disk, or raise data.max_database_bytes if that is set; \
-                         what was asked for has changed nothing",
-                )
+                Error::new(Code::Capacity, "there is no room for the database")
+                    .hint("free space on its disk; what was asked for has changed nothing")
             }
             Some(rusqlite::ErrorCode::ReadOnly) => {
                 Error::new(Code::Capacity, "the database can not be written")

@@ -90,7 +90,19 @@ fn journals(config: &Config, db: &Connection, findings: &mut Findings) -> Result
         }
         wrong.extend(journal_faults(db, agent, &dir)?);
     }
-    let good = format!("{} agents, all bytes that are needed are there", agents.len());
+    let processes = verify::running_processes(db)?;
+    for (process_id, bytes) in &processes {
+        let dir = keepers.join(process_id);
+        if !dir.is_dir() {
+            let message = format!("{process_id} has no folder");
+            findings.warn("journals", message, "it fails at the next start");
+            continue;
+        }
+        wrong.extend(process_faults(process_id, *bytes, &dir)?);
+    }
+    let (agents, processes) = (agents.len(), processes.len());
+    let good =
+        format!("{agents} agents, {processes} processes, all bytes that are needed are there");
     findings.judge("journals", &good, wrong, "the session's next turn starts its agent anew");
     Ok(())
 }
@@ -111,6 +123,19 @@ fn journal_faults(db: &Connection, agent: &KnownAgent, dir: &Path) -> Result<Vec
         }
     }
     faults_of(&agent, dir)
+}
+
+/// Output that is in the log files can not be more than the process has written; both only grow.
+fn process_faults(process_id: &str, bytes: [i64; 2], dir: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for (stream, told) in Stream::ALL.into_iter().zip(bytes) {
+        let (_, end) = leftover::journal_span(dir, stream)?;
+        if u64::try_from(told).unwrap_or(0) > end {
+            let name = stream.as_str();
+            faults.push(format!("{process_id}: {name} is logged up to {told} and ends at {end}"));
+        }
+    }
+    Ok(faults)
 }
 
 fn faults_of(agent: &KnownAgent, dir: &Path) -> Result<Vec<String>> {

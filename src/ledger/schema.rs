@@ -42,13 +42,10 @@ pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) 
     Ok(())
 }
 
-/// Sets how large the database may become, and says so in pages; one that is larger already does not grow.
-pub(super) fn bound(connection: &Connection, bytes_max: Option<u64>) -> Result<Option<i64>> {
-    let Some(bytes_max) = bytes_max else { return Ok(None) };
+/// So many bytes in pages of the database.
+pub(super) fn pages(connection: &Connection, bytes: u64) -> Result<i64> {
     let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-    let pages = i64::try_from(bytes_max).unwrap_or(i64::MAX) / page_bytes.max(1);
-    let sql = format!("PRAGMA max_page_count = {}", pages.max(1));
-    Ok(Some(connection.query_row(&sql, [], |row| row.get(0))?))
+    Ok(i64::try_from(bytes).unwrap_or(i64::MAX) / page_bytes.max(1))
 }
 
 pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {

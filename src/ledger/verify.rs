@@ -151,6 +151,16 @@ pub fn known_agents(connection: &Connection) -> Result<Vec<KnownAgent>> {
     Ok(agents.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Processes that run, and how far stdout and stderr of each are in its log files.
+pub fn running_processes(connection: &Connection) -> Result<Vec<(String, [i64; 2])>> {
+    let mut statement = connection.prepare(
+        "SELECT process_id, stdout_bytes, stderr_bytes FROM process WHERE status = 'running'
+         ORDER BY process_key",
+    )?;
+    let processes = statement.query_map([], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?])))?;
+    Ok(processes.collect::<rusqlite::Result<_>>()?)
+}
+
 /// When the newest event was written; None for an empty log.
 pub fn newest_event_at(connection: &Connection) -> Result<Option<i64>> {
     let sql = "SELECT (SELECT created_at FROM event ORDER BY row_id DESC LIMIT 1)";

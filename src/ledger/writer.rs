@@ -102,7 +102,7 @@ struct State {
     newest_row_id: i64,
     frames: Vec<Arc<Frame>>,
     touched: Vec<String>,
-    /// How many pages the database may have; None = as many as fit on the disk.
+    /// How many pages the database may hold; None = as many as fit on the disk.
     pages_max: Option<i64>,
 }
 
@@ -145,22 +145,22 @@ impl Tx<'_> {
         self.state.touched[self.touched_before..].iter().any(|touched| touched == session_id)
     }
 
-    /// Refuses new work when a bounded database has only its reserve left: an eighth, for what runs to come to its end
-    /// and for what is closed.
+    /// Refuses new work when a bounded database is full. What runs goes on and what is to be closed can be closed: they
+    /// may take it beyond the bound, but a bound that stands in the way of a purge would be one for ever.
     pub(super) fn refuse_when_full(&self) -> Result<()> {
         let Some(pages_max) = self.state.pages_max else { return Ok(()) };
         let number = |sql: &str| -> Result<i64> {
             Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
         };
         let used = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
-        if used < pages_max - pages_max / 8 {
+        if used < pages_max {
             return Ok(());
         }
         Err(Error::new(
             Code::Capacity,
-            "the database is as large as data.max_database_bytes allows",
+            "the database holds as much as data.max_database_bytes allows",
         )
-        .hint("purge closed sessions (DELETE …?purge=true), or raise the bound"))
+        .hint("purge sessions (DELETE …?purge=true), or raise the bound"))
     }
 
     /// Says that the record of this session has changed.

@@ -6,6 +6,7 @@ use gooselake_harness::proc;
 use gooselake_harness::server::{Options, Server};
 use gooselake_harness::temp::TempDir;
 use rusqlite::Connection;
+use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -102,12 +103,14 @@ fn verify_finds_a_missing_event_and_an_open_file() {
     let session_id = stage.session();
     stage.run(&session_id, "say whole");
     let data_dir = stage.server.data_dir().to_owned();
-    // Beside a server that runs, and with an agent at work.
+    // Beside a server that runs, and with an agent and a process at work.
+    let sleep = json!({"command": "echo said; sleep 1000", "kill_grace_ms": 0});
+    stage.client.post("/v1/processes", &sleep).expect(200);
     let turn_id = stage.start(&session_id, "slow 2000 2");
     stage.event(&session_id, "item.delta", 0);
     let said = run_on(&data_dir, &["verify"]).expect(0);
     assert!(said.stdout.lines().all(|line| line.starts_with("ok ")), "{}", said.stdout);
-    assert!(said.stdout.contains("1 agents"), "{}", said.stdout);
+    assert!(said.stdout.contains("1 agents, 1 processes"), "{}", said.stdout);
     stage.interrupt(&session_id, &turn_id).expect(202);
     stage.ended(&session_id, &turn_id);
     stage.server.terminate();

@@ -91,7 +91,7 @@ fn a_full_database_refuses_new_work_is_read_and_takes_work_again() {
     let transcript = stage.get(&format!("/v1/sessions/{session_id}/transcript"));
     let filler = stage.session();
     stage.run(&filler, "say filler");
-    // Metadata of sessions fills it: a megabyte is soon full.
+    // Metadata of sessions fills it: a megabyte is soon full. Their agents start meanwhile, and may go on.
     let metadata = json!({"metadata": {"text": "x".repeat(10_000)}, "wait": false});
     let refused = (0..100)
         .map(|_| stage.post_session(&metadata, &[]))
