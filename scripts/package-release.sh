@@ -53,6 +53,8 @@ for manifest in sidecars/*/Cargo.toml; do
 done
 
 if [ -z "$bins" ]; then
+    # Asked first: without it the check below would find nothing, which is what it looks for.
+    command -v objdump >/dev/null || fail "there is no objdump; install binutils"
     target=${CARGO_TARGET_DIR:-target}/bundle
     packages=(-p gooselake)
     for name in "${sidecars[@]}"; do packages+=(-p "$name"); done
