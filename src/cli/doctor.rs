@@ -15,18 +15,21 @@ use crate::folder::{self, Owner};
 use crate::keeper::{self, leftover};
 use crate::ledger::{self, agent, verify as ledger_verify};
 use crate::model::id;
+use crate::provider::readiness::{Login, Readiness, Report};
 use crate::server;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub(super) const HELP: &str = "\
 gg-runtime-server doctor: check this machine, the configuration and what runs
 
 usage: gg-runtime-server doctor [--json] [--config FILE] [--bind HOST:PORT] [--data-dir DIR]
 
-Changes nothing. Each line is ok, warn or fail, with a remedy; one fail makes the exit code 1.
+Changes nothing itself; Codex and Claude, which are asked whether they are ready, keep files of
+their own. Each line is ok, warn or fail, with a remedy; one fail makes the exit code 1.
 ";
 
 /// Free space below this is doubtful, and below that too little to begin with.
@@ -34,6 +37,8 @@ const DISK_DOUBTFUL: u64 = 1 << 30;
 const DISK_TOO_LITTLE: u64 = 100 << 20;
 /// Open files that a server with some agents and clients needs.
 const OPEN_FILES: u64 = 4096;
+/// How long Codex or Claude may take to say whether it is ready.
+const VENDOR_WAIT: Duration = Duration::from_secs(30);
 /// A clock that is so far behind the newest event has been set back.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
@@ -123,7 +128,11 @@ fn programs(config: &Config, findings: &mut Findings) {
         Some(git) => told_version("git", &git, findings),
         None => findings.warn("git", "there is no git on PATH", "worktrees need it: install git"),
     }
+    let vendors = vendors(config, findings);
     for (provider, setting) in &config.providers {
+        if vendors.contains(provider) {
+            continue;
+        }
         for (name, agent) in &setting.agents {
             // What comes with the server was looked at above.
             let Some(command) = &agent.command else { continue };
@@ -142,6 +151,49 @@ fn programs(config: &Config, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// Codex and Claude, asked as the server asks them: version, login, models. Gives those that were asked; before the
+/// first start there is no folder to ask them in.
+fn vendors(config: &Config, findings: &mut Findings) -> Vec<&'static str> {
+    let asked: Vec<&'static str> = ["codex", "claude"]
+        .into_iter()
+        .filter(|name| config.providers.contains_key(name) && config.root_dir.is_dir())
+        .collect();
+    if asked.is_empty() {
+        return asked;
+    }
+    let bridge = server::sidecars().ok().and_then(|sidecars| sidecars.claude_bridge);
+    let readiness = match Readiness::new(Arc::new(config.clone()), bridge.unwrap_or_default()) {
+        Ok(readiness) => readiness,
+        Err(error) => {
+            findings.warn("agents", error.to_string(), "");
+            return Vec::new();
+        }
+    };
+    for name in &asked {
+        // The server works without it: only its own sessions can not be made.
+        match readiness.look(name, "default", Instant::now() + VENDOR_WAIT) {
+            None => findings.warn(name, "it did not answer in time", "run it yourself"),
+            Some(report) => match &report.problem {
+                Some(problem) => findings.warn(name, problem.message.as_str(), &problem.remedy),
+                None => findings.ok(name, ready(&report)),
+            },
+        }
+    }
+    readiness.shut_down();
+    asked
+}
+
+fn ready(report: &Report) -> String {
+    let version = report.version.as_deref().unwrap_or("no version told");
+    let login = match report.login {
+        Login::There => "logged in",
+        Login::NotNeeded => "needs no login",
+        Login::Unknown => "does not tell of a login",
+        Login::Missing => "not logged in",
+    };
+    format!("{version}, {login}, {} models", report.models.len())
 }
 
 fn told_version(check: &str, program: &Path, findings: &mut Findings) {
