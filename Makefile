@@ -10,14 +10,27 @@ DEV = target/debug
 BIND ?= 127.0.0.1:8080
 DATA ?= .gg-runtime
 ARGS ?=
+# For an installed server.
+VERSION ?= latest
+CONFIG ?= $(HOME)/.config/gg-runtime/runtime-server.toml
+SERVICE ?= gg-runtime.service
+SCOPE ?= user
+BASE_URL ?= http://127.0.0.1:8080
+TOKEN ?=
+RUNTIME_BIN ?=
+HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
+PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-real bench check
+.PHONY: help run demo build test test-ops test-real bench check
+.PHONY: package footprint install install-source upgrade preflight preflight-http check-config
+.PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  BIND=host:port and DATA=folder change where 'make run' listens and keeps things;"
-	@echo "  ARGS='--config file.toml' gives it a configuration."
+	@echo "  ARGS='--config file.toml' gives it a configuration. VERSION, CONFIG, SERVICE, SCOPE, BASE_URL, TOKEN and"
+	@echo "  RUNTIME_BIN are for an installed server: docs/INSTALL.md and docs/DEPLOYMENT.md."
 
 run: dev ## build, start the server with the demo agent, print a first session
 	@$(DEV)/gg-runtime-server --bind $(BIND) --data-dir $(DATA) --hints $(ARGS)
@@ -32,6 +45,9 @@ test: ## build everything and run every test that needs nothing but this reposit
 	cargo build --workspace
 	cargo test --workspace
 
+test-ops: dev ## install, upgrade, roll back, back up and restore with the scripts, in a home that goes away
+	tests/ops/run.sh $(DEV)
+
 test-real: ## drive real agents against a scripted model (needs node and npm, downloads them)
 	scripts/test-real.sh
 
@@ -40,6 +56,49 @@ bench: build ## measure throughput, latency and memory of the optimised programs
 
 check: ## what a change must pass: format, lints, tests
 	scripts/check.sh
+
+package: ## the bundle of a release, in dist/
+	scripts/package-release.sh
+
+footprint: ## size of the bundle, memory of the idle server, time to start: the table of README.md
+	scripts/footprint.sh
+
+install: ## install a release (VERSION) for this user
+	scripts/install-runtime.sh $(VERSION)
+
+install-source: ## build the bundle from here and install it for this user
+	scripts/install-from-source.sh
+
+upgrade: ## make another release (VERSION) the current one; goes back by itself when it does not serve
+	GG_RUNTIME_SYSTEMD_SERVICE=$${GG_RUNTIME_SYSTEMD_SERVICE-$(SERVICE)} GG_RUNTIME_SYSTEMD_SCOPE=$(SCOPE) \
+	    scripts/upgrade-runtime.sh $(HAS_CONFIG) $(VERSION)
+
+preflight: ## whether the installed server can work here
+	$(PREFLIGHT) --skip-http
+
+preflight-http: ## the same, and whether the one at BASE_URL does
+	GG_RUNTIME_TOKEN=$(TOKEN) $(PREFLIGHT) --base-url $(BASE_URL)
+
+check-config: ## what is wrong with CONFIG
+	$(or $(RUNTIME_BIN),gg-runtime-server) --check-config $(HAS_CONFIG)
+
+vps-deploy: ## put a server (VERSION) on this machine under systemd (SERVICE, SCOPE)
+	scripts/deploy-vps.sh --version $(VERSION) --config $(CONFIG) --service $(SERVICE) --scope $(SCOPE)
+
+vps-deploy-refresh: ## the same release again, with its unit file
+	scripts/deploy-vps.sh --skip-upgrade --refresh-unit-files --config $(CONFIG) --service $(SERVICE) --scope $(SCOPE)
+
+service-status: ## what systemd says about SERVICE
+	systemctl --$(SCOPE) status $(SERVICE)
+
+service-enable: ## start SERVICE now and at each boot
+	systemctl --$(SCOPE) enable --now $(SERVICE)
+
+service-restart: ## restart SERVICE; its agents go on
+	systemctl --$(SCOPE) restart $(SERVICE)
+
+service-logs: ## follow the log of SERVICE
+	journalctl $(if $(filter user,$(SCOPE)),--user) -u $(SERVICE) -f
 
 .PHONY: dev
 dev:

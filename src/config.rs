@@ -4,6 +4,7 @@
 //! starts, and never changed. Reading it changes nothing on disk.
 
 pub mod file;
+mod place;
 mod process;
 mod provider;
 mod team;
@@ -16,6 +17,7 @@ pub use worktree::Worktrees;
 
 use crate::ledger::Synchronous;
 use file::File;
+use place::Reading;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -47,7 +49,12 @@ pub struct Config {
     /// None = an approval waits for ever.
     pub approval_timeout: Option<Duration>,
     pub heartbeat: Duration,
-    pub delta_retention_hours: Option<u64>,
+    /// None = deltas stay; zero = they go as soon as their item is finished.
+    pub delta_retention: Option<Duration>,
+    /// None = closed sessions stay.
+    pub session_retention: Option<Duration>,
+    /// New work is refused beyond it; None = the database may fill its disk.
+    pub database_bytes_max: Option<u64>,
     pub keeper_lease: Duration,
     pub keeper_grace: Duration,
     pub journal_bytes_max: u64,
@@ -77,7 +84,7 @@ pub struct Overrides {
 impl Config {
     /// Reads and checks the file that `overrides` names, or takes the defaults. Touches nothing on disk.
     pub fn load(overrides: &Overrides) -> Result<Config, Problems> {
-        let (file, folder) = match &overrides.config {
+        let (reading, folder) = match &overrides.config {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| {
                     Problems(vec![format!(
@@ -85,60 +92,40 @@ impl Config {
                         path.display()
                     )])
                 })?;
-                let file = parse(&text)
-                    .map_err(|problem| Problems(vec![format!("{}: {problem}", path.display())]))?;
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                (file, path.parent().unwrap_or(Path::new("/")).to_owned())
+                (place::read(&text), path.parent().unwrap_or(Path::new("/")).to_owned())
             }
-            None => (File::default(), PathBuf::new()),
+            None => (place::read(""), PathBuf::new()),
         };
         let path = std::env::var("PATH").unwrap_or_default();
-        Check { problems: Vec::new(), file: &file, folder, path, overrides }.run()
+        check(&reading, folder, path, overrides).map_err(|Problems(problems)| {
+            let name = |problem: String| match &overrides.config {
+                Some(path) => format!("{}: {problem}", path.display()),
+                None => problem,
+            };
+            Problems(problems.into_iter().map(name).collect())
+        })
     }
 }
 
-/// The file as its types, or one sentence with the line, and the nearest key for a misspelt one.
-fn parse(text: &str) -> Result<File, String> {
-    toml::from_str(text).map_err(|error| {
-        let line =
-            error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        let place = line.map_or(String::new(), |line| format!("line {line}: "));
-        let message = error.message().trim();
-        let near =
-            nearest_key(message).map_or(String::new(), |key| format!("; did you mean {key}?"));
-        format!("{place}{message}{near}")
-    })
-}
-
-/// Of "unknown field `a`, expected one of `b`, `c`": the expected one that is nearest, if it is near at all.
-fn nearest_key(message: &str) -> Option<String> {
-    let mut words = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
-    let wrong = words.next()?;
-    words
-        .map(|word| (distance(wrong, word), word))
-        .min()
-        .filter(|(distance, word)| *distance <= word.len().div_ceil(2))
-        .map(|(_, word)| word.to_owned())
-}
-
-/// How many letters must be put in, taken out or changed.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+/// The configuration that a file makes, or everything that is wrong with it.
+fn check(
+    reading: &Reading,
+    folder: PathBuf,
+    path: String,
+    overrides: &Overrides,
+) -> Result<Config, Problems> {
+    let Reading { file, problems, lines } = reading;
+    let problems = problems.clone();
+    Check { problems, file, lines, folder, path, overrides }.run()
 }
 
 /// The values of one file on their way to a [`Config`]; problems are collected, not thrown one by one.
 struct Check<'a> {
     problems: Vec<String>,
     file: &'a File,
+    /// The line of each key that the file has.
+    lines: &'a BTreeMap<String, usize>,
     /// What relative paths in the file start from.
     folder: PathBuf,
     /// Where programs are looked for.
@@ -177,6 +164,7 @@ impl Check<'_> {
         let connections_max =
             self.at_least("server.max_connections", file.server.max_connections, 1, 4096);
         let streams_max = self.at_least("server.max_streams", file.server.max_streams, 1, 1024);
+        self.retention();
         let providers = self.providers();
         let processes = self.processes();
         let claude_auth_mode = self.claude_auth_mode();
@@ -208,7 +196,9 @@ impl Check<'_> {
             claude_auth_mode,
             approval_timeout: file.approvals.timeout_secs.map(Duration::from_secs),
             heartbeat: Duration::from_secs(file.events.heartbeat_secs.unwrap_or(10).max(1)),
-            delta_retention_hours: file.events.delta_retention_hours,
+            delta_retention: hours(file.events.delta_retention_hours, 1),
+            session_retention: hours(file.sessions.retention_days, 24),
+            database_bytes_max: file.data.max_database_bytes,
             keeper_lease: Duration::from_secs(file.keeper.lease_secs.unwrap_or(24 * 3600)),
             keeper_grace: Duration::from_millis(file.keeper.grace_ms.unwrap_or(5000)),
             journal_bytes_max: file.keeper.journal_bytes_max.unwrap_or(64 * 1024 * 1024),
@@ -220,8 +210,12 @@ impl Check<'_> {
         })
     }
 
+    /// Adds a problem; one that begins with a key of the file gets its line.
     fn problem(&mut self, text: impl Into<String>) {
-        self.problems.push(text.into());
+        let text = text.into();
+        let line = text.split(' ').next().and_then(|key| self.lines.get(key));
+        let place = line.map_or(String::new(), |line| format!("line {line}: "));
+        self.problems.push(format!("{place}{text}"));
     }
 
     fn at_least(&mut self, key: &str, value: Option<usize>, least: usize, default: usize) -> usize {
@@ -264,6 +258,20 @@ impl Check<'_> {
         path
     }
 
+    fn retention(&mut self) {
+        if self.file.sessions.retention_days == Some(0) {
+            self.problem(
+                "sessions.retention_days is 0; it must be at least 1, or left out to keep them all",
+            );
+        }
+        let most = self.file.data.max_database_bytes;
+        if let Some(bytes) = most.filter(|bytes| *bytes < DATABASE_BYTES_LEAST) {
+            self.problem(format!(
+                "data.max_database_bytes is {bytes}; it must be at least {DATABASE_BYTES_LEAST}"
+            ));
+        }
+    }
+
     fn seconds(&mut self, key: &str, value: Option<u64>, default: u64) -> Duration {
         if value == Some(0) {
             self.problem(format!("{key} is 0; it must be at least 1"));
@@ -272,27 +280,26 @@ impl Check<'_> {
     }
 }
 
+/// An empty database has its tables and the first events of a session in less.
+const DATABASE_BYTES_LEAST: u64 = 1024 * 1024;
+
+fn hours(number: Option<u64>, each: u64) -> Option<Duration> {
+    number.map(|number| Duration::from_secs(number.saturating_mul(each * 3600)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What comes of a text when `path` is PATH.
+    fn checked(text: &str, path: &str) -> Result<Config, Problems> {
+        check(&place::read(text), PathBuf::new(), path.to_owned(), &Overrides::default())
+    }
+
     fn problems(text: &str) -> String {
-        match parse(text) {
-            Err(problem) => problem,
-            Ok(file) => {
-                let overrides = Overrides::default();
-                let check = Check {
-                    problems: Vec::new(),
-                    file: &file,
-                    folder: PathBuf::new(),
-                    path: String::new(),
-                    overrides: &overrides,
-                };
-                match check.run() {
-                    Ok(_) => String::new(),
-                    Err(problems) => problems.0.join("\n"),
-                }
-            }
+        match checked(text, "") {
+            Ok(_) => String::new(),
+            Err(problems) => problems.0.join("\n"),
         }
     }
 
@@ -307,9 +314,15 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let told = problems(
             "[server]\nbind_address = \"nowhere\"\nmax_streams = 0\n\
-             [auth]\ntoken = \" \"\n[providers.acp]\nenabled = true\n",
+             [auth]\ntoken = \" \"\n[providers.acp]\nenabled = true\n[keeper]\nleese = 3\n",
         );
-        for key in ["server.bind_address", "server.max_streams", "auth.token", "providers.acp"] {
+        for key in [
+            "line 2: server.bind_address",
+            "line 3: server.max_streams",
+            "line 5: auth.token",
+            "line 7: providers.acp",
+            "line 9: unknown field `leese`",
+        ] {
             assert!(told.contains(key), "{key} in {told}");
         }
     }
@@ -334,16 +347,8 @@ mod tests {
     #[test]
     fn a_vendors_program_is_on_when_it_is_named_or_found() {
         let on = |text: &str, path: &str| {
-            let file = parse(text).unwrap();
-            let overrides = Overrides::default();
-            let check = Check {
-                problems: Vec::new(),
-                file: &file,
-                folder: PathBuf::new(),
-                path: path.to_owned(),
-                overrides: &overrides,
-            };
-            let names: Vec<&str> = check.run().unwrap().providers.keys().copied().collect();
+            let config = checked(text, path).unwrap();
+            let names: Vec<&str> = config.providers.keys().copied().collect();
             names.join(" ")
         };
         assert_eq!(on("", ""), "demo");

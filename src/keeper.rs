@@ -18,6 +18,7 @@
 //! end; those that ended while nobody was attached are reaped by the next spawn, and those that
 //! outlive the server by init. No folder is removed here without [`forget`].
 
+pub mod leftover;
 mod outbox;
 mod reader;
 mod reaper;

@@ -9,12 +9,14 @@
 pub mod agent;
 mod answer;
 pub mod approval;
+pub mod backup;
 mod cache;
 pub mod claim;
 pub mod event;
 pub mod idempotency;
 pub mod item;
 pub mod process;
+pub mod retention;
 mod schema;
 pub mod session;
 pub mod tail;
@@ -23,11 +25,13 @@ pub mod team;
 mod tests;
 pub mod token;
 pub mod turn;
+pub mod verify;
 pub mod worktree;
 mod writer;
 
 /// What a read is given. Other modules pass it on to the functions here and know nothing of it.
 pub use rusqlite::Connection;
+pub use schema::VERSION as SCHEMA_VERSION;
 pub use tail::{Bell, Tail, Watch};
 pub use writer::{Tx, WriterCounters};
 
@@ -73,12 +77,22 @@ impl Ledger {
     /// Opens or makes the database and starts the writer thread. The caller holds the lock of the data folder. Errors:
     /// the file can not be opened, is not ours, or was written by a newer version.
     pub fn open(path: &Path, synchronous: Synchronous) -> Result<(Ledger, Thread)> {
+        Ledger::open_bounded(path, synchronous, None)
+    }
+
+    /// The same, for a database that takes new work only while it holds less than so many bytes.
+    pub fn open_bounded(
+        path: &Path,
+        synchronous: Synchronous,
+        bytes_max: Option<u64>,
+    ) -> Result<(Ledger, Thread)> {
         let connection = Connection::open(path).map_err(|error| {
             Error::internal(format!("the database {} can not be opened", path.display()))
                 .source(error)
         })?;
         schema::prepare_writer(&connection, synchronous)?;
         schema::migrate(&connection)?;
+        let pages_max = bytes_max.map(|bytes| schema::pages(&connection, bytes)).transpose()?;
         let tail = Arc::new(Tail::new(event::newest_row_id(&connection)?));
         let cache = Arc::new(cache::SessionCache::default());
         let counters = Arc::new(WriterCounters::default());
@@ -90,6 +104,7 @@ impl Ledger {
             Arc::clone(&tail),
             Arc::clone(&cache),
             Arc::clone(&counters),
+            pages_max,
         )?;
         let readers = Readers { opened: Arc::default(), give_back, take };
         let path = Arc::new(path.to_owned());
@@ -171,7 +186,8 @@ impl Readers {
 /// A read takes milliseconds; a wait this long means that something is wrong with the machine.
 const READ_WAIT: Duration = Duration::from_secs(30);
 
-fn open_reader(path: &Path) -> Result<Connection> {
+/// A connection that can only read, also beside the server that writes. Errors: there is no such database.
+pub fn open_reader(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reader = Connection::open_with_flags(path, flags)?;
     schema::prepare_reader(&reader)?;
@@ -203,8 +219,8 @@ impl From<rusqlite::Error> for Error {
         let code = error.sqlite_error_code();
         let told = match code {
             Some(rusqlite::ErrorCode::DiskFull) => {
-                Error::new(Code::Capacity, "the disk that holds the database is full")
-                    .hint("free some space; what was asked for has changed nothing")
+                Error::new(Code::Capacity, "there is no room for the database")
+                    .hint("free space on its disk; what was asked for has changed nothing")
             }
             Some(rusqlite::ErrorCode::ReadOnly) => {
                 Error::new(Code::Capacity, "the database can not be written")

@@ -15,6 +15,8 @@
 //! - [`config`]: the configuration as it is used, made once and never changed, and what is wrong
 //!   with one. Reading it changes nothing on disk.
 //! - [`environment`]: what a child process may see of the server's own environment.
+//! - [`folder`]: the data folder: its modes, the lock that makes one server its owner, and the token
+//!   file. It knows nothing of the database but its name.
 //! - [`secret`]: tokens: made, compared, hashed.
 //! - [`signals`]: SIGTERM and SIGINT as one blocking wait of the main thread.
 //!
@@ -47,6 +49,9 @@
 //! - [`session`]: one thread for each live session, which owns its agent and every transition of
 //!   its turns and approvals, and commits each of them before it acts on it. It knows no HTTP.
 //!
+//! - [`housekeeper`]: one thread for what is due by age alone: what the ledger forgets, and when. It
+//!   decides nothing about live sessions.
+//!
 //! Floor 5:
 //!
 //! - [`mcp`]: the tools that agents call, and the record of each call in the log. It knows no HTTP
@@ -62,12 +67,17 @@
 //! On top:
 //!
 //! - [`server`]: the composition root: builds everything, owns every handle, and knows the order of
-//!   start and shutdown. Nothing uses it but the program (`main.rs`).
+//!   start and shutdown. Nothing uses it but the command line.
+//! - [`cli`]: the command line: serve, and the commands that look after a data folder. Nothing uses it
+//!   but the program (`main.rs`).
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod environment;
 pub mod error;
+pub mod folder;
+pub mod housekeeper;
 pub mod http;
 pub mod keeper;
 pub mod ledger;

@@ -93,6 +93,12 @@ pub const GATEWAY_BODY_BYTES: usize = 64 * 1024;
 pub const TOOL_CALL_BYTES: usize = 16 * 1024;
 /// How long an `Idempotency-Key` is remembered.
 pub const IDEMPOTENCY_HOURS: i64 = 24;
+/// Rows that one step of retention drops; other changes wait behind a step, so it is small.
+pub const RETENTION_ROWS: usize = 256;
+/// The same in bytes of their payloads; one larger row still makes a step of its own.
+pub const RETENTION_BYTES: usize = 1024 * 1024;
+/// Rows that one step of retention looks at, with a reading connection.
+pub const RETENTION_LOOK: usize = 2000;
 
 /// What a program may write while it is asked whether it is ready; more is no answer.
 pub const PROBE_BYTES: usize = 4 * 1024 * 1024;

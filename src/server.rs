@@ -8,6 +8,8 @@ use crate::api::Api;
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
+use crate::folder::{self, lock_folder, make_folder, restrict};
+use crate::housekeeper::Housekeeper;
 use crate::http;
 use crate::ledger::event::NewEvent;
 use crate::ledger::{Ledger, Tx};
@@ -22,12 +24,10 @@ use crate::signals::Stop;
 use crate::team::{Dispatch, Teams};
 use crate::thread::{self, Thread};
 use crate::worktree::Worktrees;
-use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::FlockOperation;
+use crossbeam_channel::Sender;
 use serde_json::json;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -49,9 +49,6 @@ pub struct Server {
     lock: File,
 }
 
-/// How often old idempotency keys are forgotten.
-const HOUSEKEEPING: Duration = Duration::from_secs(3600);
-
 impl Server {
     /// Starts the server. Errors: another one has the data folder or the port, or the database is not ours.
     pub fn start(config: Config) -> Result<Server> {
@@ -64,13 +61,20 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|error| Error::internal("the bound address can not be read").source(error))?;
+        if let Err(error) = folder::sign_lock(&lock, Some(address)) {
+            log::warn!("the lock does not say who holds it: {error}");
+        }
         make_folder(&config.root_dir.join("keepers"))?;
         make_folder(&config.root_dir.join("providers"))?;
         make_folder(&config.root_dir.join(TOKENS_FOLDER))?;
         let token = token(&config)?;
         let sidecars = sidecars()?;
         let gateway = gateway_access(&config, address)?;
-        let (ledger, writer) = Ledger::open(&config.sqlite_path, config.synchronous)?;
+        let (ledger, writer) = Ledger::open_bounded(
+            &config.sqlite_path,
+            config.synchronous,
+            config.database_bytes_max,
+        )?;
         restrict(&config.sqlite_path)?;
         let config = Arc::new(config);
         if config.providers.contains_key("claude") {
@@ -129,9 +133,15 @@ impl Server {
             http::Server::start(listener, limits, Arc::clone(&api) as Arc<dyn http::Handler>)
                 .map_err(|error| Error::internal("the server can not accept").source(error))?;
         let (housekeeper_end, end) = crossbeam_channel::bounded(0);
-        let housekeeper =
-            thread::spawn("housekeeper", move || keep_house(&ledger, &processes, &end))
-                .map_err(|error| Error::internal("no thread can be started").source(error))?;
+        let house = Housekeeper {
+            ledger,
+            processes: Some(processes),
+            delta_retention: config.delta_retention,
+            session_retention: config.session_retention,
+            keepers_dir: config.root_dir.join("keepers"),
+        };
+        let housekeeper = thread::spawn("housekeeper", move || house.keep(&end))
+            .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let grace = config.shutdown_grace;
         Ok(Server {
             api,
@@ -206,105 +216,15 @@ fn tell_start(tx: &mut Tx<'_>) -> Result<()> {
     tx.append(NewEvent::system(EventKind::RuntimeStarted, payload.to_string())).map(|_seq| ())
 }
 
-/// The housekeeper: what is due by age alone. Ends when its channel closes.
-fn keep_house(ledger: &Ledger, processes: &Processes, end: &Receiver<()>) {
-    use crossbeam_channel::RecvTimeoutError::Timeout;
-    let mut keys_due = Instant::now() + HOUSEKEEPING;
-    loop {
-        let purge_in = processes.purge_old().unwrap_or(HOUSEKEEPING);
-        let due = keys_due.min(Instant::now() + purge_in);
-        if end.recv_deadline(due) != Err(Timeout) {
-            break;
-        }
-        if Instant::now() >= keys_due {
-            keys_due = Instant::now() + HOUSEKEEPING;
-            if let Err(error) = ledger.write(|tx| tx.expire_keys()) {
-                log::warn!("old idempotency keys are still there: {error}");
-            }
-        }
-    }
-}
-
-/// A folder that nobody else can look into.
-fn make_folder(path: &Path) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        Error::internal(format!("the folder {} can not be made: {error}", path.display()))
-            .hint("choose another with --data-dir")
-    })
-}
-
-/// How long the lock of a server that was just killed may outlive it.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-
-/// One server for one data folder: the lock is taken before anything in it is read.
-fn lock_folder(root: &Path) -> Result<File> {
-    let path = root.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| {
-            Error::internal(format!("{} can not be opened: {error}", path.display()))
-                .hint("make the data folder writable for the user that runs the server")
-        })?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        return Ok(file);
-    }
-    // A server that was killed while it started a program: until that program has begun, its process holds all that the
-    // server held, the lock too. It lets go in a moment, another server does not.
-    let (locked, lock) = crossbeam_channel::bounded(1);
-    let waiter = thread::spawn("lock-wait", move || {
-        let taken = rustix::fs::flock(&file, FlockOperation::LockExclusive);
-        drop(locked.send(taken.map(|()| file)));
-    })
-    .map_err(|error| Error::internal("no thread can be started").source(error))?;
-    if let Ok(Ok(file)) = lock.recv_timeout(LOCK_WAIT) {
-        return Ok(file);
-    }
-    // It waits as long as the other server runs; this process ends without it.
-    std::mem::forget(waiter);
-    Err(Error::internal(format!("another server runs on the data folder {}", root.display()))
-        .hint("stop it, or choose another folder with --data-dir"))
-}
-
-/// The database holds prompts and environments: for its owner alone.
-fn restrict(path: &Path) -> Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let file = PathBuf::from(format!("{}{suffix}", path.display()));
-        if file.exists() {
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).map_err(
-                |error| {
-                    Error::internal(format!("{} can not be made private", file.display()))
-                        .source(error)
-                },
-            )?;
-        }
-    }
-    Ok(())
-}
-
 /// The operator's token: configured, or in its file, or made now.
 fn token(config: &Config) -> Result<String> {
     if let Some(token) = &config.token {
         return Ok(token.clone());
     }
-    let path = &config.token_file;
-    let told = |error: std::io::Error| {
-        Error::internal(format!("the token file {}: {error}", path.display()))
-    };
-    if let Ok(text) = std::fs::read_to_string(path)
-        && !text.trim().is_empty()
-    {
-        return Ok(text.trim().to_owned());
+    match folder::read_token(&config.token_file)? {
+        Some(token) => Ok(token),
+        None => folder::make_token(&config.token_file),
     }
-    if let Some(folder) = path.parent() {
-        make_folder(folder)?;
-    }
-    let token = secret::random()?;
-    secret::write(path, &token).map_err(told)?;
-    Ok(token)
 }
 
 /// How agents on this machine reach the gateway; None when it is switched off. The address is written where agents find
@@ -339,7 +259,11 @@ fn gateway_access(config: &Config, address: SocketAddr) -> Result<Option<Gateway
     Ok(Some(GatewayAccess { program, url, url_file }))
 }
 
-fn sidecars() -> Result<Sidecars> {
+/// The names of the programs that come with this one.
+pub const SIDECARS: &[&str] = &["gg-keeper", "gg-demo-agent", "gg-mcp-server", "claude-bridge"];
+
+/// The programs that come with this one.
+pub fn sidecars() -> Result<Sidecars> {
     let claude_bridge = match named_bridge()? {
         Some(named) => Some(named),
         None => sidecar("claude-bridge").ok().map(|path| {
@@ -352,7 +276,7 @@ fn sidecars() -> Result<Sidecars> {
 }
 
 /// A program that comes with this one: beside it (a build), or under `sidecars/` of its bundle.
-fn sidecar(name: &str) -> Result<PathBuf> {
+pub fn sidecar(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()
         .and_then(std::fs::canonicalize)
         .map_err(|error| Error::internal("the program's own path can not be read").source(error))?;

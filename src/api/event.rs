@@ -150,6 +150,7 @@ fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         Some(scope_key) => event::oldest_seq(db, scope_key),
         None => event::oldest_row_id(db),
     })?;
+    let dropped_to = api.ledger.read(|db| event::dropped_to(db, scope_key))?;
     let cursor = cursor(call, head)?;
     if let Cursor::After(after) = cursor
         && after > head
@@ -176,6 +177,7 @@ fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         head,
         published,
         oldest: oldest.unwrap_or(head + 1),
+        dropped_to,
         filter: filter(call)?,
         until,
         limit,

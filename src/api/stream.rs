@@ -34,6 +34,8 @@ pub(super) struct StreamPlan {
     /// A row that was published before the head was read: no event up to it is behind the head.
     pub published: i64,
     pub oldest: i64,
+    /// The last position that was dropped.
+    pub dropped_to: i64,
     pub filter: EventFilter,
     /// The stream ends behind the first event that this takes; None = by nothing of that sort.
     pub until: Option<EventFilter>,
@@ -128,7 +130,11 @@ impl<'a> Stream<'a> {
     fn run(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
         let resume = match self.plan.cursor {
             Cursor::Start => "start",
-            Cursor::After(after) if after + 1 < self.plan.oldest => "pruned",
+            Cursor::After(after)
+                if after + 1 < self.plan.oldest || after < self.plan.dropped_to =>
+            {
+                "pruned"
+            }
             Cursor::After(_) => "ok",
         };
         if !self.plan.is_ndjson {

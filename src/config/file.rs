@@ -15,6 +15,7 @@ pub struct File {
     pub providers: Providers,
     pub approvals: Approvals,
     pub events: Events,
+    pub sessions: Sessions,
     pub keeper: Keeper,
     pub limits: Limits,
     pub mcp: Mcp,
@@ -52,6 +53,7 @@ pub struct Data {
     pub logs_dir: Option<String>,
     pub providers_dir: Option<String>,
     pub synchronous: Option<String>,
+    pub max_database_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,6 +144,12 @@ pub struct Events {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct Sessions {
+    pub retention_days: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Keeper {
     pub lease_secs: Option<u64>,
     pub grace_ms: Option<u64>,
@@ -222,8 +230,6 @@ impl File {
         let wait = self.providers.acp.as_ref().is_some_and(|acp| acp.wait_timeout_secs.is_some());
         let turn_limit = "a turn has no time limit unless turn_timeout_secs sets one";
         tell(wait, "providers.acp.wait_timeout_secs", turn_limit);
-        let retention = "nothing is dropped but by an explicit purge in this version";
-        tell(events.delta_retention_hours.is_some(), "events.delta_retention_hours", retention);
         notices
     }
 }

@@ -402,6 +402,16 @@ pub fn newest_row_id(connection: &Connection) -> Result<i64> {
     )?)
 }
 
+/// The last position of a scope, or of the whole log, that was dropped: whoever has seen less has missed something.
+pub fn dropped_to(connection: &Connection, scope_key: Option<i64>) -> Result<i64> {
+    let (sql, key) = match scope_key {
+        Some(scope_key) => ("SELECT dropped_to_seq FROM scope WHERE scope_key = ?1", scope_key),
+        None => ("SELECT dropped_to_row_id FROM ledger WHERE ledger_key = ?1", 1),
+    };
+    let dropped_to = connection.prepare_cached(sql)?.query_row([key], |row| row.get(0));
+    Ok(dropped_to.optional()?.unwrap_or(0))
+}
+
 /// The first row id that is still there; None for an empty log.
 pub fn oldest_row_id(connection: &Connection) -> Result<Option<i64>> {
     Ok(connection.query_row("SELECT min(row_id) FROM event", [], |row| row.get(0))?)
@@ -414,7 +424,11 @@ impl Tx<'_> {
             return Ok(());
         };
         let newest = newest_row_id(self.connection())?;
-        self.connection().execute("UPDATE ledger SET row_id_floor = ?1", [newest])?;
+        self.connection().execute(
+            "UPDATE ledger SET row_id_floor = ?1, dropped_to_row_id = max(dropped_to_row_id,
+                 (SELECT ifnull(max(row_id), 0) FROM event WHERE scope_key = ?2))",
+            [newest, scope_key],
+        )?;
         self.connection().execute("DELETE FROM event WHERE scope_key = ?1", [scope_key])?;
         self.connection().execute("DELETE FROM scope WHERE scope_key = ?1", [scope_key])?;
         self.forget_head(scope, scope_id);

@@ -15,7 +15,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0003_worktree.sql"),
     include_str!("../../sql/0004_team.sql"),
     include_str!("../../sql/0005_mcp.sql"),
+    include_str!("../../sql/0006_retention.sql"),
 ];
+
+/// The version of a database that this program writes.
+pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Settings of the writing connection; docs/ARCHITECTURE.md gives the reasons and the measurements.
 pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) -> Result<()> {
@@ -36,6 +40,12 @@ pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) 
          PRAGMA journal_size_limit = 8388608;"
     ))?;
     Ok(())
+}
+
+/// So many bytes in pages of the database.
+pub(super) fn pages(connection: &Connection, bytes: u64) -> Result<i64> {
+    let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    Ok(i64::try_from(bytes).unwrap_or(i64::MAX) / page_bytes.max(1))
 }
 
 pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {

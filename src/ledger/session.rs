@@ -262,7 +262,9 @@ pub struct SessionChange {
 }
 
 impl Tx<'_> {
+    /// Errors: a bounded database is full (`capacity`).
     pub fn insert_session(&mut self, new: &NewSession) -> Result<i64> {
+        self.refuse_when_full()?;
         let now_ms = self.now_ms();
         self.connection()
             .prepare_cached(

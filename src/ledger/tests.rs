@@ -282,3 +282,35 @@ fn a_stream_that_looks_late_still_sees_each_event_once() {
     writer.join();
     assert_eq!(seen, (1..=501).collect::<Vec<i64>>());
 }
+
+/// The database of a full disk, by the means that SQLite has for it.
+#[test]
+fn without_room_a_change_is_refused_whole_and_with_room_the_numbers_go_on() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    let bound_pages = |pages: i64| {
+        let bound = ledger.write(move |tx| {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            Ok(tx.connection().query_row(&sql, [], |row| row.get::<_, i64>(0))?)
+        });
+        bound.unwrap();
+    };
+    let append_large = || {
+        ledger.write(|tx| {
+            let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(20_000));
+            tx.append(NewEvent::session("s", EventKind::ItemDelta, payload))
+        })
+    };
+    append(ledger, "s", true).unwrap();
+    bound_pages(80);
+    let refused = (0..100).find_map(|_| append_large().err()).expect("80 pages are soon full");
+    assert_eq!(refused.code, Code::Capacity, "{refused}");
+    let read = |ledger: &Ledger| ledger.read(|db| Ok(check_log(db))).unwrap();
+    let kept = read(ledger);
+    assert_eq!(append_large().unwrap_err().code, Code::Capacity);
+    assert_eq!(read(ledger), kept);
+    bound_pages(1_000_000);
+    let newest = *kept.values().max().unwrap();
+    assert_eq!(append_large().unwrap(), newest + 1);
+}

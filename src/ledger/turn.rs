@@ -168,8 +168,12 @@ fn one(connection: &Connection, session_key: i64, which: &str) -> Result<Option<
 }
 
 impl Tx<'_> {
-    /// Errors: `turn_active` when the turn is to be active and the session has one.
+    /// Errors: `turn_active` when the turn is to be active and the session has one; `capacity` when a bounded database
+    /// is full, unless the agent has begun the turn by itself.
     pub fn insert_turn(&mut self, new: &NewTurn<'_>) -> Result<()> {
+        if new.source != TurnSource::Agent {
+            self.refuse_when_full()?;
+        }
         let now_ms = self.now_ms();
         let queued_at = (new.status == TurnStatus::Queued).then_some(now_ms);
         let started_at = (new.status == TurnStatus::InProgress).then_some(now_ms);

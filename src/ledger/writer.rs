@@ -10,7 +10,7 @@ use super::answer::{self, Answer, Answered};
 use super::cache::SessionCache;
 use super::event::{self, Frame, NewEvent};
 use super::tail::Tail;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::{ScopeKind, id};
 use crate::thread::{self, Thread};
@@ -39,6 +39,8 @@ pub struct WriterCounters {
 pub(super) trait Job: Send {
     /// Runs the change and keeps what it returns. False when it failed and is to be undone.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Why the change failed, for the others that are undone with it.
+    fn failure(&self) -> Option<Error>;
     /// Answers the caller: with what the change returned, or with the failure of the whole transaction.
     fn finish(self: Box<Self>, failure: Option<Error>);
 }
@@ -60,6 +62,10 @@ where
         let is_good = result.is_ok();
         self.result = Some(result);
         is_good
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.result.as_ref()?.as_ref().err().map(copy)
     }
 
     fn finish(self: Box<Self>, failure: Option<Error>) {
@@ -96,6 +102,8 @@ struct State {
     newest_row_id: i64,
     frames: Vec<Arc<Frame>>,
     touched: Vec<String>,
+    /// How many pages the database may hold; None = as many as fit on the disk.
+    pages_max: Option<i64>,
 }
 
 #[derive(Clone, Copy)]
@@ -135,6 +143,24 @@ impl Tx<'_> {
     /// Whether this change has already written the record of this session, its time with it.
     pub(super) fn has_touched(&self, session_id: &str) -> bool {
         self.state.touched[self.touched_before..].iter().any(|touched| touched == session_id)
+    }
+
+    /// Refuses new work when a bounded database is full. What runs goes on and what is to be closed can be closed: they
+    /// may take it beyond the bound, but a bound that stands in the way of a purge would be one for ever.
+    pub(super) fn refuse_when_full(&self) -> Result<()> {
+        let Some(pages_max) = self.state.pages_max else { return Ok(()) };
+        let number = |sql: &str| -> Result<i64> {
+            Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        };
+        let used = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+        if used < pages_max {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Capacity,
+            "the database holds as much as data.max_database_bytes allows",
+        )
+        .hint("purge sessions (DELETE …?purge=true), or raise the bound"))
     }
 
     /// Says that the record of this session has changed.
@@ -186,12 +212,14 @@ pub(super) fn start(
     tail: Arc<Tail>,
     cache: Arc<SessionCache>,
     counters: Arc<WriterCounters>,
+    pages_max: Option<i64>,
 ) -> Result<Thread> {
     let state = State {
         heads: HashMap::new(),
         newest_row_id: event::newest_row_id(&connection)?,
         frames: Vec::new(),
         touched: Vec::new(),
+        pages_max,
     };
     let mut writer = Writer { connection, state, tail, cache, counters };
     thread::spawn("writer", move || {
@@ -281,7 +309,8 @@ impl Writer {
         if !job.run(&mut tx) {
             if self.connection.is_autocommit() {
                 // A full disk and its like end the whole transaction, not the savepoint alone.
-                return Err(Error::internal("the database undid the transaction"));
+                let undone = || Error::internal("the database undid the transaction");
+                return Err(job.failure().unwrap_or_else(undone));
             }
             self.run("ROLLBACK TO change")?;
             self.state.frames.truncate(frames);

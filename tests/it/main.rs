@@ -6,13 +6,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets what it does not await fails")]
 
 mod approval;
+mod backup;
 mod bad_input;
 mod bad_turn;
 mod capacity;
 mod claude;
+mod cli;
 mod codex;
+mod command;
 mod crew;
 mod delivery;
+mod doctor;
 mod host;
 mod hostile_agent;
 mod idempotency;
@@ -24,6 +28,7 @@ mod mcp;
 mod origin;
 mod process;
 mod readiness;
+mod retention;
 mod session;
 mod stage;
 mod stream;

@@ -11,14 +11,15 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The floors of the house (see src/lib.rs), lowest first. `main` is the program that stands on it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits", "thread", "model", "config", "environment", "secret", "signals"],
+    &["error", "limits", "thread", "model", "config", "environment", "folder", "secret", "signals"],
     &["ledger"],
     &["keeper", "http"],
     &["provider", "process", "worktree"],
-    &["session"],
+    &["session", "housekeeper"],
     &["mcp", "team"],
     &["api"],
     &["server"],
+    &["cli"],
     &["lib", "main"],
 ];
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ledger::event;
 use crate::limits;
 use crate::model::ScopeKind;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 
 impl Tx<'_> {
     /// One step of the removal of an ended process: some of its events, oldest first; the record with the last of them.
@@ -17,16 +17,7 @@ impl Tx<'_> {
         let key = event::scope_key(self.connection(), scope, process_id).optional()?;
         if let Some(scope_key) = key {
             let most = i64::try_from(limits::PURGE_STEP_EVENTS).unwrap_or(i64::MAX);
-            let newest = event::newest_row_id(self.connection())?;
-            self.connection().execute("UPDATE ledger SET row_id_floor = ?1", [newest])?;
-            let removed = self
-                .connection()
-                .prepare_cached(
-                    "DELETE FROM event WHERE row_id IN
-                         (SELECT row_id FROM event WHERE scope_key = ?1 ORDER BY seq LIMIT ?2)",
-                )?
-                .execute(params![scope_key, most])?;
-            if removed >= limits::PURGE_STEP_EVENTS {
+            if self.drop_oldest(scope_key, most)? >= most {
                 return Ok(false);
             }
         }

@@ -3,8 +3,8 @@
 //! Owns: the command line and the order of the parts. It promises to print what it saw, each figure
 //! beside its target where there is one, together with the machine and its load, so that a figure is
 //! never quoted without them. It deliberately asserts no speed: a miss is printed, and the exit code
-//! tells only whether the parts ran. It drives the programs beside it as any client does; two parts
-//! (`ledger`, and the preparation of `replay`) use the library, and say so.
+//! tells only whether the parts ran. It drives the programs beside it as any client does; three parts
+//! (`ledger`, `retention`, and the preparation of `replay`) use the library, and say so.
 //!
 //! The binary is also the agent of two parts: `bench agent` (see `agent.rs`).
 
@@ -19,6 +19,7 @@ mod process;
 mod raw;
 mod replay;
 mod report;
+mod retention;
 mod rig;
 mod sample;
 mod streams;
@@ -42,6 +43,7 @@ const PARTS: &[(&str, Part)] = &[
     ("replay", replay::run),
     ("process", process::run),
     ("worktrees", worktrees::run),
+    ("retention", retention::run),
     ("idle", idle::run),
 ];
 

@@ -1,0 +1,311 @@
+//! On top: the command line. Which command is wanted, with which options, and the exit code that comes of it.
+//!
+//! One file per command; each runs on the main thread, prints, and returns. Exit codes: 0 done, 1 failed, 2 wrong use.
+//! What a command finds goes to stdout, what is wrong with it to stderr. The commands beside `serve` start no server:
+//! they look at the same files, and say so where a server that runs would be in their way.
+
+mod backup;
+mod check;
+mod doctor;
+mod finding;
+mod logging;
+mod notify;
+mod reap;
+mod serve;
+mod token;
+mod verify;
+
+use crate::config::{Config, Overrides, Problems};
+use crate::error::Error;
+use lexopt::prelude::*;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A command, and what it understands.
+struct Command {
+    name: &'static str,
+    help: &'static str,
+    /// The options beside the common ones.
+    options: &'static [&'static str],
+    /// The names of the words behind it, as they are told when one is missing.
+    words: &'static [&'static str],
+    words_min: usize,
+    run: fn(&Options) -> Outcome,
+}
+
+/// How a command ended: its exit code, or what it could not do.
+type Outcome = Result<ExitCode, Error>;
+
+/// What stood on the command line.
+#[derive(Default)]
+struct Options {
+    overrides: Overrides,
+    /// `--check-config`, `--hints`, `--json`, `--force`: those that were given.
+    switches: Vec<&'static str>,
+    log_format: logging::Format,
+    words: Vec<OsString>,
+}
+
+impl Options {
+    fn has(&self, switch: &str) -> bool {
+        self.switches.contains(&switch)
+    }
+
+    fn path(&self, place: usize) -> PathBuf {
+        self.words.get(place).map(PathBuf::from).unwrap_or_default()
+    }
+}
+
+/// Options that take no value.
+const SWITCHES: &[&str] = &["check-config", "force", "hints", "json"];
+
+/// Options that every command takes.
+const COMMON: &[&str] = &["config", "data-dir", "log-format"];
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "serve",
+        help: serve::HELP,
+        options: &["bind", "check-config", "hints"],
+        words: &[],
+        words_min: 0,
+        run: serve::run,
+    },
+    Command {
+        name: "token",
+        help: token::HELP,
+        options: &[],
+        words: &["rotate"],
+        words_min: 0,
+        run: token::run,
+    },
+    Command {
+        name: "backup",
+        help: backup::HELP,
+        options: &["force"],
+        words: &["FILE"],
+        words_min: 1,
+        run: backup::run,
+    },
+    Command {
+        name: "restore",
+        help: backup::RESTORE_HELP,
+        options: &["force"],
+        words: &["FILE"],
+        words_min: 1,
+        run: backup::restore,
+    },
+    Command {
+        name: "verify",
+        help: verify::HELP,
+        options: &["json"],
+        words: &[],
+        words_min: 0,
+        run: verify::run,
+    },
+    Command {
+        name: "doctor",
+        help: doctor::HELP,
+        options: &["bind", "json"],
+        words: &[],
+        words_min: 0,
+        run: doctor::run,
+    },
+    Command {
+        name: "reap",
+        help: reap::HELP,
+        options: &[],
+        words: &[],
+        words_min: 0,
+        run: reap::run,
+    },
+];
+
+/// What the arguments ask for.
+enum Wanted {
+    Run(&'static Command, Options),
+    Tell(String),
+}
+
+/// Runs what the arguments name, and gives the exit code of the program.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    match parse(arguments) {
+        Err(error) => {
+            tell_error(&format!("{error}; see gg-runtime-server --help"));
+            ExitCode::from(2)
+        }
+        Ok(Wanted::Tell(text)) => {
+            tell(text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok(Wanted::Run(command, options)) => {
+            logging::start(options.log_format, command.name);
+            (command.run)(&options).unwrap_or_else(|error| {
+                tell_error(&error.to_string());
+                ExitCode::FAILURE
+            })
+        }
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wanted, lexopt::Error> {
+    let mut command = None;
+    let mut options = Options::default();
+    options.overrides.claude_auth_mode =
+        std::env::var("GG_CLAUDE_AUTH_MODE").ok().filter(|mode| !mode.is_empty());
+    let mut given: Vec<String> = Vec::new();
+    let mut is_help = false;
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => is_help = true,
+            Long("version") | Short('V') => {
+                return Ok(Wanted::Tell(format!("gg-runtime-server {VERSION}")));
+            }
+            Long(name) => {
+                let name = name.to_owned();
+                take_option(&name, &mut parser, &mut options)?;
+                given.push(name);
+            }
+            Value(word) if command.is_none() => {
+                let named = COMMANDS.iter().find(|known| word == known.name);
+                let unknown = || format!("there is no command {:?}", word.to_string_lossy());
+                command = Some(named.ok_or_else(unknown)?);
+            }
+            Value(word) => options.words.push(word),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if is_help {
+        return Ok(Wanted::Tell(command.map_or(HELP, |command| command.help).to_owned()));
+    }
+    let command = command.unwrap_or(&COMMANDS[0]);
+    check(command, &given, &options.words)?;
+    Ok(Wanted::Run(command, options))
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn take_option(
+    name: &str,
+    parser: &mut lexopt::Parser,
+    options: &mut Options,
+) -> Result<(), lexopt::Error> {
+    match name {
+        "config" => options.overrides.config = Some(PathBuf::from(parser.value()?)),
+        "bind" => options.overrides.bind = Some(parser.value()?.string()?),
+        "data-dir" => options.overrides.data_dir = Some(PathBuf::from(parser.value()?)),
+        "log-format" => options.log_format = parser.value()?.parse()?,
+        other => {
+            let known = SWITCHES.iter().find(|switch| **switch == other);
+            options.switches.push(known.ok_or_else(|| format!("there is no option --{other}"))?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the command understands what was given.
+fn check(command: &Command, given: &[String], words: &[OsString]) -> Result<(), String> {
+    let name = command.name;
+    let is_known = |option: &str| COMMON.contains(&option) || command.options.contains(&option);
+    if let Some(option) = given.iter().find(|option| !is_known(option)) {
+        return Err(format!("{name} does not take --{option}"));
+    }
+    if let Some(word) = words.get(command.words.len()) {
+        return Err(format!("{name} does not take {:?}", word.to_string_lossy()));
+    }
+    match command.words.get(words.len()) {
+        Some(missing) if words.len() < command.words_min => Err(format!("{name} needs {missing}")),
+        _ => Ok(()),
+    }
+}
+
+/// The configuration that the options name. Errors: all that is wrong with it was told already.
+fn config(options: &Options) -> Result<Config, ExitCode> {
+    Config::load(&options.overrides).map_err(|Problems(problems)| {
+        for problem in problems {
+            tell_error(&problem);
+        }
+        ExitCode::FAILURE
+    })
+}
+
+/// A line on stdout. A reader that is gone is no reason to stop.
+fn tell(text: &str) {
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
+
+fn tell_error(text: &str) {
+    drop(writeln!(std::io::stderr(), "gg-runtime-server: {text}"));
+}
+
+const HELP: &str = "\
+gg-runtime-server: owns the sessions of coding agents on this machine
+
+usage: gg-runtime-server [COMMAND] [OPTIONS]
+
+  serve            run the server; what is done without a command
+  token            print the operator's token; `token rotate` makes another
+  backup FILE      copy the database, also while a server runs, and check the copy
+  restore FILE     put a backup in the place of the database
+  verify           check the database, the journals and the modes of the files
+  doctor           check this machine, the configuration and what runs
+  reap             end agents that a server has left and no server takes up
+
+  --config FILE      the configuration (TOML); without it everything has its default
+  --data-dir DIR     where everything is kept (~/.gg-runtime)
+  --log-format FORM  plain or json: how the log on stderr is written
+  --version, --help  (gg-runtime-server COMMAND --help tells more)
+
+Exit codes: 0 done, 1 failed, 2 wrong use. RUST_LOG=debug tells more on stderr.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The command and its words, or why there is none.
+    fn parsed(line: &str) -> String {
+        match parse(line.split_whitespace().map(OsString::from)) {
+            Ok(Wanted::Run(command, options)) => {
+                let words: Vec<_> = options.words.iter().map(|w| w.to_string_lossy()).collect();
+                [vec![command.name.into()], words].concat().join(" ")
+            }
+            Ok(Wanted::Tell(text)) => text.lines().next().unwrap_or_default().to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_line_names_a_command_its_words_and_options_that_it_takes() {
+        assert_eq!(parsed(""), "serve");
+        assert_eq!(parsed("--bind 127.0.0.1:0 serve"), "serve");
+        assert_eq!(parsed("backup --data-dir d f.sqlite3 --force"), "backup f.sqlite3");
+        assert_eq!(parsed("token rotate"), "token rotate");
+        assert_eq!(parsed("--version"), format!("gg-runtime-server {VERSION}"));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (line, told) in [
+            ("sreve", "there is no command \"sreve\""),
+            ("--bnid x", "there is no option --bnid"),
+            ("backup", "backup needs FILE"),
+            ("backup a b", "backup does not take \"b\""),
+            ("verify --bind x", "verify does not take --bind"),
+            ("--log-format xml", "plain or json"),
+        ] {
+            assert!(parsed(line).contains(told), "{line}: {}", parsed(line));
+        }
+    }
+
+    #[test]
+    fn each_command_has_a_help_that_begins_with_its_name() {
+        for command in COMMANDS {
+            let first = parsed(&format!("{} --help", command.name));
+            assert!(first.contains(command.name), "{first}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `backup` and `restore`: the database out of its place, and back into it.
+//!
+//! A backup is one file with everything that the server knows: sessions, turns, items, approvals, the whole log. It is
+//! not the agents' own files (their logins and native sessions), not the configuration, not the token. It appears under
+//! its name only when it is checked. A restore replaces the database whole, and ends what still worked for the old one.
+
+use super::{Options, Outcome, config, tell};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::folder;
+use crate::keeper::{self, leftover};
+use crate::ledger::backup::{self, Counts};
+use crate::model::id;
+use crate::session::TOKENS_FOLDER;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub(super) const HELP: &str = "\
+gg-runtime-server backup: copy the database into one file, and check the copy
+
+usage: gg-runtime-server backup FILE [--force] [--config FILE] [--data-dir DIR]
+
+  --force  replace FILE if it is there
+
+Works beside a server that runs, which goes on writing: the copy is of one instant. It is
+readable for its owner alone. Not in it: the agents' own files, the configuration, the token.
+";
+
+pub(super) const RESTORE_HELP: &str = "\
+gg-runtime-server restore: put a backup in the place of the database
+
+usage: gg-runtime-server restore FILE [--force] [--config FILE] [--data-dir DIR]
+
+  --force  there is a database: end the agents that it knows and keep it beside the new one,
+           as runtime.sqlite3.replaced-<time>
+
+No server may run on the data folder. Turns that were running when the backup was made fail
+at the next start; their sessions go on.
+";
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let config = match config(options) {
+        Ok(config) => config,
+        Err(code) => return Ok(code),
+    };
+    let (from, to) = (&config.sqlite_path, options.path(0));
+    if !from.is_file() {
+        return Err(no_database(from));
+    }
+    if to.exists() && !options.has("force") {
+        return Err(Error::new(Code::Conflict, format!("{} is there already", to.display()))
+            .hint("choose another name, or replace it with --force"));
+    }
+    let counts = with_new_file(&to, |new| backup::copy(from, new))?;
+    tell(&format!("backup {}: {}; checked", to.display(), told(&counts)));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn restore(options: &Options) -> Outcome {
+    let config = match config(options) {
+        Ok(config) => config,
+        Err(code) => return Ok(code),
+    };
+    let (from, to) = (options.path(0), &config.sqlite_path);
+    if !from.is_file() {
+        return Err(no_database(&from));
+    }
+    let counts = backup::check(&from, None)?;
+    folder::make_folder(&config.root_dir)?;
+    // Held to the end: no server starts in the middle.
+    let _lock = folder::lock_folder(&config.root_dir)?;
+    if to.exists() {
+        if !options.has("force") {
+            return Err(Error::new(
+                Code::Conflict,
+                format!("there is a database {}", to.display()),
+            )
+            .hint("--force puts it aside and ends the agents that it knows"));
+        }
+        end_children(&config)?;
+        put_aside(to)?;
+    }
+    if let Some(folder) = to.parent() {
+        folder::make_folder(folder)?;
+    }
+    with_new_file(to, |new| backup::copy(&from, new).map(|_counts| ()))?;
+    tell(&format!("restored {}: {}", to.display(), told(&counts)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Agents of the database that goes away would write into journals that the new one knows nothing of.
+fn end_children(config: &Config) -> Result<()> {
+    let keepers = config.root_dir.join("keepers");
+    for child_id in keeper::list(&keepers)? {
+        leftover::end(&child_id, config.keeper_grace)?;
+        let dir = keepers.join(&child_id);
+        std::fs::remove_dir_all(&dir).map_err(|error| failed(&dir, "removed", error))?;
+    }
+    // Their tokens open nothing any more; the folder is made again by the next start.
+    let tokens = config.root_dir.join(TOKENS_FOLDER);
+    match std::fs::remove_dir_all(&tokens) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed(&tokens, "removed", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Renames the files of a database; the new names belong together like the old ones.
+fn put_aside(database: &Path) -> Result<()> {
+    let aside = PathBuf::from(format!("{}.replaced-{}", database.display(), id::now_ms()));
+    let pairs = folder::database_files(database).into_iter().zip(folder::database_files(&aside));
+    for (old, new) in pairs.filter(|(old, _)| old.exists()) {
+        std::fs::rename(&old, &new).map_err(|error| failed(&old, "renamed", error))?;
+    }
+    tell(&format!("the old database is {}", aside.display()));
+    Ok(())
+}
+
+/// Has a file made beside `path`, private, and gives it its name only when it is good and on the disk.
+fn with_new_file<T>(path: &Path, make: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let new = PathBuf::from(format!("{}.new-{}", path.display(), std::process::id()));
+    let made = create(&new)
+        .map_err(|error| failed(&new, "made", error))
+        .and_then(|_file| make(&new))
+        .and_then(|value| {
+            let placed = File::open(&new)
+                .and_then(|file| file.sync_all())
+                .and_then(|()| std::fs::rename(&new, path))
+                .and_then(|()| sync_folder(path));
+            placed.map(|()| value).map_err(|error| failed(path, "written", error))
+        });
+    if made.is_err() {
+        // It may not even have been made; the error on its way is the one that matters.
+        for file in folder::database_files(&new) {
+            drop(std::fs::remove_file(file));
+        }
+    }
+    made
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// So that the name survives a loss of power, as its contents do.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all())
+}
+
+/// The counts that people ask for.
+fn told(counts: &Counts) -> String {
+    let of =
+        |table: &str| counts.iter().find(|(name, _)| name == table).map_or(0, |(_, count)| *count);
+    format!("{} sessions, {} turns, {} events", of("session"), of("turn"), of("event"))
+}
+
+fn no_database(path: &Path) -> Error {
+    Error::not_found("database", &path.display().to_string())
+        .hint("name the data folder with --data-dir or --config")
+}
+
+fn failed(path: &Path, done: &str, error: io::Error) -> Error {
+    Error::internal(format!("{} can not be {done}: {error}", path.display()))
+}

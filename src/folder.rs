@@ -1,0 +1,203 @@
+//! The data folder: who may look into it, who owns it, and the operator's token in it.
+//!
+//! Owns: the modes of what is made there (folders 0700, files 0600), the lock that makes one server the owner, and the
+//! token file. Used by the server when it starts and by the commands beside it, on their own thread. It deliberately
+//! knows nothing of the database but its name.
+
+use crate::error::{Code, Error, Result};
+use crate::secret;
+use crate::thread;
+use rustix::fs::FlockOperation;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The name of the lock in the data folder. It also says who holds it.
+pub const LOCK: &str = "lock";
+
+/// The server that holds a data folder, as it has written itself into the lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub pid: Option<u32>,
+    /// Where it listens; None until it does.
+    pub address: Option<SocketAddr>,
+}
+
+/// Makes a folder that nobody else can look into; one that is there stays as it is.
+pub fn make_folder(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        Error::internal(format!("the folder {} can not be made: {error}", path.display()))
+            .hint("choose another with --data-dir")
+    })
+}
+
+/// Takes the lock of a data folder: one server for one folder, and nothing in it is read before. It is held until the
+/// file is dropped. A server that was killed while it started a program has left its lock with that for a moment, which
+/// is waited for. Errors: another server has it (`conflict`), or the folder can not be written.
+pub fn lock_folder(root: &Path) -> Result<File> {
+    let path = root.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| {
+            Error::internal(format!("{} can not be opened: {error}", path.display()))
+                .hint("make the data folder writable for the user that runs the server")
+        })?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(file);
+    }
+    // Until the program has begun, its process holds all that the server held. It lets go in a moment, another server
+    // does not.
+    let (locked, lock) = crossbeam_channel::bounded(1);
+    let waiter = thread::spawn("lock-wait", move || {
+        let taken = rustix::fs::flock(&file, FlockOperation::LockExclusive);
+        drop(locked.send(taken.map(|()| file)));
+    })
+    .map_err(|error| Error::internal("no thread can be started").source(error))?;
+    if let Ok(Ok(file)) = lock.recv_timeout(LOCK_WAIT) {
+        return Ok(file);
+    }
+    // It waits as long as the other server runs; this process ends without it.
+    std::mem::forget(waiter);
+    let message = format!("another server runs on the data folder {}", root.display());
+    Err(Error::new(Code::Conflict, message)
+        .hint("stop it, or choose another folder with --data-dir"))
+}
+
+/// How long the lock of a server that was just killed may outlive it.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Writes into the lock who holds it, for the commands that look from outside.
+pub fn sign_lock(mut lock: &File, address: Option<SocketAddr>) -> std::io::Result<()> {
+    let mut text = format!("pid {}\n", std::process::id());
+    if let Some(address) = address {
+        text.push_str(&format!("address {address}\n"));
+    }
+    lock.set_len(0)?;
+    lock.rewind()?;
+    lock.write_all(text.as_bytes())
+}
+
+/// The server that holds the folder now; None when none does. Takes the lock for an instant to find out, so a server
+/// that starts in that instant may be refused it. Errors: the lock can not be read.
+pub fn owner(root: &Path) -> Result<Option<Owner>> {
+    let path = root.join(LOCK);
+    let failed = |error: std::io::Error| {
+        Error::internal(format!("{} can not be read: {error}", path.display()))
+            .hint("run this as the user that runs the server")
+    };
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    let owner = parse_owner(&text);
+    // A lock may outlive its server by a moment.
+    let is_gone = owner.pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    Ok(Some(owner).filter(|_| !is_gone))
+}
+
+fn parse_owner(text: &str) -> Owner {
+    let value = |key: &str| {
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ').map(str::to_owned))
+    };
+    Owner {
+        pid: value("pid").and_then(|pid| pid.parse().ok()),
+        address: value("address").and_then(|address| address.parse().ok()),
+    }
+}
+
+/// Takes a database and the files beside it from everybody but its owner: it holds prompts and environments.
+pub fn restrict(database: &Path) -> Result<()> {
+    for file in database_files(database) {
+        if file.exists() {
+            std::fs::set_permissions(&file, Permissions::from_mode(0o600)).map_err(|error| {
+                Error::internal(format!("{} can not be made private", file.display())).source(error)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The files that make up a database: itself, its log and the index of that.
+pub fn database_files(database: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|suffix| PathBuf::from(format!("{}{suffix}", database.display())))
+}
+
+/// The token in the file; None when there is no file or nothing in it. Errors: it can not be read.
+pub fn read_token(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(token_failed(path, &error)),
+    }
+}
+
+/// Makes a token and puts it into the file, whole or not at all; one that was there is replaced.
+pub fn make_token(path: &Path) -> Result<String> {
+    let told = |error: std::io::Error| token_failed(path, &error);
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    let token = secret::random()?;
+    let fresh = PathBuf::from(format!("{}.new", path.display()));
+    secret::write(&fresh, &token).map_err(told)?;
+    std::fs::rename(&fresh, path).map_err(told)?;
+    Ok(token)
+}
+
+fn token_failed(path: &Path, error: &std::io::Error) -> Error {
+    Error::internal(format!("the token file {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of its own for one test.
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("gg-folder-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&path));
+        make_folder(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_owner_of_a_folder_is_who_holds_its_lock() {
+        let root = folder("owner");
+        assert_eq!(owner(&root).unwrap(), None);
+        let lock = lock_folder(&root).unwrap();
+        let address = "127.0.0.1:4711".parse().unwrap();
+        sign_lock(&lock, Some(address)).unwrap();
+        let pid = Some(std::process::id());
+        assert_eq!(owner(&root).unwrap(), Some(Owner { pid, address: Some(address) }));
+        assert_eq!(lock_folder(&root).unwrap_err().code, Code::Conflict);
+        drop(lock);
+        assert_eq!(owner(&root).unwrap(), None);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_token_is_made_once_private_and_can_be_replaced() {
+        let root = folder("token");
+        let path = root.join("auth/api-token");
+        assert_eq!(read_token(&path).unwrap(), None);
+        let token = make_token(&path).unwrap();
+        assert_eq!(read_token(&path).unwrap(), Some(token.clone()));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_ne!(make_token(&path).unwrap(), token);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,215 @@
+//! Floor 4: the housekeeper, one thread for what is due by age alone.
+//!
+//! Owns: when the ledger forgets. It forgets idempotency keys, deltas of finished items, closed sessions as far as the
+//! configuration says so, ended processes, and the folders of children that nobody knows. It sleeps until the first of
+//! these is due, at most an hour. What is due is done in small steps, each a change that takes the writer milliseconds,
+//! with pauses four times as long as the steps: whoever writes meanwhile waits behind one step at most. It deliberately
+//! decides nothing about live sessions: their own threads put agents to sleep.
+
+use crate::error::Result;
+use crate::keeper;
+use crate::ledger::retention::{self, DueDeltas};
+use crate::ledger::{Ledger, agent};
+use crate::limits;
+use crate::model::id;
+use crate::process::Processes;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What is forgotten, and after which time.
+pub struct Housekeeper {
+    pub ledger: Ledger,
+    /// Ended ones have a time of their own. None = there are none.
+    pub processes: Option<Processes>,
+    /// None = deltas stay.
+    pub delta_retention: Option<Duration>,
+    /// None = closed sessions stay.
+    pub session_retention: Option<Duration>,
+    /// Where children have their folders.
+    pub keepers_dir: PathBuf,
+}
+
+/// The longest time between two rounds: what becomes due without being announced waits so long at most.
+const ROUND: Duration = Duration::from_secs(3600);
+/// The shortest, so that what can not be done is not tried without end.
+const ROUND_MIN: Duration = Duration::from_secs(1);
+/// With nothing left to drop, the log is looked at again after the retention, and not sooner than this.
+const QUIET_MIN: Duration = Duration::from_secs(60);
+/// The folder of a child that nobody knows is left alone for so long: its server may just be taking it up.
+const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+/// A pause between two steps is so many times as long as the step before it.
+const PAUSE_SHARE: u32 = 4;
+
+/// The server stops.
+struct Stopping;
+
+impl Housekeeper {
+    /// Keeps house until the channel closes.
+    pub fn keep(&self, end: &Receiver<()>) {
+        let mut round = Round { house: self, end, failed: HashSet::new() };
+        while let Ok(next) = round.run() {
+            match end.recv_timeout(next.clamp(ROUND_MIN, ROUND)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+/// One thing after the other, until nothing is due.
+struct Round<'a> {
+    house: &'a Housekeeper,
+    end: &'a Receiver<()>,
+    /// Sessions that could not be purged; the next server tries again.
+    failed: HashSet<String>,
+}
+
+impl Round<'_> {
+    /// Does what is due, and says when the next thing is.
+    fn run(&mut self) -> std::result::Result<Duration, Stopping> {
+        let mut next = ROUND;
+        type Task<'a> = fn(&mut Round<'a>) -> Result<Option<Duration>>;
+        let tasks: [(&str, Task<'_>); 5] = [
+            ("idempotency keys", Round::keys),
+            ("processes", Round::processes),
+            ("deltas", Round::deltas),
+            ("closed sessions", Round::sessions),
+            ("folders of keepers", Round::leftovers),
+        ];
+        for (what, task) in tasks {
+            match task(self) {
+                Ok(due) => next = next.min(due.unwrap_or(ROUND)),
+                Err(error) => log::warn!("old {what} are still there: {error}"),
+            }
+            if self.is_ended() {
+                return Err(Stopping);
+            }
+        }
+        Ok(next)
+    }
+
+    fn keys(&mut self) -> Result<Option<Duration>> {
+        let kept = Duration::from_secs(limits::IDEMPOTENCY_HOURS.unsigned_abs() * 3600);
+        let oldest = self.house.ledger.read(retention::oldest_key_at)?;
+        let Some(oldest) = oldest.filter(|at| left_of(*at, kept).is_zero()) else {
+            return Ok(oldest.map(|at| left_of(at, kept)));
+        };
+        log::debug!("idempotency keys since {oldest} are forgotten");
+        self.house.ledger.write(|tx| tx.expire_keys())?;
+        Ok(None)
+    }
+
+    fn processes(&mut self) -> Result<Option<Duration>> {
+        Ok(self.house.processes.as_ref().and_then(Processes::purge_old))
+    }
+
+    fn deltas(&mut self) -> Result<Option<Duration>> {
+        let Some(kept) = self.house.delta_retention else { return Ok(None) };
+        let ledger = &self.house.ledger;
+        let mut settled_to = ledger.read(retention::settled_to)?;
+        let (mut after, mut remembered) = (settled_to, settled_to);
+        let mut dropped = 0;
+        loop {
+            let begun = Instant::now();
+            let before = id::now_ms() - millis(kept);
+            let due = ledger.read(|db| retention::due_deltas(db, after, settled_to, before))?;
+            let is_progress = due.settled_to - remembered >= SETTLE_ROWS;
+            let is_over = due.is_end || due.too_young_since.is_some();
+            (after, settled_to) = (due.looked_to, due.settled_to);
+            if !due.row_ids.is_empty() || is_progress {
+                let DueDeltas { row_ids, .. } = due;
+                remembered = settled_to;
+                dropped += ledger.write(move |tx| tx.drop_deltas(&row_ids, settled_to))?;
+            }
+            if is_over || !self.pause(begun) {
+                if dropped > 0 {
+                    log::info!("{dropped} deltas of finished items were dropped");
+                }
+                let quiet = kept.max(QUIET_MIN);
+                return Ok(Some(due.too_young_since.map_or(quiet, |at| left_of(at, kept))));
+            }
+        }
+    }
+
+    fn sessions(&mut self) -> Result<Option<Duration>> {
+        let Some(kept) = self.house.session_retention else { return Ok(None) };
+        let ledger = &self.house.ledger;
+        let before = id::now_ms() - millis(kept);
+        for session_id in ledger.read(|db| retention::due_sessions(db, before))? {
+            if self.failed.contains(&session_id) {
+                continue;
+            }
+            match self.purge(&session_id) {
+                Ok(true) => log::info!("session {session_id} was closed long ago and is purged"),
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    log::warn!("session {session_id} can not be purged: {error}");
+                    self.failed.insert(session_id);
+                }
+            }
+        }
+        let first = ledger.read(retention::first_closed_at)?;
+        Ok(first.map(|at| left_of(at, kept)))
+    }
+
+    /// Purges a session step by step; false when the server stops before that is done.
+    fn purge(&self, session_id: &str) -> Result<bool> {
+        loop {
+            let begun = Instant::now();
+            let id = session_id.to_owned();
+            if self.house.ledger.write(move |tx| tx.purge_step(&id))? {
+                return Ok(true);
+            }
+            if !self.pause(begun) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Children that the ledger does not know and whose folder is old: what lives of them is ended.
+    fn leftovers(&mut self) -> Result<Option<Duration>> {
+        // Listed first: a row is committed before its folder is made.
+        let found = keeper::list(&self.house.keepers_dir)?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let known = self.house.ledger.read(agent::known_children)?;
+        for child_id in found.into_iter().filter(|child_id| !known.contains(child_id)) {
+            let dir = self.house.keepers_dir.join(&child_id);
+            let changed = std::fs::metadata(&dir).and_then(|metadata| metadata.modified());
+            let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            if age.is_some_and(|age| age >= LEFTOVER_AGE) {
+                keeper::sweep(&child_id)?;
+                if let Err(error) = std::fs::remove_dir_all(&dir) {
+                    log::warn!("the folder {} can not be removed: {error}", dir.display());
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Leaves the writer to others for a while; false when the server stops.
+    fn pause(&self, step_begun: Instant) -> bool {
+        let pause = step_begun.elapsed() * PAUSE_SHARE;
+        matches!(self.end.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
+    }
+
+    fn is_ended(&self) -> bool {
+        matches!(self.end.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+    }
+}
+
+/// Rows without a due delta are remembered as looked at in pieces of this size, not one by one.
+const SETTLE_ROWS: i64 = 10_000;
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
+}
+
+/// How long something that was made at `at_ms` has until it is as old as `kept`.
+fn left_of(at_ms: i64, kept: Duration) -> Duration {
+    let left_ms = at_ms.saturating_add(millis(kept)).saturating_sub(id::now_ms());
+    Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
+}

@@ -1,0 +1,190 @@
+//! What may be forgotten by age: deltas of finished items, and closed sessions when the configuration says so.
+//!
+//! Reads look for what is due, on the caller's thread; writes take a bounded piece of it each, so that no other change
+//! waits long behind one. What is dropped is counted in its scope in the same transaction: a number that is missing is
+//! known to be missing for a reason ([`super::verify`]). Deliberately not here: when to do it.
+
+use super::{Connection, Tx};
+use crate::error::Result;
+use crate::limits;
+use crate::model::ScopeKind;
+use rusqlite::{OptionalExtension, params};
+
+/// What a look at the log found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DueDeltas {
+    /// Rows to drop, oldest first; few enough for one change.
+    pub row_ids: Vec<i64>,
+    /// Where the next look begins.
+    pub looked_to: i64,
+    /// Rows up to here need never be looked at again, once `row_ids` are gone.
+    pub settled_to: i64,
+    /// When the first row behind `looked_to` was written, if that is why the look ended: it is too young.
+    pub too_young_since: Option<i64>,
+    /// Whether there was nothing behind `looked_to`.
+    pub is_end: bool,
+}
+
+/// Where the look of an earlier server ended.
+pub fn settled_to(connection: &Connection) -> Result<i64> {
+    Ok(connection.query_row("SELECT retention_row_id FROM ledger", [], |row| row.get(0))?)
+}
+
+/// Looks at the rows behind `after`, a bounded number of them: deltas older than `before` whose item is finished are
+/// due. A delta of an open item stays, and its row is not settled: a restarted server adds the deltas up again.
+pub fn due_deltas(
+    connection: &Connection,
+    after: i64,
+    settled_to: i64,
+    before: i64,
+) -> Result<DueDeltas> {
+    let mut statement = connection.prepare_cached(
+        "SELECT row_id, created_at, kind = 'item.delta', octet_length(payload), (
+             SELECT status = 'in_progress' FROM item
+             WHERE kind = 'item.delta' AND item_id = payload ->> 'item_id')
+         FROM event WHERE row_id > ?1 ORDER BY row_id LIMIT ?2",
+    )?;
+    let look_max = i64::try_from(limits::RETENTION_LOOK).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![after, look_max])?;
+    let is_all_settled = settled_to >= after;
+    let mut due = DueDeltas { looked_to: after, settled_to, ..DueDeltas::default() };
+    let (mut is_settled, mut bytes, mut seen) = (is_all_settled, 0, 0);
+    while let Some(row) = rows.next()? {
+        let (row_id, created_at): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if created_at >= before {
+            due.too_young_since = Some(created_at);
+            return Ok(due);
+        }
+        if row.get::<_, bool>(2)? {
+            if row.get::<_, Option<bool>>(4)?.unwrap_or(false) {
+                is_settled = false;
+            } else {
+                let size = usize::try_from(row.get::<_, i64>(3)?).unwrap_or(usize::MAX);
+                if due.row_ids.len() >= limits::RETENTION_ROWS
+                    || !due.row_ids.is_empty() && bytes + size > limits::RETENTION_BYTES
+                {
+                    return Ok(due);
+                }
+                bytes += size;
+                due.row_ids.push(row_id);
+            }
+        }
+        due.looked_to = row_id;
+        if is_settled {
+            due.settled_to = row_id;
+        }
+        seen += 1;
+    }
+    due.is_end = seen < limits::RETENTION_LOOK;
+    Ok(due)
+}
+
+/// Sessions that were closed before `before`, the first of them, longest ago first.
+pub fn due_sessions(connection: &Connection, before: i64) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT session_id FROM session WHERE state = 'closed' AND closed_at < ?1
+             AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.session_key = session.session_key)
+         ORDER BY closed_at LIMIT ?2",
+    )?;
+    let most = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
+    let sessions = statement.query_map([before, most], |row| row.get(0))?;
+    Ok(sessions.collect::<rusqlite::Result<_>>()?)
+}
+
+/// When the session that was closed longest ago was closed.
+pub fn first_closed_at(connection: &Connection) -> Result<Option<i64>> {
+    let sql = "SELECT min(closed_at) FROM session WHERE state = 'closed'";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// When the oldest idempotency key was claimed.
+pub fn oldest_key_at(connection: &Connection) -> Result<Option<i64>> {
+    Ok(connection.query_row("SELECT min(created_at) FROM idempotency", [], |row| row.get(0))?)
+}
+
+impl Tx<'_> {
+    /// Drops these rows of the log, if they are deltas, and remembers how far the look has come.
+    pub fn drop_deltas(&mut self, row_ids: &[i64], settled_to: i64) -> Result<usize> {
+        let mut dropped = 0;
+        for row_id in row_ids {
+            let place: Option<(i64, i64)> = self
+                .connection()
+                .prepare_cached(
+                    "DELETE FROM event WHERE row_id = ?1 AND kind = 'item.delta'
+                     RETURNING scope_key, seq",
+                )?
+                .query_row([row_id], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            if let Some((scope_key, seq)) = place {
+                self.count_dropped(scope_key, 1, seq)?;
+                dropped += 1;
+            }
+        }
+        let newest_dropped = row_ids.last().copied().unwrap_or(0);
+        self.connection()
+            .prepare_cached(
+                "UPDATE ledger SET dropped_to_row_id = max(dropped_to_row_id, ?1),
+                     retention_row_id = max(retention_row_id, ?2)",
+            )?
+            .execute([newest_dropped, settled_to])?;
+        Ok(dropped)
+    }
+
+    /// Removes a piece of a closed session's log or records, oldest first; true when nothing of it is left. A purge in
+    /// steps, for a session that may have a long log: between two steps it is there with what is left of it.
+    pub fn purge_step(&mut self, session_id: &str) -> Result<bool> {
+        let rows_max = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
+        let scope = super::event::scope_key(self.connection(), ScopeKind::Session, session_id);
+        if let Some(scope_key) = scope.optional()?
+            && self.drop_oldest(scope_key, rows_max)? >= rows_max
+        {
+            return Ok(false);
+        }
+        for table in ["item", "approval", "turn"] {
+            let sql = format!(
+                "DELETE FROM {table} WHERE {table}_key IN (
+                     SELECT {table}_key FROM {table} JOIN session USING (session_key)
+                     WHERE session_id = ?1 ORDER BY {table}_key LIMIT ?2)"
+            );
+            let gone =
+                self.connection().prepare_cached(&sql)?.execute(params![session_id, rows_max])?;
+            if gone == limits::RETENTION_ROWS {
+                return Ok(false);
+            }
+        }
+        self.purge_session(session_id)?;
+        Ok(true)
+    }
+
+    /// Drops the oldest events of a scope, at most so many, and says how many. The last one of a log goes with its
+    /// scope: the numbers that were given must not be given again while it is there.
+    pub(super) fn drop_oldest(&mut self, scope_key: i64, most: i64) -> Result<i64> {
+        let (newest, to_seq, count): (i64, i64, i64) = self
+            .connection()
+            .prepare_cached(
+                "SELECT (SELECT ifnull(max(seq), 0) FROM event WHERE scope_key = ?1),
+                     ifnull(max(seq), 0), count(*)
+                 FROM (SELECT seq FROM event WHERE scope_key = ?1 ORDER BY seq LIMIT ?2)",
+            )?
+            .query_row([scope_key, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        if count < most || to_seq == newest {
+            return Ok(0);
+        }
+        self.connection()
+            .prepare_cached("DELETE FROM event WHERE scope_key = ?1 AND seq <= ?2")?
+            .execute([scope_key, to_seq])?;
+        self.count_dropped(scope_key, count, to_seq)?;
+        Ok(count)
+    }
+
+    fn count_dropped(&mut self, scope_key: i64, count: i64, to_seq: i64) -> Result<()> {
+        self.connection()
+            .prepare_cached(
+                "UPDATE scope SET dropped_count = dropped_count + ?2,
+                     dropped_to_seq = max(dropped_to_seq, ?3)
+                 WHERE scope_key = ?1",
+            )?
+            .execute([scope_key, count, to_seq])?;
+        Ok(())
+    }
+}

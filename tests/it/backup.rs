@@ -1,0 +1,136 @@
+//! Backup, restore, verify: beside a server that works, and after everything is gone.
+
+use crate::command::run_on;
+use crate::stage::{Stage, text};
+use gooselake_harness::proc;
+use gooselake_harness::server::{Options, Server};
+use gooselake_harness::temp::TempDir;
+use rusqlite::Connection;
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+fn database(data_dir: &Path) -> Connection {
+    Connection::open(data_dir.join("runtime.sqlite3")).unwrap()
+}
+
+#[test]
+fn a_backup_of_a_working_server_becomes_the_same_transcript_elsewhere() {
+    let stage = Stage::new();
+    let folder = TempDir::new("gg-backup-test");
+    let file = folder.path().join("kept.sqlite3");
+    let name = file.to_str().unwrap();
+    let session_id = stage.session();
+    stage.run(&session_id, "say Remember this.");
+    stage.run(&session_id, "run echo kept > kept.txt && cat kept.txt");
+    let transcript = stage.client.get(&format!("/v1/sessions/{session_id}/transcript")).text();
+    // A second session writes while the copy is made.
+    let busy = stage.session();
+    let turn_id = stage.start(&busy, "slow 100000 1");
+    stage.event(&busy, "item.delta", 0);
+
+    let said = run_on(stage.server.data_dir(), &["backup", name]).expect(0);
+    assert!(said.stdout.contains("2 sessions, 3 turns"), "{}", said.stdout);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    // The name is taken; the copy stays as it is.
+    let bytes = fs::read(&file).unwrap();
+    let said = run_on(stage.server.data_dir(), &["backup", name]).expect(1);
+    assert!(said.stderr.contains("--force"), "{}", said.stderr);
+    assert!(fs::read(&file).unwrap() == bytes, "the backup was changed");
+    // Nobody restores under a server that runs.
+    let said = run_on(stage.server.data_dir(), &["restore", name, "--force"]).expect(1);
+    assert!(said.stderr.contains("another server runs"), "{}", said.stderr);
+    stage.interrupt(&busy, &turn_id).expect(202);
+    drop(stage);
+
+    let data_dir = folder.path().join("data");
+    run_on(&data_dir, &["restore", name]).expect(0);
+    run_on(&data_dir, &["verify"]).expect(0);
+    let server = Server::start(Options { data_dir: Some(data_dir.clone()), ..Options::default() });
+    let client = server.client();
+    let path = format!("/v1/sessions/{session_id}/transcript");
+    assert_eq!(client.get(&path).expect(200).text(), transcript);
+    // The turn that ran has lost its agent, and is over.
+    let path = format!("/v1/sessions/{busy}/turns/{turn_id}?wait_ms=30000");
+    assert_eq!(client.get(&path).expect(200).json()["status"], "failed");
+    run_on(&data_dir, &["verify"]).expect(0);
+}
+
+#[test]
+fn a_restore_over_a_database_puts_it_aside_and_ends_its_agents() {
+    let mut stage = Stage::new();
+    let data_dir = stage.server.data_dir().to_owned();
+    let file = stage.server.folder().join("kept.sqlite3");
+    let name = file.to_str().unwrap();
+    let session_id = stage.session();
+    stage.run(&session_id, "say before");
+    run_on(&data_dir, &["backup", name]).expect(0);
+    stage.start(&session_id, "slow 1000 100");
+    stage.server.kill9();
+    let keepers = proc::keepers_of(&data_dir);
+    assert_eq!(keepers.len(), 1);
+    let said = run_on(&data_dir, &["restore", name]).expect(1);
+    assert!(said.stderr.contains("--force"), "{}", said.stderr);
+    run_on(&data_dir, &["restore", name, "--force"]).expect(0);
+    assert!(proc::keepers_of(&data_dir).is_empty());
+    let names: Vec<String> = fs::read_dir(&data_dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().any(|name| name.contains(".replaced-")), "{names:?}");
+    stage.server.restart();
+    stage.client = stage.server.client();
+    assert_eq!(stage.run(&session_id, "say after")["assistant_text"], "after");
+}
+
+#[test]
+fn what_is_no_database_is_not_restored_and_what_is_not_there_is_not_backed_up() {
+    let folder = TempDir::new("gg-backup-test");
+    let data_dir = folder.path().join("data");
+    let file = folder.path().join("file");
+    let name = file.to_str().unwrap();
+    let said = run_on(&data_dir, &["backup", name]).expect(1);
+    assert!(said.stderr.contains("there is no database"), "{}", said.stderr);
+    fs::write(&file, "no database at all, but long enough to be looked at".repeat(100)).unwrap();
+    run_on(&data_dir, &["restore", name]).expect(1);
+    assert!(!data_dir.join("runtime.sqlite3").exists());
+}
+
+#[test]
+fn verify_finds_a_missing_event_and_an_open_file() {
+    let mut stage = Stage::new();
+    let session_id = stage.session();
+    stage.run(&session_id, "say whole");
+    let data_dir = stage.server.data_dir().to_owned();
+    // Beside a server that runs, and with an agent and a process at work.
+    let sleep = json!({"command": "echo said; sleep 1000", "kill_grace_ms": 0});
+    stage.client.post("/v1/processes", &sleep).expect(200);
+    let turn_id = stage.start(&session_id, "slow 2000 2");
+    stage.event(&session_id, "item.delta", 0);
+    let said = run_on(&data_dir, &["verify"]).expect(0);
+    assert!(said.stdout.lines().all(|line| line.starts_with("ok ")), "{}", said.stdout);
+    assert!(said.stdout.contains("1 agents, 1 processes"), "{}", said.stdout);
+    stage.interrupt(&session_id, &turn_id).expect(202);
+    stage.ended(&session_id, &turn_id);
+    stage.server.terminate();
+
+    let gone = database(&data_dir)
+        .execute("DELETE FROM event WHERE seq = 3 AND session_id IS NULL", [])
+        .unwrap();
+    assert!(gone > 0);
+    fs::set_permissions(data_dir.join("auth/api-token"), fs::Permissions::from_mode(0o644))
+        .unwrap();
+    let said = run_on(&data_dir, &["verify", "--json"]).expect(1);
+    let report = said.json();
+    assert_eq!(report["status"], "fail");
+    let failed: Vec<String> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["level"] == "fail")
+        .map(|finding| format!("{} {}", text(finding, "check"), text(finding, "message")))
+        .collect();
+    assert!(failed.iter().any(|told| told.contains(&session_id)), "{failed:?}");
+    assert!(failed.iter().any(|told| told.starts_with("modes ")), "{failed:?}");
+}
