@@ -41,6 +41,7 @@ mod update;
 mod wire;
 
 use crate::error::{Code, Error, Result};
+use crate::provider::rpc;
 use crate::provider::{Adapter, AgentEvent, Capabilities, Command, Effects, Open};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -131,10 +132,7 @@ impl Acp {
             return unparsed(line, out);
         };
         let nothing = Map::new();
-        let answer = match message.get("error").filter(|error| !error.is_null()) {
-            Some(error) => Err(error),
-            None => Ok(wire::object(message, "result").unwrap_or(&nothing)),
-        };
+        let answer = rpc::answer(message, &nothing);
         match call {
             Call::Initialize => self.initialized(answer, out),
             Call::New | Call::Resume | Call::Load => self.session_answered(&call, answer, out),

@@ -104,10 +104,7 @@ impl Codex {
             return unparsed(line, out);
         };
         let nothing = Map::new();
-        let answer = match message.get("error").filter(|error| !error.is_null()) {
-            Some(error) => Err(error),
-            None => Ok(object(message, "result").unwrap_or(&nothing)),
-        };
+        let answer = rpc::answer(message, &nothing);
         match call {
             Call::Initialize => self.initialized(answer, out),
             Call::Account => self.account_told(answer, out),

@@ -21,8 +21,27 @@ const AUTH_REQUIRED: i64 = -32000;
 /// ACP: there is no such thing.
 const NOT_FOUND: i64 = -32002;
 
+/// A JSON-RPC id is a number or a short text. It is kept in the snapshot, so its size has a bound.
+const ID_BYTES_MAX: usize = 1024;
+
 /// What is kept of a text that we tell about, but do not understand or that only informs.
 pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
+
+/// Whether this can be the id of a request.
+pub(super) fn is_id(id: &Value) -> bool {
+    id.as_str().map_or(0, str::len) <= ID_BYTES_MAX && !id.is_object() && !id.is_array()
+}
+
+/// What a response says: its result (`nothing` where that is no object), or its error.
+pub(super) fn answer<'a>(
+    message: &'a Map<String, Value>,
+    nothing: &'a Map<String, Value>,
+) -> Result<&'a Map<String, Value>, &'a Value> {
+    match message.get("error").filter(|error| !error.is_null()) {
+        Some(error) => Err(error),
+        None => Ok(object(message, "result").unwrap_or(nothing)),
+    }
+}
 
 /// Writes one line.
 pub(super) fn write(stdin: &mut Vec<u8>, line: &Value) {

@@ -4,7 +4,8 @@
 //! holds it, the comparison with that file (`UPDATE=1` writes it anew; read the difference before you commit it), the
 //! rules that hold for the events of every adapter, and broken lines for the tests of robustness.
 
-use super::{AgentEvent, Effects};
+use super::rpc::KEPT_BYTES_MAX;
+use super::{Adapter, AgentEvent, Command, Effects};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -75,7 +76,7 @@ fn told(event: &AgentEvent) -> String {
 
 /// The lines of a recording; `raw` is the message as it was on the wire, with its fields in their
 /// order.
-pub(super) fn records(path: &Path) -> Vec<Value> {
+fn records(path: &Path) -> Vec<Value> {
     #[derive(serde::Deserialize)]
     struct Raw<'a> {
         #[serde(borrow)]
@@ -89,6 +90,66 @@ pub(super) fn records(path: &Path) -> Vec<Value> {
             record
         })
         .collect()
+}
+
+/// Plays a recording, process by process, and writes down what came of it.
+pub(super) fn replay(path: &Path, play: impl Fn(&[Value], &mut Transcript)) -> Transcript {
+    let mut transcript = Transcript::default();
+    for process in records(path).chunk_by(|_, next| next["dir"] != "start") {
+        if !transcript.text.is_empty() {
+            transcript.text.push_str("= next process\n");
+        }
+        play(process, &mut transcript);
+    }
+    transcript
+}
+
+/// A run that was restored from its snapshot after each step must be the unbroken one.
+pub(super) fn check_restart(name: &str, unbroken: &Transcript, restarted: &Transcript) {
+    let difference = first_difference(&restarted.text, &unbroken.text);
+    assert_eq!(difference, None, "{name}");
+    assert_eq!(unbroken.events, restarted.events, "{name}");
+}
+
+/// Feeds adapters what an agent of the recording said: spoiled, cut, with a bit flipped, and as it was; then commands.
+/// Nothing may panic, and what is kept of it has a bound. Returns how many lines that were.
+pub(super) fn feed_broken_lines(
+    path: &Path,
+    dice: &mut Dice,
+    adapters: &mut [Box<dyn Adapter>],
+    restore: impl Fn(&Value) -> Box<dyn Adapter>,
+) -> usize {
+    let mut lines = 0;
+    for record in records(path).iter().filter(|record| record["dir"] == "out") {
+        let line = record["raw"].as_str().unwrap().to_owned();
+        let mut spoiled = record["msg"].clone();
+        dice.spoil(&mut spoiled);
+        let spoiled = spoiled.to_string();
+        let cut = dice.roll(line.len());
+        let mut flipped = line.clone().into_bytes();
+        let at = dice.roll(flipped.len());
+        flipped[at] ^= 1 << dice.roll(8);
+        for adapter in adapters.iter_mut() {
+            let mut out = Effects::default();
+            let said = [spoiled.as_bytes(), &line.as_bytes()[..cut], &flipped, line.as_bytes()];
+            for line in said {
+                adapter.line(line, &mut out);
+            }
+            for event in &out.events {
+                if let AgentEvent::Unparsed { text } = event {
+                    assert!(text.len() <= KEPT_BYTES_MAX + 8);
+                }
+            }
+            lines += said.len();
+        }
+    }
+    for adapter in adapters {
+        let mut restored = restore(&adapter.snapshot());
+        for command in [Command::Interrupt, Command::EndAgentTurn, Command::Close] {
+            restored.command(command, &mut Effects::default());
+        }
+    }
+    lines
 }
 
 /// The text of each replay must be that of the golden file beside its recording.
@@ -108,7 +169,7 @@ pub(super) fn check_goldens(replays: impl Iterator<Item = (String, PathBuf, Stri
     assert!(wrong.is_empty(), "{} differ (UPDATE=1 rewrites)\n{}", wrong.len(), wrong.join("\n"));
 }
 
-pub(super) fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, (&'a str, &'a str))> {
+fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, (&'a str, &'a str))> {
     let (mut a, mut b) = (a.lines(), b.lines());
     for at in 1.. {
         match (a.next(), b.next()) {
@@ -171,7 +232,7 @@ pub(super) fn check_items(name: &str, events: &[AgentEvent]) {
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    pub(super) fn roll(&mut self, sides: usize) -> usize {
+    fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -199,7 +260,7 @@ impl Dice {
     }
 
     /// Puts garbage into a few fields of the value.
-    pub(super) fn spoil(&mut self, value: &mut Value) {
+    fn spoil(&mut self, value: &mut Value) {
         match value {
             Value::Object(fields) => {
                 let names: Vec<String> = fields.keys().cloned().collect();

@@ -12,13 +12,12 @@ use super::state::{Approval, Errand, Phase};
 use super::wire::{self, list, object, text};
 use super::{Acp, tool, unparsed};
 use crate::model::ItemType;
+use crate::provider::rpc;
 use crate::provider::{AgentEvent, Answer, ApprovalOption, Effects, HostError, HostRequest};
 use serde_json::{Map, Value, json};
 
 /// Requests of one kind that may be open at once; one more is answered with an error.
 const OPEN_REQUESTS_MAX: usize = 256;
-/// A JSON-RPC id is a number or a short text. It is kept in the snapshot, so its size has a bound.
-const ID_BYTES_MAX: usize = 1024;
 /// Options that are offered to a person; further ones are left out.
 const OPTIONS_MAX: usize = 64;
 
@@ -31,8 +30,7 @@ impl Acp {
         line: &[u8],
         out: &mut Effects,
     ) {
-        let id_bytes = id.as_str().map_or(0, str::len);
-        if id_bytes > ID_BYTES_MAX || id.is_object() || id.is_array() {
+        if !rpc::is_id(id) {
             let why = "an id is a number or a short text";
             wire::refuse(&mut out.stdin, id, wire::INVALID_REQUEST, why);
             return unparsed(line, out);

@@ -5,9 +5,9 @@
 
 use super::Acp;
 use super::player::Player;
-use crate::provider::transcript::{self, Dice, Transcript, first_difference, records};
-use crate::provider::{Adapter, AgentEvent, Command, Effects, Open};
-use serde_json::json;
+use crate::provider::transcript::{self, Dice, Transcript};
+use crate::provider::{Adapter, Open};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/acp");
@@ -43,15 +43,9 @@ fn recordings() -> Vec<(String, String, PathBuf)> {
 }
 
 fn replay(path: &Path, is_restoring: bool) -> Transcript {
-    let mut transcript = Transcript::default();
-    let records = records(path);
-    for process in records.chunk_by(|_, next| next["dir"] != "start") {
-        if !transcript.text.is_empty() {
-            transcript.text.push_str("= next process\n");
-        }
-        Player::new(process, is_restoring, &mut transcript).play();
-    }
-    transcript
+    transcript::replay(path, |process, transcript| {
+        Player::new(process, is_restoring, transcript).play();
+    })
 }
 
 fn is_skipped(scenario: &str) -> bool {
@@ -73,10 +67,8 @@ fn a_restart_after_every_line_changes_nothing() {
         if is_skipped(&scenario) {
             continue;
         }
-        let (unbroken, restarted) = (replay(&path, false), replay(&path, true));
-        let difference = first_difference(&restarted.text, &unbroken.text);
-        assert_eq!(difference, None, "{agent}/{scenario}");
-        assert_eq!(unbroken.events, restarted.events, "{agent}/{scenario}");
+        let name = format!("{agent}/{scenario}");
+        transcript::check_restart(&name, &replay(&path, false), &replay(&path, true));
     }
 }
 
@@ -139,9 +131,9 @@ fn a_person_sees_the_command_the_question_and_the_answer() {
 }
 
 /// Adapters in the phases that matter: fresh, opening, loading, ready, in a turn.
-fn adapters() -> Vec<Acp> {
+fn adapters() -> Vec<Box<dyn Adapter>> {
     let phases = [("opening", "none"), ("loading", "none"), ("ready", "none"), ("ready", "user")];
-    let mut adapters = vec![Acp::new()];
+    let mut adapters: Vec<Box<dyn Adapter>> = vec![Box::new(Acp::new())];
     for (phase, turn) in phases {
         let open = Open { client_fs: true, client_terminal: true, ..Open::default() };
         let state = json!({
@@ -154,7 +146,7 @@ fn adapters() -> Vec<Acp> {
                 "4": {"for": "set", "setting": "mode", "value": "plan"}, "5": {"for": "load"}},
             "turn": {"by": turn, "waiting": null, "interrupted": false},
         });
-        adapters.push(Acp::restore(&state).expect("a snapshot restores").0);
+        adapters.push(Box::new(Acp::restore(&state).expect("a snapshot restores").0));
     }
     adapters
 }
@@ -162,40 +154,12 @@ fn adapters() -> Vec<Acp> {
 #[test]
 fn no_broken_line_makes_it_panic() {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let restore = |snapshot: &Value| -> Box<dyn Adapter> {
+        Box::new(Acp::restore(snapshot).expect("a snapshot restores").0)
+    };
     let mut lines = 0;
     for (_, _, path) in recordings() {
-        let mut adapters = adapters();
-        for record in records(&path).iter().filter(|record| record["dir"] == "out") {
-            let line = record["raw"].as_str().unwrap().to_owned();
-            let mut spoiled = record["msg"].clone();
-            dice.spoil(&mut spoiled);
-            let spoiled = spoiled.to_string();
-            let cut = dice.roll(line.len());
-            let mut flipped = line.clone().into_bytes();
-            let at = dice.roll(flipped.len());
-            flipped[at] ^= 1 << dice.roll(8);
-            for acp in &mut adapters {
-                let mut out = Effects::default();
-                acp.line(spoiled.as_bytes(), &mut out);
-                acp.line(&line.as_bytes()[..cut], &mut out);
-                acp.line(&flipped, &mut out);
-                acp.line(line.as_bytes(), &mut out);
-                for event in &out.events {
-                    if let AgentEvent::Unparsed { text } = event {
-                        assert!(text.len() <= super::wire::KEPT_BYTES_MAX + 8);
-                    }
-                }
-                lines += 4;
-            }
-        }
-        for acp in &mut adapters {
-            let snapshot = acp.snapshot();
-            let (mut acp, _) = Acp::restore(&snapshot).expect("a snapshot restores");
-            let mut out = Effects::default();
-            acp.command(Command::Interrupt, &mut out);
-            acp.command(Command::EndAgentTurn, &mut out);
-            acp.command(Command::Close, &mut out);
-        }
+        lines += transcript::feed_broken_lines(&path, &mut dice, &mut adapters(), restore);
     }
     assert!(lines > 40_000, "{lines} lines");
 }

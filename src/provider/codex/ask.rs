@@ -12,8 +12,6 @@ use serde_json::{Map, Value, json};
 
 /// Requests that may be open at once; one more is answered with an error.
 const OPEN_ASKS_MAX: usize = 256;
-/// A JSON-RPC id is a number or a short text. It is kept in the snapshot, so its size has a bound.
-const ID_BYTES_MAX: usize = 1024;
 /// What a question wants is kept until it is answered.
 const WANTED_BYTES_MAX: usize = 64 * 1024;
 
@@ -34,8 +32,7 @@ impl Codex {
         line: &[u8],
         out: &mut Effects,
     ) {
-        let id_bytes = id.as_str().map_or(0, str::len);
-        if id_bytes > ID_BYTES_MAX || id.is_object() || id.is_array() {
+        if !rpc::is_id(id) {
             let why = "an id is a number or a short text";
             wire::refuse(&mut out.stdin, id, rpc::INVALID_REQUEST, why);
             return unparsed(line, out);

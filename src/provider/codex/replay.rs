@@ -5,10 +5,9 @@
 
 use super::Codex;
 use super::player::Player;
-use crate::provider::rpc::KEPT_BYTES_MAX;
-use crate::provider::transcript::{self, Dice, Transcript, first_difference, records};
-use crate::provider::{Adapter, AgentEvent, Command, Effects, Open};
-use serde_json::json;
+use crate::provider::transcript::{self, Dice, Transcript};
+use crate::provider::{Adapter, Open};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/codex");
@@ -45,15 +44,9 @@ fn replayed() -> impl Iterator<Item = (String, PathBuf)> {
 }
 
 fn replay(path: &Path, is_restoring: bool) -> Transcript {
-    let mut transcript = Transcript::default();
-    let records = records(path);
-    for process in records.chunk_by(|_, next| next["dir"] != "start") {
-        if !transcript.text.is_empty() {
-            transcript.text.push_str("= next process\n");
-        }
-        Player::new(process, is_restoring, &mut transcript).play();
-    }
-    transcript
+    transcript::replay(path, |process, transcript| {
+        Player::new(process, is_restoring, transcript).play();
+    })
 }
 
 fn text(scenario: &str) -> String {
@@ -71,10 +64,7 @@ fn recordings_give_the_golden_events() {
 #[test]
 fn a_restart_after_every_line_changes_nothing() {
     for (scenario, path) in replayed() {
-        let (unbroken, restarted) = (replay(&path, false), replay(&path, true));
-        let difference = first_difference(&restarted.text, &unbroken.text);
-        assert_eq!(difference, None, "{scenario}");
-        assert_eq!(unbroken.events, restarted.events, "{scenario}");
+        transcript::check_restart(&scenario, &replay(&path, false), &replay(&path, true));
     }
 }
 
@@ -135,9 +125,9 @@ fn a_retry_is_a_notice_and_its_end_an_error_with_a_remedy() {
 }
 
 /// Adapters in the phases that matter: fresh, opening, ready, in a turn.
-fn adapters() -> Vec<Codex> {
+fn adapters() -> Vec<Box<dyn Adapter>> {
     let phases = [("opening", "none"), ("ready", "none"), ("ready", "user")];
-    let mut adapters = vec![Codex::new()];
+    let mut adapters: Vec<Box<dyn Adapter>> = vec![Box::new(Codex::new())];
     for (phase, turn) in phases {
         let state = json!({
             "phase": phase,
@@ -149,7 +139,7 @@ fn adapters() -> Vec<Codex> {
                 "6": {"for": "models"}, "7": {"for": "account"}},
             "turn": turn,
         });
-        adapters.push(Codex::restore(&state).expect("a snapshot restores"));
+        adapters.push(Box::new(Codex::restore(&state).expect("a snapshot restores")));
     }
     adapters
 }
@@ -157,39 +147,12 @@ fn adapters() -> Vec<Codex> {
 #[test]
 fn no_broken_line_makes_it_panic() {
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    let restore = |snapshot: &Value| -> Box<dyn Adapter> {
+        Box::new(Codex::restore(snapshot).expect("a snapshot restores"))
+    };
     let mut lines = 0;
     for (_, path) in recordings() {
-        let mut adapters = adapters();
-        for record in records(&path).iter().filter(|record| record["dir"] == "out") {
-            let line = record["raw"].as_str().unwrap().to_owned();
-            let mut spoiled = record["msg"].clone();
-            dice.spoil(&mut spoiled);
-            let spoiled = spoiled.to_string();
-            let cut = dice.roll(line.len());
-            let mut flipped = line.clone().into_bytes();
-            let at = dice.roll(flipped.len());
-            flipped[at] ^= 1 << dice.roll(8);
-            for codex in &mut adapters {
-                let mut out = Effects::default();
-                codex.line(spoiled.as_bytes(), &mut out);
-                codex.line(&line.as_bytes()[..cut], &mut out);
-                codex.line(&flipped, &mut out);
-                codex.line(line.as_bytes(), &mut out);
-                for event in &out.events {
-                    if let AgentEvent::Unparsed { text } = event {
-                        assert!(text.len() <= KEPT_BYTES_MAX + 8);
-                    }
-                }
-                lines += 4;
-            }
-        }
-        for codex in &mut adapters {
-            let mut codex = Codex::restore(&codex.snapshot()).expect("a snapshot restores");
-            let mut out = Effects::default();
-            codex.command(Command::Interrupt, &mut out);
-            codex.command(Command::EndAgentTurn, &mut out);
-            codex.command(Command::Close, &mut out);
-        }
+        lines += transcript::feed_broken_lines(&path, &mut dice, &mut adapters(), restore);
     }
     assert!(lines > 20_000, "{lines} lines");
 }
