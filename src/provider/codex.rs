@@ -38,6 +38,7 @@ mod tell;
 mod turn;
 mod wire;
 
+pub(super) use open::VERSION_MIN;
 pub(super) use permission::check_permission_mode;
 
 use super::rpc::{self, object};

@@ -14,8 +14,8 @@ use crate::provider::rpc::{agent_error, error_message, list, object, says_gone, 
 use crate::provider::{AgentError, AgentEvent, Choice, Effects, Open};
 use serde_json::{Map, Value, json};
 
-/// Older ones do not have all that is used here.
-pub(super) const VERSION_MIN: [u64; 3] = [0, 160, 0];
+/// The oldest app server whose protocol we speak: older ones do not have all that is used here.
+pub(in crate::provider) const VERSION_MIN: [u64; 3] = [0, 160, 0];
 /// Pages of the list of models that are read, and models of a page.
 const MODEL_PAGES_MAX: u32 = 20;
 /// Models and levels that are kept.

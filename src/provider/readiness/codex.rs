@@ -7,6 +7,7 @@
 use super::Scene;
 use super::command::{self, Failure, Next};
 use super::report::{Login, Model, Problem, ProblemKind, Report, version_numbers};
+use crate::provider::codex::VERSION_MIN;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -14,8 +15,6 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The oldest app server whose protocol we speak.
-const VERSION_MIN: [u64; 3] = [0, 160, 0];
 /// Pages of models that are asked for.
 const PAGES_MAX: usize = 10;
 
