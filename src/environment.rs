@@ -1,9 +1,10 @@
-//! What a child process may see of the server's own environment.
+//! What a child process may see of the server's own environment, and whether what a client gives it can be given.
 //!
 //! Owns: the short list of variables that every program needs. An environment for a child is made anew from it, so no
 //! key of one vendor reaches another's agent, and a command sees nothing that nobody gave it. Runs on any thread;
 //! deliberately knows no provider.
 
+use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,40 @@ pub fn find_program(command: &str, path: &str) -> Option<PathBuf> {
         .filter(|folder| !folder.is_empty())
         .map(|folder| Path::new(folder).join(command))
         .find(|candidate| candidate.is_file())
+}
+
+/// The folder that the server itself works in.
+pub fn server_folder() -> Result<String> {
+    std::env::current_dir()
+        .map(|folder| folder.to_string_lossy().into_owned())
+        .map_err(|error| Error::internal("the server's own folder is gone").source(error))
+}
+
+/// An existing folder, as an absolute path.
+pub fn folder(cwd: &str) -> Result<String> {
+    let path = std::path::absolute(Path::new(cwd.trim()))
+        .map_err(|_| Error::bad_request(format!("cwd: {cwd:?} is not a path")))?;
+    if !path.is_dir() {
+        return Err(Error::bad_request(format!(
+            "cwd: {} is not an existing folder",
+            path.display()
+        ))
+        .hint("create it first, or name another"));
+    }
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| Error::bad_request("cwd: the path is not UTF-8"))
+}
+
+/// Errors: a variable of a client that no process can have.
+pub fn check(env: &BTreeMap<String, String>) -> Result<()> {
+    for (name, value) in env {
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        if !is_name || value.contains('\0') {
+            return Err(Error::bad_request(format!("env: {name:?} can not be a variable")));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,19 +12,22 @@
 //! process waits, is being started, runs, or the server is killed in between. Deliberately not here: who may do what
 //! (the floors above), and sessions (they call `end_owned`).
 
+mod excerpt;
 mod launch;
 pub mod log;
 mod output;
+mod request;
 mod retention;
 mod worker;
 
-pub use launch::argv;
+pub use excerpt::{Excerpt, ExcerptRequest, end};
+pub use request::{ProcessRequest, grace};
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::keeper::Stream;
-use crate::ledger::idempotency::{self, IdempotencyKey};
-use crate::ledger::process::{self as rows, Kill, NewProcess, ProcessRow};
+use crate::ledger::idempotency;
+use crate::ledger::process::{self as rows, Kill, ProcessRow};
 use crate::ledger::{Ledger, event};
 use crate::model::{KilledBy, ProcessStatus, ScopeKind};
 use crate::thread::{self, Thread};
@@ -65,14 +68,6 @@ struct Handle {
     thread: Option<Thread>,
 }
 
-/// A process that a client wants.
-pub struct ProcessRequest {
-    pub process: NewProcess,
-    /// Wait for a place instead of failing when there is none.
-    pub is_queue: bool,
-    pub idempotency: Option<IdempotencyKey>,
-}
-
 /// How long the end of a process may take beyond its grace: a keeper gives up on a tree after ten seconds.
 const END_SLACK: Duration = Duration::from_secs(20);
 /// How long a start may take until the request is answered all the same.
@@ -99,21 +94,23 @@ impl Processes {
         Ok(running.len())
     }
 
-    /// Starts a process, or queues it; answers with its id when it runs, has failed to start, or waits.
-    pub fn start(&self, request: ProcessRequest) -> Result<String> {
+    /// Starts a process, or queues it; its record when it runs, has failed to start, or waits. Errors: a field that can
+    /// not be as it is; no room; the session that is to own it is over.
+    pub fn start(&self, request: &ProcessRequest) -> Result<ProcessRow> {
         let shared = &self.shared;
         if let Some(claim) = &request.idempotency
             && let Some(made) = shared.ledger.read(|db| idempotency::find(db, claim))?
         {
-            return Ok(made);
+            return self.get(&made);
         }
         if !shared.config.processes.enabled {
             return Err(Error::bad_request("processes are turned off")
                 .hint("set processes.enabled = true in the configuration"));
         }
         shared.refuse_when_stopping()?;
+        let process = request.checked(&shared.config.processes)?;
         let running_max = shared.config.processes.running_max;
-        let ProcessRequest { process, is_queue, idempotency } = request;
+        let (is_queue, idempotency) = (request.is_queue, request.idempotency.clone());
         let (process_id, status) = shared.ledger.write(move |tx| {
             let process_id = process.process_id.clone();
             if let Some(claim) = &idempotency
@@ -126,9 +123,9 @@ impl Processes {
         })?;
         if status == ProcessStatus::Running {
             shared.start(&process_id)?;
-            self.wait(&process_id, START_WAIT, |row| row.pid.is_some())?;
+            return self.wait(&process_id, START_WAIT, |row| row.pid.is_some());
         }
-        Ok(process_id)
+        self.get(&process_id)
     }
 
     pub fn get(&self, process_id: &str) -> Result<ProcessRow> {
@@ -145,6 +142,12 @@ impl Processes {
         let paths = Stream::ALL
             .map(|stream| self.log_path(&row.process_id, stream).to_string_lossy().into_owned());
         rows::details(row, paths)
+    }
+
+    /// Ends a process, and waits for that if `is_wait`; the record as it is then, or when the time is over.
+    pub fn end(&self, process_id: &str, kill: Kill, is_wait: bool) -> Result<ProcessRow> {
+        self.kill(process_id, kill)?;
+        if is_wait { self.wait_killed(process_id) } else { self.get(process_id) }
     }
 
     /// Asks for the end of a process and does not wait for it. Nothing happens to one that is over.

@@ -6,16 +6,13 @@ mod log;
 
 pub(super) use log::logs;
 
-use super::session::{check_env, folder, server_folder};
 use super::{Api, Call, json, page};
-use crate::environment;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::http::Answer;
 use crate::keeper;
-use crate::ledger::process::{self as rows, Kill, NewProcess, ProcessQuery, ProcessRow};
+use crate::ledger::process::{self as rows, Kill, ProcessQuery, ProcessRow};
 use crate::ledger::to_json;
-use crate::limits;
-use crate::model::{KilledBy, ProcessStatus, id};
+use crate::model::{KilledBy, ProcessStatus};
 use crate::process::{self, ProcessRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -58,13 +55,6 @@ struct StdinBody {
     close: bool,
 }
 
-/// The longest name, in bytes.
-const NAME_BYTES: usize = 200;
-/// The command and its environment together; a keeper takes a little more.
-const COMMAND_BYTES: usize = 1_000_000;
-/// An hour between the first signal and KILL; a century of running. Beyond that a number is a mistake.
-const GRACE_MS_MAX: u64 = 3_600_000;
-const TIMEOUT_MS_MAX: u64 = 3_153_600_000_000;
 /// The longest wait for an end.
 const WAIT_MS_MAX: i64 = 3_600_000;
 
@@ -74,107 +64,21 @@ const SIGNALS: &[(&str, i32)] =
 
 pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let body: CreateBody = call.body()?;
-    let config = &api.config.processes;
-    check_env(&body.env)?;
-    let command = command(&body)?;
-    let argv = process::argv(&command, config.is_shell_allowed)?;
-    check_size(&argv, &body.env)?;
-    check_program(api, &argv[0], &body.env)?;
-    let cwd = body.cwd.as_deref().map(str::trim).filter(|cwd| !cwd.is_empty());
-    let stdin = body.stdin.map(String::into_bytes);
-    if stdin.as_ref().is_some_and(|stdin| stdin.len() as i64 > limits::PROCESS_STDIN_BYTES) {
-        let most = limits::PROCESS_STDIN_BYTES;
-        return Err(Error::new(Code::PayloadTooLarge, format!("stdin has more than {most} bytes"))
-            .hint("set stdin_open and send the rest with POST …/stdin"));
-    }
-    if body.name.as_ref().is_some_and(|name| name.len() > NAME_BYTES) {
-        return Err(Error::bad_request(format!("name: it has more than {NAME_BYTES} bytes")));
-    }
-    let timeout_ms = milliseconds("timeout_ms", body.timeout_ms, TIMEOUT_MS_MAX)?;
-    let grace_ms = milliseconds("kill_grace_ms", body.kill_grace_ms, GRACE_MS_MAX)?;
-    let process = NewProcess {
-        process_id: id::new("proc"),
-        session_id: body.session_id,
-        name: body.name,
-        command: command.to_string(),
-        cwd: cwd.map_or_else(server_folder, folder)?,
-        env: to_json(&body.env),
-        timeout_ms: timeout_ms.map_or(config.timeout_ms, |ms| (ms > 0).then_some(ms)),
-        kill_grace_ms: grace_ms.unwrap_or(config.kill_grace_ms),
-        output_bytes_max: config.output_bytes_max,
-        stdin,
+    let request = ProcessRequest {
+        command: body.command,
+        args: body.args,
+        cwd: body.cwd,
+        env: body.env,
+        stdin: body.stdin,
         is_stdin_open: body.stdin_open,
+        name: body.name,
+        timeout_ms: body.timeout_ms,
+        kill_grace_ms: body.kill_grace_ms,
+        session_id: body.session_id,
+        is_queue: body.queue,
+        idempotency: call.idempotency(api)?,
     };
-    let idempotency = call.idempotency(api)?;
-    let request = ProcessRequest { process, is_queue: body.queue, idempotency };
-    let process_id = api.processes.start(request)?;
-    shown(api, &api.processes.get(&process_id)?, 200)
-}
-
-/// The command as the record keeps it.
-fn command(body: &CreateBody) -> Result<Value> {
-    let command = match (&body.command, &body.args) {
-        (Some(_), Some(_)) => {
-            return Err(Error::bad_request("command and args exclude each other")
-                .hint("send command for the shell, or args to do without one"));
-        }
-        (Some(text), None) => {
-            let text = text.trim();
-            if text.is_empty() {
-                return Err(Error::bad_request("command: it is empty"));
-            }
-            json!({"command": text})
-        }
-        (None, Some(args)) => {
-            if args.first().is_none_or(String::is_empty) {
-                return Err(Error::bad_request("args: the program is missing")
-                    .hint("the first element names it"));
-            }
-            json!({"args": args})
-        }
-        (None, None) => {
-            return Err(Error::bad_request("command is missing")
-                .hint("send command (a text for the shell) or args (a list, no shell)"));
-        }
-    };
-    if to_json(&command).contains("\\u0000") {
-        return Err(Error::bad_request("command: it has a NUL character"));
-    }
-    Ok(command)
-}
-
-fn check_size(argv: &[String], env: &BTreeMap<String, String>) -> Result<()> {
-    let of_env: usize = env.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-    let bytes = argv.iter().map(|arg| arg.len() + 4).sum::<usize>() + of_env;
-    if bytes > COMMAND_BYTES {
-        return Err(Error::new(
-            Code::PayloadTooLarge,
-            format!("the command and its environment have {bytes} bytes, at most {COMMAND_BYTES}"),
-        )
-        .hint("put what is long into a file, or send it as stdin"));
-    }
-    Ok(())
-}
-
-/// A mistyped program is told at once, not by a record of a process that never was.
-fn check_program(api: &Api, program: &str, env: &BTreeMap<String, String>) -> Result<()> {
-    let passed_on = environment::passed_on(&api.config.processes.env_passthrough);
-    let path = env.get("PATH").or_else(|| passed_on.get("PATH"));
-    if environment::find_program(program, path.map_or("", String::as_str)).is_none() {
-        return Err(Error::bad_request(format!("the program {program:?} is not on PATH"))
-            .hint("give its whole path, or set PATH in env"));
-    }
-    Ok(())
-}
-
-fn milliseconds(field: &str, value: Option<u64>, most: u64) -> Result<Option<i64>> {
-    match value {
-        Some(value) if value > most => {
-            Err(Error::bad_request(format!("{field} is {value}; it can be at most {most}")))
-        }
-        Some(value) => Ok(i64::try_from(value).ok()),
-        None => Ok(None),
-    }
+    shown(api, &api.processes.start(&request)?, 200)
 }
 
 pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
@@ -203,22 +107,15 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn kill(api: &Api, call: &Call) -> Result<Answer> {
     let body: KillBody = call.optional_body()?;
-    let process_id = call.part(0);
-    let row = api.processes.get(process_id)?;
-    row.check_owner(body.session_id.as_deref().or(call.text("session_id")))?;
+    let row = owned_by(api, call, body.session_id.as_deref())?;
     let kill = Kill {
         killed_by: KilledBy::Request,
         reason: body.reason.unwrap_or_else(|| "requested".to_owned()),
         signal: signal(body.signal.as_deref())?,
-        grace_ms: milliseconds("kill_grace_ms", body.kill_grace_ms, GRACE_MS_MAX)?,
+        grace_ms: process::grace(body.kill_grace_ms)?,
     };
     let is_wait = call.is_on("wait", true)? && body.wait.unwrap_or(true);
-    api.processes.kill(process_id, kill)?;
-    let row = if is_wait {
-        api.processes.wait_killed(process_id)?
-    } else {
-        api.processes.get(process_id)?
-    };
+    let row = api.processes.end(&row.process_id, kill, is_wait)?;
     shown(api, &row, if row.status.is_terminal() || !is_wait { 200 } else { 202 })
 }
 
@@ -239,17 +136,21 @@ pub(super) fn stdin(api: &Api, call: &Call) -> Result<Answer> {
             .hint("send text, or \"close\": true to end stdin"));
     }
     let process_id = call.part(0);
-    api.processes
-        .get(process_id)?
-        .check_owner(body.session_id.as_deref().or(call.text("session_id")))?;
+    owned_by(api, call, body.session_id.as_deref())?;
     api.processes.write_stdin(process_id, body.text.into_bytes(), body.close)?;
     shown(api, &api.processes.get(process_id)?, 200)
 }
 
 /// The process that the path names, if who asks may see it.
 pub(super) fn owned(api: &Api, call: &Call) -> Result<ProcessRow> {
+    owned_by(api, call, None)
+}
+
+/// The same for a request whose body may say who asks.
+fn owned_by(api: &Api, call: &Call, session_id: Option<&str>) -> Result<ProcessRow> {
     let row = api.processes.get(call.part(0))?;
-    row.check_owner(call.text("session_id"))?;
+    row.check_owner(session_id.or(call.text("session_id")))
+        .map_err(|error| error.hint("leave session_id out to act as the operator"))?;
     Ok(row)
 }
 

@@ -2,6 +2,7 @@
 
 use super::worktree::WishBody;
 use super::{Api, Call, json, page};
+use crate::environment;
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::event;
@@ -15,7 +16,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 #[derive(Deserialize)]
 struct CreateBody {
@@ -62,8 +62,8 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         return Err(Error::bad_request(format!("agent: {provider_name} has no agent {agent:?}"))
             .hint(format!("it has {}", names.join(", "))));
     }
-    let cwd = body.cwd.map(|cwd| folder(&cwd)).transpose()?;
-    check_env(&body.env)?;
+    let cwd = body.cwd.map(|cwd| environment::folder(&cwd)).transpose()?;
+    environment::check(&body.env)?;
     let mcp_servers = body
         .mcp_servers
         .into_iter()
@@ -85,7 +85,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         provider: provider_name.to_owned(),
         agent,
         title: body.title,
-        agent_cwd: cwd.clone().map_or_else(server_folder, Ok)?,
+        agent_cwd: cwd.clone().map_or_else(environment::server_folder, Ok)?,
         cwd,
         model: body.model,
         mode: body.mode,
@@ -104,38 +104,6 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 /// Where an agent works when the client names no folder.
-pub(super) fn server_folder() -> Result<String> {
-    std::env::current_dir()
-        .map(|folder| folder.to_string_lossy().into_owned())
-        .map_err(|error| Error::internal("the server's own folder is gone").source(error))
-}
-
-/// An existing folder, as an absolute path.
-pub(super) fn folder(cwd: &str) -> Result<String> {
-    let path = std::path::absolute(Path::new(cwd.trim()))
-        .map_err(|_| Error::bad_request(format!("cwd: {cwd:?} is not a path")))?;
-    if !path.is_dir() {
-        return Err(Error::bad_request(format!(
-            "cwd: {} is not an existing folder",
-            path.display()
-        ))
-        .hint("create it first, or name another"));
-    }
-    path.into_os_string()
-        .into_string()
-        .map_err(|_| Error::bad_request("cwd: the path is not UTF-8"))
-}
-
-pub(super) fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
-    for (name, value) in env {
-        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
-        if !is_name || value.contains('\0') {
-            return Err(Error::bad_request(format!("env: {name:?} can not be a variable")));
-        }
-    }
-    Ok(())
-}
-
 /// An MCP server in ACP's shape: `env` and `headers` are lists of pairs there; an object is taken too.
 fn mcp_server(place: usize, mut server: Value) -> Result<Value> {
     let wrong = |what: &str| Error::bad_request(format!("mcp_servers[{place}]: {what}"));

@@ -106,8 +106,7 @@ impl ProcessRow {
             Some(asking) if self.session_id.as_deref() != Some(asking) => Err(Error::new(
                 Code::Forbidden,
                 format!("process {} does not belong to session {asking}", self.process_id),
-            )
-            .hint("leave session_id out to act as the operator")),
+            )),
             _ => Ok(()),
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn spec(shared: &Shared, row: &ProcessRow) -> Result<Spec> {
 
 /// The argument list of a command as the request gave it: a list as it is; a text for the shell, or split at white
 /// space where the shell is not allowed.
-pub fn argv(command: &Value, is_shell_allowed: bool) -> Result<Vec<String>> {
+pub(super) fn argv(command: &Value, is_shell_allowed: bool) -> Result<Vec<String>> {
     let argv: Vec<String> = match (&command["args"], command["command"].as_str()) {
         (Value::Array(args), _) => {
             args.iter().filter_map(|arg| arg.as_str().map(str::to_owned)).collect()

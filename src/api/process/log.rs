@@ -1,8 +1,8 @@
 //! The logs of a process: their first and last lines, any part of them, or what comes until the end.
 //!
-//! What is read is bounded by the request and by [`limits::PROCESS_LOG_BYTES_MAX`]; a log that is followed is copied in
-//! blocks on the connection's thread, which sleeps on the process's events in between. Bytes that are no UTF-8 are
-//! replaced, never left out, and a character that a block cuts in two is told whole with the next one.
+//! Parts are read and bounded by [`Processes::excerpts`]; a log that is followed is copied in blocks on the thread of
+//! its connection, which sleeps on the process's events in between. Bytes that are no UTF-8 are replaced, never left
+//! out, and a character that a block cuts in two is told whole with the next one.
 
 use super::owned;
 use crate::api::stream::Place;
@@ -13,42 +13,24 @@ use crate::keeper::Stream;
 use crate::ledger::process::{self as rows, ProcessRow};
 use crate::ledger::tail::Woken;
 use crate::ledger::{event, to_json};
-use crate::limits;
 use crate::model::ScopeKind;
-use crate::process::Processes;
-use crate::process::log::{Window, last_lines, open_character, read_from, read_window};
-use serde_json::{Value, json};
+use crate::process::log::{last_lines, open_character, read_from};
+use crate::process::{Excerpt, ExcerptRequest, Processes, end};
+use serde_json::json;
 use std::io;
 use std::time::Duration;
 
 /// How much of a followed log is read at once.
 const BLOCK: u64 = 64 * 1024;
-/// The last lines that are shown when nothing else is asked for.
-const TAIL_LINES: usize = 80;
-
-/// What a client asked for, checked.
-struct Wanted {
-    streams: Vec<Stream>,
-    head_lines: usize,
-    tail_lines: usize,
-    /// None = lines are wanted, not bytes.
-    offset: Option<u64>,
-    bytes_max: u64,
-    is_text: bool,
-}
-
 pub(crate) fn logs(api: &Api, call: &Call) -> Result<Answer> {
     let row = owned(api, call)?;
     let wanted = wanted(call)?;
+    let is_text = call.one_of("format", &["json", "text"])? == Some("text");
     if call.is_on("follow", false)? {
-        return follow(api, call, wanted, &row);
+        return follow(api, call, wanted, is_text, &row);
     }
-    let chunks = wanted
-        .streams
-        .iter()
-        .map(|stream| chunk(&api.processes, &row, *stream, &wanted))
-        .collect::<Result<Vec<Value>>>()?;
-    if wanted.is_text {
+    let chunks = api.processes.excerpts(&row, &wanted)?;
+    if is_text {
         let text: String = chunks.iter().filter_map(|chunk| chunk["content"].as_str()).collect();
         let response = Response::text(200, text).header("Cache-Control", "no-store");
         return Ok(Answer::Whole(response));
@@ -56,11 +38,8 @@ pub(crate) fn logs(api: &Api, call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&chunks)))
 }
 
-fn wanted(call: &Call) -> Result<Wanted> {
-    let streams = match call.one_of("stream", &["stdout", "stderr"])? {
-        Some(name) => Stream::ALL.into_iter().filter(|stream| stream.as_str() == name).collect(),
-        None => Stream::ALL.to_vec(),
-    };
+fn wanted(call: &Call) -> Result<Excerpt> {
+    let name = call.one_of("stream", &Stream::ALL.map(Stream::as_str))?;
     let count = |name: &str| -> Result<Option<u64>> {
         call.number(name)?
             .map(|number| {
@@ -70,74 +49,14 @@ fn wanted(call: &Call) -> Result<Wanted> {
             })
             .transpose()
     };
-    let (head, tail, offset) = (count("head_lines")?, count("tail_lines")?, count("offset")?);
-    if offset.is_some() && (head.is_some() || tail.is_some()) {
-        return Err(Error::bad_request("offset counts bytes, head_lines and tail_lines lines")
-            .hint("leave one of them out"));
+    ExcerptRequest {
+        stream: Stream::ALL.into_iter().find(|stream| Some(stream.as_str()) == name),
+        head_lines: count("head_lines")?,
+        tail_lines: count("tail_lines")?,
+        offset: count("offset")?,
+        bytes_max: count("max_bytes")?,
     }
-    let lines = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let bytes_max = count("max_bytes")?.unwrap_or(limits::PROCESS_LOG_BYTES);
-    Ok(Wanted {
-        streams,
-        head_lines: head.map_or(0, lines),
-        tail_lines: tail.map_or(TAIL_LINES, lines),
-        offset,
-        bytes_max: bytes_max.min(limits::PROCESS_LOG_BYTES_MAX),
-        is_text: call.one_of("format", &["json", "text"])? == Some("text"),
-    })
-}
-
-/// Up to where a log may be read: what is told is in the file.
-fn end(row: &ProcessRow, stream: Stream) -> u64 {
-    u64::try_from(row.bytes[stream.index()]).unwrap_or(0)
-}
-
-fn chunk(
-    processes: &Processes,
-    row: &ProcessRow,
-    stream: Stream,
-    wanted: &Wanted,
-) -> Result<Value> {
-    let path = processes.log_path(&row.process_id, stream);
-    let end = end(row, stream);
-    let failed = |error: io::Error| {
-        Error::internal(format!("the log {} can not be read", path.display())).source(error)
-    };
-    let (bytes, is_cut, next_offset) = match wanted.offset {
-        Some(offset) => {
-            // A character fits, so a reader that goes on at next_offset always comes further.
-            let mut bytes =
-                read_from(&path, end, offset, wanted.bytes_max.max(4)).map_err(failed)?;
-            let at = offset + bytes.len() as u64;
-            if at < end || !row.status.is_terminal() {
-                bytes.truncate(bytes.len() - open_character(&bytes));
-            }
-            let next_offset = offset + bytes.len() as u64;
-            (bytes, next_offset < end, next_offset)
-        }
-        None => {
-            let window = Window {
-                head_lines: wanted.head_lines,
-                tail_lines: wanted.tail_lines,
-                bytes_max: wanted.bytes_max,
-            };
-            let part = read_window(&path, end, window).map_err(failed)?;
-            (part.bytes, part.is_cut, end)
-        }
-    };
-    let content = String::from_utf8_lossy(&bytes);
-    Ok(json!({
-        "process_id": row.process_id,
-        "stream": stream.as_str(),
-        "content": content,
-        "head_lines": wanted.head_lines,
-        "tail_lines": wanted.tail_lines,
-        "truncated": is_cut || row.is_truncated(stream.index()),
-        "bytes": content.len(),
-        "offset": wanted.offset,
-        "next_offset": next_offset,
-        "log_bytes": end,
-    }))
+    .checked()
 }
 
 /// A log that is followed: where each stream has got to.
@@ -151,7 +70,13 @@ struct Follow {
     heartbeat: Duration,
 }
 
-fn follow(api: &Api, call: &Call, wanted: Wanted, row: &ProcessRow) -> Result<Answer> {
+fn follow(
+    api: &Api,
+    call: &Call,
+    wanted: Excerpt,
+    is_text: bool,
+    row: &ProcessRow,
+) -> Result<Answer> {
     let place = Place::take(api)?;
     let process_id = call.part(0).to_owned();
     let scope_key =
@@ -175,11 +100,10 @@ fn follow(api: &Api, call: &Call, wanted: Wanted, row: &ProcessRow) -> Result<An
         process_id,
         scope_key,
         streams,
-        is_text: wanted.is_text,
+        is_text,
         heartbeat: api.config.heartbeat,
     };
-    let media_type =
-        if wanted.is_text { "text/plain; charset=utf-8" } else { "application/x-ndjson" };
+    let media_type = if is_text { "text/plain; charset=utf-8" } else { "application/x-ndjson" };
     let head = StreamHead {
         status: 200,
         headers: vec![
