@@ -1,4 +1,4 @@
-//! Floor 6: the HTTP API. The route table, and what every request passes through: host, origin, token, body rules.
+//! Floor 7: the HTTP API. The route table, and what every request passes through: host, origin, token, body rules.
 //!
 //! One file per resource below; each handler parses, calls the floors beneath, and answers. Handlers run on the
 //! connection's thread. Nothing here knows an agent or a statement.
@@ -201,6 +201,7 @@ static ROUTES: &[Route] = &[
         BodyRule::OptionalJson,
         team::message::retry,
     ),
+    get("/v1/teams/{team_id}/status", team::status),
     get("/v1/teams/{team_id}/view", team::message::view),
     post("/v1/teams/{team_id}/interrupt-all", BodyRule::OptionalJson, team::interrupt_all),
     get("/v1/teams/{team_id}/events", event::list_of_team),

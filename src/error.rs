@@ -145,6 +145,14 @@ impl Error {
         Error::new(Code::Internal, message)
     }
 
+    /// What whoever called is told: the message, and the hint behind it.
+    pub fn told(&self) -> String {
+        match self.hint.as_str() {
+            "" => self.message.clone(),
+            hint => format!("{}; {hint}", self.message),
+        }
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = hint.into();
         self
@@ -163,10 +171,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if !self.hint.is_empty() {
-            write!(f, "; {}", self.hint)?;
-        }
+        f.write_str(&self.told())?;
         if let Some(source) = &self.source {
             write!(f, " ({source})")?;
         }

@@ -54,12 +54,15 @@
 //!
 //! Floor 5:
 //!
-//! - [`mcp`]: the tools that agents call, and the record of each call in the log. It knows no HTTP
-//!   and no protocol of messages.
 //! - [`team`]: teams of sessions, the mail between them, and the dispatcher that brings it. It knows
 //!   no token: who may do what is the caller's question.
 //!
 //! Floor 6:
+//!
+//! - [`mcp`]: the tools that agents call, who may call them, and the record of each call in the log.
+//!   It knows no HTTP and no protocol of messages.
+//!
+//! Floor 7:
 //!
 //! - [`api`]: the routes. A handler parses, calls the floors beneath, answers. It knows no agent
 //!   and holds no state but counters.

@@ -91,6 +91,12 @@ pub const BODY_BYTES: usize = 2 * 1024 * 1024;
 pub const GATEWAY_BODY_BYTES: usize = 64 * 1024;
 /// The arguments, and the result, of one call of a tool in the log; beyond it their beginning and their size.
 pub const TOOL_CALL_BYTES: usize = 16 * 1024;
+/// The part of a log that a tool answers, of each stream, when its caller names no `max_bytes`; a model reads it.
+pub const TOOL_LOG_BYTES: u64 = 32 * 1024;
+/// One text in what a tool tells of a team; of a longer one the beginning and the end.
+pub const TOOL_TEXT_BYTES: usize = 4 * 1024;
+/// The text of the newest message in the status of a member; it ends here.
+pub const MESSAGE_PREVIEW_BYTES: usize = 2 * 1024;
 /// How long an `Idempotency-Key` is remembered.
 pub const IDEMPOTENCY_HOURS: i64 = 24;
 /// Rows that one step of retention drops; other changes wait behind a step, so it is small.

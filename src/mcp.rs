@@ -1,30 +1,48 @@
-//! Floor 5: the MCP gateway, through which agents act on the runtime.
+//! Floor 6: the MCP gateway, through which agents act on the runtime.
 //!
-//! Owns: the one table of tools ([`tool`]), the check of arguments against a tool's own schema, and the record of each
-//! call: an event in the caller's session, committed before the caller is answered. Tools call the same functions as
-//! the HTTP routes. Runs on the thread of whoever calls.
+//! Owns: the one table of tools ([`tool`]), the check of arguments against a tool's own schema, who may call what, and
+//! the record of each call: an event in the caller's session, committed before the caller is answered. Tools call the
+//! same functions as the HTTP routes. Runs on the thread of whoever calls.
+//!
+//! The parts: `tool` (the table), `schema` and `argument` (what a call says), and one file for each family of tools:
+//! `process`, `worktree`, `team`.
 //!
 //! Promises: a call that is refused changes nothing but the log; what is written of arguments and results is bounded.
 //! It deliberately knows no HTTP and no JSON-RPC: `api::mcp` reads requests, `gg_mcp_server::rpc` knows the protocol.
 
+mod argument;
+mod process;
 mod schema;
+mod team;
 mod tool;
+mod worktree;
 
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
-use crate::ledger::{Ledger, to_json, token};
+use crate::ledger::idempotency::{IdempotencyKey, body_hash};
+use crate::ledger::{Ledger, session, to_json, token};
 use crate::limits;
 use crate::model::event::EventKind;
+use crate::process::Processes;
 use crate::secret;
+use crate::team::Teams;
+use crate::worktree::Worktrees;
 use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
+use tool::Tool;
 
 pub use tool::ToolError;
 
 /// The gateway of this server.
 pub struct Gateway {
+    config: Arc<Config>,
     ledger: Ledger,
-    is_enabled: bool,
+    processes: Processes,
+    worktrees: Worktrees,
+    teams: Teams,
 }
 
 /// A call of a tool.
@@ -34,7 +52,7 @@ pub struct Invocation {
     pub session_id: String,
     pub called_by: CalledBy,
     pub tool: String,
-    /// The caller's own id of the call.
+    /// The caller's own id of the call. The same call under the same id is carried out once, where that matters.
     pub invocation_id: Option<String>,
     pub arguments: Value,
 }
@@ -56,13 +74,19 @@ impl CalledBy {
 }
 
 impl Gateway {
-    pub fn new(ledger: Ledger, is_enabled: bool) -> Gateway {
-        Gateway { ledger, is_enabled }
+    pub fn new(
+        config: Arc<Config>,
+        ledger: Ledger,
+        processes: Processes,
+        worktrees: Worktrees,
+        teams: Teams,
+    ) -> Gateway {
+        Gateway { config, ledger, processes, worktrees, teams }
     }
 
     /// Errors: the configuration has switched the gateway off.
     pub fn check_enabled(&self) -> Result<()> {
-        if self.is_enabled {
+        if self.config.is_mcp_enabled {
             return Ok(());
         }
         Err(Error::new(Code::NotFound, "the MCP gateway is switched off")
@@ -77,19 +101,27 @@ impl Gateway {
 
     /// The tools as `tools/list` shows them.
     pub fn tools(&self) -> Vec<Value> {
-        tool::TOOLS.iter().map(|tool| (tool.shown)()).collect()
+        self.those_on().map(|tool| (tool.shown)()).collect()
+    }
+
+    /// The rows of the table whose features are on.
+    fn those_on(&self) -> impl Iterator<Item = &'static Tool> {
+        tool::TOOLS.iter().filter(|tool| tool.feature.is_on(&self.config))
     }
 
     /// What the gateway has, for clients that ask before they call.
     pub fn capabilities(&self) -> Value {
-        let names: Vec<&str> = tool::TOOLS.iter().map(|tool| tool.name).collect();
+        let names: Vec<&str> = self.those_on().map(|tool| tool.name).collect();
+        let teams = &self.config.teams;
         let has = |namespace: &str| names.iter().any(|name| tool::namespace(name) == namespace);
         let namespaces = ["gg_process", "gg_team", "gg_worktree"].map(|name| (name, has(name)));
         json!({
-            "ggProcessEnabled": has("gg_process"),
-            "ggTeamEnabled": has("gg_team"),
-            "ggTeamManagePermissions":
-                {"nonLeadCanAddMembers": false, "nonLeadCanRemoveMembers": false},
+            "ggProcessEnabled": self.config.processes.enabled,
+            "ggTeamEnabled": teams.is_enabled,
+            "ggTeamManagePermissions": {
+                "nonLeadCanAddMembers": teams.non_lead_can_add_members,
+                "nonLeadCanRemoveMembers": teams.non_lead_can_remove_members,
+            },
             "ggTeamModelPresets": [],
             "supportedNamespaces":
                 namespaces.iter().filter(|(_, has)| *has).map(|(name, _)| name).collect::<Vec<_>>(),
@@ -133,15 +165,50 @@ impl Gateway {
     fn run(&self, invocation: &Invocation) -> std::result::Result<Value, ToolError> {
         let name = &invocation.tool;
         let Some(tool) = tool::TOOLS.iter().find(|tool| tool.name == name) else {
-            let names: Vec<&str> = tool::TOOLS.iter().map(|tool| tool.name).collect();
+            let names: Vec<&str> = self.those_on().map(|tool| tool.name).collect();
             let told = format!("there is no tool {name:?}; there are {}", names.join(", "));
             return Err(ToolError::bad_request(told));
         };
+        if !tool.feature.is_on(&self.config) {
+            return Err(tool.feature.refusal());
+        }
+        if invocation.invocation_id.as_ref().is_some_and(|id| id.len() > INVOCATION_ID_BYTES) {
+            let told = format!("invocation_id: must have {INVOCATION_ID_BYTES} bytes at most");
+            return Err(ToolError::bad_request(told));
+        }
         schema::check(&(tool.shown)()["inputSchema"], &invocation.arguments)
             .map_err(ToolError::bad_request)?;
         (tool.run)(self, invocation)
     }
+
+    /// The folder that the caller works in.
+    fn cwd(&self, invocation: &Invocation) -> Result<Option<String>> {
+        self.ledger.read(|db| Ok(session::get(db, &invocation.session_id)?.cwd))
+    }
+
+    /// A path as the caller means it: from the folder that it works in.
+    fn path(&self, invocation: &Invocation, path: &str) -> Result<String> {
+        let cwd = self.cwd(invocation)?.unwrap_or_default();
+        let path = Path::new(&cwd).join(path.trim()).into_os_string().into_string();
+        Ok(path.expect("both parts are texts"))
+    }
 }
+
+impl Invocation {
+    /// What makes a call that is made again the same call.
+    fn idempotency(&self) -> Option<IdempotencyKey> {
+        let key = self.invocation_id.clone()?;
+        let route = format!("{} of {}", self.tool, self.session_id);
+        Some(IdempotencyKey {
+            route,
+            key,
+            body_hash: body_hash(self.arguments.to_string().as_bytes()),
+        })
+    }
+}
+
+/// The longest id of a call, as that of any request.
+const INVOCATION_ID_BYTES: usize = 255;
 
 /// A value as the log keeps it: whole, or the beginning of its JSON with its size.
 fn bounded(value: &Value) -> Value {

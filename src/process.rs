@@ -32,6 +32,7 @@ use crate::ledger::{Ledger, event};
 use crate::model::{KilledBy, ProcessStatus, ScopeKind};
 use crate::thread::{self, Thread};
 use crossbeam_channel::Sender;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,7 +105,7 @@ impl Processes {
             return self.get(&made);
         }
         if !shared.config.processes.enabled {
-            return Err(Error::bad_request("processes are turned off")
+            return Err(Error::new(Code::Conflict, "processes are turned off")
                 .hint("set processes.enabled = true in the configuration"));
         }
         shared.refuse_when_stopping()?;
@@ -138,7 +139,7 @@ impl Processes {
     }
 
     /// The whole record as JSON.
-    pub fn details(&self, row: &ProcessRow) -> String {
+    pub fn details(&self, row: &ProcessRow) -> Value {
         let paths = Stream::ALL
             .map(|stream| self.log_path(&row.process_id, stream).to_string_lossy().into_owned());
         rows::details(row, paths)

@@ -95,13 +95,20 @@ impl Server {
             gateway,
         );
         let teams = Teams::new(Arc::clone(&config), ledger.clone(), sessions.clone());
+        let mcp = Gateway::new(
+            Arc::clone(&config),
+            ledger.clone(),
+            processes.clone(),
+            worktrees.clone(),
+            teams.clone(),
+        );
         ledger.write(tell_start)?;
         let api = Arc::new(Api {
             config: Arc::clone(&config),
             ledger: ledger.clone(),
             sessions: sessions.clone(),
             processes: processes.clone(),
-            mcp: Gateway::new(ledger.clone(), config.is_mcp_enabled),
+            mcp,
             readiness,
             worktrees: worktrees.clone(),
             teams: teams.clone(),

@@ -12,11 +12,13 @@ mod plan;
 mod roster;
 mod send;
 mod shared;
+mod status;
 mod supervise;
 
 pub use dispatcher::Dispatch;
 pub use roster::{Joining, NewTeam};
 pub use send::{Ack, Outgoing, Recipients};
+pub use status::TeamStatus;
 pub use supervise::{Activity, InterruptAll};
 
 use crate::config::Config;

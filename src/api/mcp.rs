@@ -61,7 +61,7 @@ pub(super) fn invoke(api: &Api, call: &Call) -> Result<Answer> {
         session_id: session_id.clone(),
         called_by,
         tool: tool.to_owned(),
-        invocation_id: body.invocation_id,
+        invocation_id: body.invocation_id.filter(|id| !id.trim().is_empty()),
         arguments: body.args,
     })?;
     Ok(json(200, to_json(&envelope)))

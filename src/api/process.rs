@@ -87,6 +87,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let query = ProcessQuery {
         session_id: call.text("session_id").map(str::to_owned),
         status: call.one_of("status", &statuses)?.map(str::to_owned),
+        pid: None,
         is_active: !call.is_on("include_completed", true)?,
         before: call.number("cursor")?,
         limit,
@@ -155,7 +156,7 @@ fn owned_by(api: &Api, call: &Call, session_id: Option<&str>) -> Result<ProcessR
 }
 
 fn shown(api: &Api, row: &ProcessRow, status: u16) -> Result<Answer> {
-    Ok(json(status, api.processes.details(row)))
+    Ok(json(status, to_json(&api.processes.details(row))))
 }
 
 pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {

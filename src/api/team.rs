@@ -113,6 +113,10 @@ pub(super) fn interrupt_member(api: &Api, call: &Call) -> Result<Answer> {
     Ok(json(202, to_json(&json!({"session_id": call.part(1), "turn_id": turn_id}))))
 }
 
+pub(super) fn status(api: &Api, call: &Call) -> Result<Answer> {
+    Ok(json(200, to_json(&api.teams.status(call.part(0))?)))
+}
+
 pub(super) fn activity(api: &Api, call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&api.teams.activity(call.part(0), call.part(1))?)))
 }

@@ -87,12 +87,7 @@ impl From<&Error> for Response {
         if status >= 500 && (error.source.is_some() || error.code == Code::Internal) {
             log::warn!("answered {status} {code}: {error}");
         }
-        let mut text = error.message.clone();
-        if !error.hint.is_empty() {
-            text.push_str("; ");
-            text.push_str(&error.hint);
-        }
-        let mut json = format!(r#"{{"error":{},"code":"{code}""#, quoted(&text));
+        let mut json = format!(r#"{{"error":{},"code":"{code}""#, quoted(&error.told()));
         if let Some((name, value)) = &error.detail {
             write!(json, ",{}:{value}", quoted(name)).expect("a string takes any text");
         }

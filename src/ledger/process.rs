@@ -10,7 +10,6 @@ pub use stdin::stdin_from;
 
 use super::Tx;
 use super::event::NewEvent;
-use super::to_json;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::event::EventKind;
@@ -166,6 +165,7 @@ pub fn env(connection: &Connection, process_id: &str) -> Result<String> {
 pub struct ProcessQuery {
     pub session_id: Option<String>,
     pub status: Option<String>,
+    pub pid: Option<i64>,
     /// Without those that have ended.
     pub is_active: bool,
     /// Made before this one.
@@ -179,6 +179,10 @@ pub fn list(connection: &Connection, query: &ProcessQuery) -> Result<Vec<Process
     if let Some(before) = query.before {
         conditions.push("process_key < ?");
         values.push(Sql::Integer(before));
+    }
+    if let Some(pid) = query.pid {
+        conditions.push("pid = ?");
+        values.push(Sql::Integer(pid));
     }
     for (column, value) in [("session_id = ?", &query.session_id), ("status = ?", &query.status)] {
         if let Some(value) = value {
@@ -517,9 +521,9 @@ impl Tx<'_> {
 }
 
 /// The whole record, as the routes of one process show it.
-pub fn details(row: &ProcessRow, paths: [String; 2]) -> String {
+pub fn details(row: &ProcessRow, paths: [String; 2]) -> Value {
     let [stdout_path, stderr_path] = paths;
-    to_json(&json!({
+    json!({
         "process": row.summary(),
         "exit_code": row.exit_code,
         "signal": row.signal,
@@ -538,5 +542,5 @@ pub fn details(row: &ProcessRow, paths: [String; 2]) -> String {
         "stderr_truncated": row.is_truncated(1),
         "stdout_dropped_bytes": row.dropped_bytes[0],
         "stderr_dropped_bytes": row.dropped_bytes[1],
-    }))
+    })
 }

@@ -26,6 +26,8 @@ fn check_fields(schema: &Value, fields: &Map<String, Value>, path: &str) -> Resu
     }
     for (name, value) in fields {
         match properties.get(name) {
+            // As good as left out; those that are needed are looked at above.
+            Some(_) if value.is_null() => {}
             Some(schema) => check_value(schema, value, &place(name))?,
             None if schema["additionalProperties"] == false => {
                 let names: Vec<&str> = properties.keys().map(String::as_str).collect();
@@ -133,6 +135,7 @@ mod tests {
         let told = |arguments: Value| check(&schema, &arguments).err().unwrap_or_default();
         for good in [
             json!({"text": "x"}),
+            json!({"text": "x", "count": null}),
             json!({"text": "x", "count": 1, "kind": null, "list": ["a"], "deep": {"flag": true}}),
         ] {
             assert_eq!(told(good), "");

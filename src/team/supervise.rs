@@ -140,7 +140,7 @@ fn activity(db: &Connection, team_id: &str, agent_id: &str) -> Result<Activity> 
     })
 }
 
-fn state_of(status: Option<SessionStatus>) -> &'static str {
+pub(super) fn state_of(status: Option<SessionStatus>) -> &'static str {
     match status {
         None => "unknown",
         Some(SessionStatus::Starting) => "starting",

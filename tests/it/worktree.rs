@@ -1,7 +1,7 @@
 //! Git worktrees, against real git in repositories of their own.
 //!
 //! `scene` is what the stories begin with. The rest is one file a matter: making, names, cleaning up, odd repositories,
-//! sessions, what hangs, what a crash leaves, and (`property`) random lives with crashes in them.
+//! sessions, the tool of agents, what hangs, what a crash leaves, and (`property`) random lives with crashes in them.
 
 mod cleanup;
 mod crash;
@@ -12,3 +12,4 @@ mod odd;
 mod property;
 mod scene;
 mod session;
+mod tool;

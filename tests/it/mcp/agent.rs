@@ -1,16 +1,11 @@
 //! An agent calls tools through the sidecar that it was given.
 
+use super::envelope;
 use super::wiretap::Wiretap;
 use crate::stage::{Stage, check_error, list, text};
 use gooselake_harness::server::{Options, Server, program};
 use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
-
-/// The envelope that the agent was answered in its turn.
-fn envelope(turn: &Value) -> Value {
-    let told = text(turn, "assistant_text");
-    serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
-}
 
 /// The payloads of the calls in a session's log.
 fn calls(stage: &Stage, session_id: &str) -> Vec<Value> {
