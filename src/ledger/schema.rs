@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0004_team.sql"),
     include_str!("../../sql/0005_mcp.sql"),
     include_str!("../../sql/0006_retention.sql"),
+    include_str!("../../sql/0007_team_newest.sql"),
 ];
 
 /// The version of a database that this program writes.

@@ -144,18 +144,23 @@ pub fn letter(connection: &Connection, delivery_key: i64) -> Result<Letter> {
         })?)
 }
 
+/// The newest message that a member wrote in a team, and the one that it was sent last. Both are one step in an index,
+/// however much was written.
+pub(super) const NEWEST: [&str; 2] = [
+    "SELECT message_key FROM team_message
+     WHERE team_key = ?1 AND sender_agent_id = ?2 ORDER BY message_key DESC LIMIT 1",
+    "SELECT message_key FROM team_delivery
+     WHERE team_key = ?1 AND recipient_agent_id = ?2 ORDER BY delivery_key DESC LIMIT 1",
+];
+
 /// The newest message that a member wrote or got in a team.
 pub fn newest_of(
     connection: &Connection,
     team: &TeamRecord,
     agent_id: &str,
 ) -> Result<Option<MessageRecord>> {
-    let written = "SELECT message_key FROM team_message
-         WHERE team_key = ?1 AND sender_agent_id = ?2 ORDER BY message_key DESC LIMIT 1";
-    let got = "SELECT message_key FROM team_delivery
-         WHERE team_key = ?1 AND recipient_agent_id = ?2 ORDER BY delivery_key DESC LIMIT 1";
     let mut message_key = 0;
-    for newest in [written, got] {
+    for newest in NEWEST {
         let found: Option<i64> = connection
             .prepare_cached(newest)?
             .query_row(params![team.team_key, agent_id], |row| row.get(0))

@@ -1,7 +1,7 @@
 //! The states of a delivery in a real database: what the table allows happens and is told, and nothing else does.
 
 use super::delivery::{self, Attempts, Move, NewDelivery};
-use super::message::NewMessage;
+use super::message::{NEWEST, NewMessage};
 use crate::ledger::{Ledger, Synchronous, Tx};
 use crate::model::id;
 use crate::model::team::{DeliveryStatus, InjectionStrategy, MessageScope, Policy, Priority};
@@ -130,5 +130,22 @@ fn an_answer_to_an_old_claim_changes_nothing() {
     assert_eq!((record.status.as_str(), record.attempts), ("injected", 1));
     let waiting = stage.ledger.read(|db| delivery::queue(db, "sess_2", 10)).unwrap();
     assert_eq!(waiting, []);
+    stage.end();
+}
+
+#[test]
+fn the_newest_message_of_a_member_is_one_step_in_an_index() {
+    let stage = Stage::new();
+    for (sql, index) in NEWEST.iter().zip(["team_message_by_sender", "team_delivery_by_recipient"])
+    {
+        let plan = stage.ledger.read(|db| {
+            let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            let steps = statement.query_map([1, 1], |row| row.get::<_, String>(3))?;
+            Ok(steps.collect::<rusqlite::Result<Vec<String>>>()?)
+        });
+        let plan = plan.unwrap();
+        let wanted = format!("INDEX {index} (team_key=? AND");
+        assert!(plan.len() == 1 && plan[0].contains(&wanted), "{plan:?}");
+    }
     stage.end();
 }
