@@ -21,7 +21,7 @@ RUNTIME_BIN ?=
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-real bench check
+.PHONY: help run demo build test test-ops test-real crash bench check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
 
@@ -50,6 +50,9 @@ test-ops: dev ## install, upgrade, roll back, back up and restore with the scrip
 
 test-real: ## drive real agents against a scripted model (needs node and npm, downloads them)
 	scripts/test-real.sh
+
+crash: dev ## kill the server at random moments under mixed load (ROUNDS=500, SEED=… repeats a run)
+	@$(DEV)/crash
 
 bench: build ## measure throughput, latency and memory of the optimised programs
 	cargo run --release -p gooselake-bench

@@ -54,10 +54,12 @@ pub enum Synchronous {
     Full,
 }
 
-/// A handle on the ledger; cheap to clone. The writer thread ends when the last handle is gone.
+/// A handle on the ledger; cheap to clone. The writer thread ends when the last handle is gone, or with [`Ledger::close`].
 #[derive(Clone)]
 pub struct Ledger {
     jobs: Sender<Box<dyn writer::Job>>,
+    /// Tells the writer to end although there are handles.
+    end: Sender<()>,
     readers: Readers,
     tail: Arc<Tail>,
     cache: Arc<cache::SessionCache>,
@@ -98,9 +100,10 @@ impl Ledger {
         let counters = Arc::new(WriterCounters::default());
         let (give_back, take) = crossbeam_channel::bounded(limits::READERS);
         let (jobs, waiting) = crossbeam_channel::bounded(limits::WRITER_QUEUE);
+        let (end, ends) = crossbeam_channel::bounded(1);
         let thread = writer::start(
             connection,
-            waiting,
+            writer::Inbox { jobs: waiting, end: ends },
             Arc::clone(&tail),
             Arc::clone(&cache),
             Arc::clone(&counters),
@@ -108,7 +111,7 @@ impl Ledger {
         )?;
         let readers = Readers { opened: Arc::default(), give_back, take };
         let path = Arc::new(path.to_owned());
-        Ok((Ledger { jobs, readers, tail, cache, counters, path }, thread))
+        Ok((Ledger { jobs, end, readers, tail, cache, counters, path }, thread))
     }
 
     /// Runs `change` on the writer thread inside a savepoint, and returns when its transaction is committed and
@@ -122,6 +125,13 @@ impl Ledger {
         let gone = || Error::new(Code::ShuttingDown, "the ledger is closed");
         self.jobs.send(job).map_err(|_| gone())?;
         answer.wait().ok_or_else(gone)?
+    }
+
+    /// Ends the writer once it has done what waits for it now, whoever has a handle still: a thread that hangs must not
+    /// hold up the last checkpoint. Changes that come later are refused with `shutting_down`. Does not wait.
+    pub fn close(&self) {
+        // A word that does not fit says what is said already; without a reader the writer has ended.
+        let _: std::result::Result<(), _> = self.end.try_send(());
     }
 
     /// Runs `query` on a read-only connection. Each statement sees its own snapshot; no transaction outlives one.

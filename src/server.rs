@@ -206,17 +206,24 @@ impl Server {
         }
         http.close(deadline.saturating_duration_since(Instant::now()).max(MIN_CLOSE));
         drop(housekeeper_end);
-        housekeeper.join();
-        worktrees.join();
-        // The last handle on the ledger: the writer drains, makes its checkpoint and ends.
+        // A thread that hangs above may have a handle on the ledger still, so the writer is told: it does what waits,
+        // makes its checkpoint and ends.
+        api.ledger.close();
         drop(api);
-        writer.join();
-        drop(lock);
+        let deadline = deadline.max(Instant::now() + MIN_CLOSE);
+        let threads = [("housekeeper", housekeeper), ("worktrees", worktrees), ("writer", writer)];
+        for (name, thread) in threads {
+            if !thread.join_by(deadline) {
+                log::warn!("the thread {name} did not stop in time; the process ends without it");
+            }
+        }
+        // What was left behind could use the folder still: it is free when the process has ended.
+        std::mem::forget(lock);
     }
 }
 
-/// Connections get this long to finish even when the sessions have used the grace up.
-const MIN_CLOSE: Duration = Duration::from_millis(200);
+/// Connections, and then the writer, get this long to finish even when others have used the grace up.
+const MIN_CLOSE: Duration = Duration::from_millis(500);
 
 fn tell_start(tx: &mut Tx<'_>) -> Result<()> {
     let payload = json!({"version": env!("CARGO_PKG_VERSION"), "pid": std::process::id()});

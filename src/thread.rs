@@ -4,8 +4,10 @@
 //! (JSON from outside nests), and an owner that holds a [`Thread`] and joins it. What a thread waits for, and what ends
 //! it, is said in the header of the file that starts it. This file deliberately knows no pool and no shutdown order.
 
+use crossbeam_channel::RecvTimeoutError;
 use std::io;
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
 /// A started thread. Dropping it waits for the thread to end, so a struct that holds one keeps what ends the thread (a
 /// sender, a socket) in a field above it: fields drop in their order.
@@ -18,6 +20,22 @@ impl Thread {
     /// Waits until the thread has ended. Returns false when it ended by a panic (already reported by the panic hook).
     pub fn join(mut self) -> bool {
         self.handle.take().is_none_or(|handle| handle.join().is_ok())
+    }
+
+    /// Waits until the thread has ended, but not beyond the deadline. Returns false when it goes on: then nobody joins it
+    /// any more, and only the end of the process ends it.
+    pub fn join_by(self, deadline: Instant) -> bool {
+        let (done, joined) = crossbeam_channel::bounded::<()>(0);
+        let waiter = spawn("join", move || {
+            self.join();
+            drop(done);
+        });
+        let is_late = joined.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout);
+        if is_late {
+            // Dropping it would wait for it.
+            std::mem::forget(waiter);
+        }
+        !is_late
     }
 
     /// Whether the thread has ended, without waiting.

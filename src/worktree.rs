@@ -44,9 +44,10 @@ use crossbeam_channel::{Receiver, Sender};
 use lock::{Locked, Locks};
 use remove::Force;
 use run::Stop;
+use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The worktrees of this server; cheap to clone.
@@ -62,6 +63,8 @@ struct Shared {
     locks: Arc<Locks>,
     disk: disk::DiskCache,
     due: Sender<()>,
+    /// What the last server left and this one has not looked at yet, by id.
+    left: Mutex<HashSet<String>>,
 }
 
 /// A worktree that somebody wants.
@@ -118,7 +121,7 @@ impl Worktrees {
         let locks = Arc::new(Locks::new(Arc::clone(&stop), due.clone()));
         let config = Arc::new(config);
         let disk = disk::DiskCache::default();
-        let shared = Shared { config, ledger, stop, locks, disk, due };
+        let shared = Shared { config, ledger, stop, locks, disk, due, left: Mutex::default() };
         Ok((Worktrees { shared: Arc::new(shared) }, waiting))
     }
 
@@ -138,6 +141,7 @@ impl Worktrees {
             true => shared.ledger.read(rows::living)?,
             false => Vec::new(),
         };
+        shared.expect(&left);
         thread::spawn("worktrees", move || repair::serve(&shared, left, &due))
             .map_err(|error| Error::internal("no thread can be started").source(error))
     }

@@ -320,7 +320,7 @@ impl Tx<'_> {
         self.connection()
             .prepare_cached(
                 "UPDATE session SET
-                     state = ifnull(?2, state),
+                     state = iif(state = 'closed', state, ifnull(?2, state)),
                      title = ifnull(?3, title),
                      model = ifnull(?4, model),
                      mode = ifnull(?5, mode),

@@ -2,9 +2,9 @@
 //!
 //! It takes every job that waits or comes meanwhile (up to a bound), runs each inside a savepoint of one transaction,
 //! commits once, publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in
-//! one place, the channel of jobs, and ends when the last [`super::Ledger`] is dropped and the channel is drained. A
-//! panic in a job is a defect that could leave half a change behind: the process ends, and the next start finds the
-//! last commit.
+//! one place, for a job or the end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what waits
+//! is done. A panic in a job is a defect that could leave half a change behind: the process ends, and the next start finds
+//! the last commit.
 
 use super::answer::{self, Answer, Answered};
 use super::cache::SessionCache;
@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::{ScopeKind, id};
 use crate::thread::{self, Thread};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, select};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -206,9 +206,16 @@ struct Writer {
     counters: Arc<WriterCounters>,
 }
 
+/// Where the writer hears what to do.
+pub(super) struct Inbox {
+    pub(super) jobs: Receiver<Box<dyn Job>>,
+    /// A word here, or the last handle gone: do what waits, then end.
+    pub(super) end: Receiver<()>,
+}
+
 pub(super) fn start(
     connection: Connection,
-    jobs: Receiver<Box<dyn Job>>,
+    inbox: Inbox,
     tail: Arc<Tail>,
     cache: Arc<SessionCache>,
     counters: Arc<WriterCounters>,
@@ -224,7 +231,7 @@ pub(super) fn start(
     let mut writer = Writer { connection, state, tail, cache, counters };
     thread::spawn("writer", move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            writer.serve(&jobs);
+            writer.serve(&inbox);
         }));
         if outcome.is_err() {
             log::error!("the writer thread panicked; the process ends, the last commit stands");
@@ -235,9 +242,21 @@ pub(super) fn start(
 }
 
 impl Writer {
-    fn serve(&mut self, jobs: &Receiver<Box<dyn Job>>) {
+    fn serve(&mut self, Inbox { jobs, end }: &Inbox) {
         let mut batch = Vec::new();
-        while let Ok(first) = jobs.recv() {
+        let next = || {
+            select! {
+                recv(jobs) -> first => first.ok(),
+                recv(end) -> _ => None,
+            }
+        };
+        while let Some(first) = next() {
+            batch.push(first);
+            self.serve_batch(&mut batch, jobs);
+        }
+        // What was asked for before is done; who hangs and asks on does not keep the writer.
+        for _ in 0..jobs.len() {
+            let Ok(first) = jobs.try_recv() else { break };
             batch.push(first);
             self.serve_batch(&mut batch, jobs);
         }

@@ -312,6 +312,10 @@ impl Actor {
         adapter: &dyn Adapter,
         step: &mut Step,
     ) {
+        // It was told to end meanwhile: a session that is closed, or has failed, does not come back by that.
+        if matches!(self.state.phase, Phase::Stopping { .. } | Phase::Over) {
+            return;
+        }
         let is_resume = matches!(self.state.phase, Phase::Opening { is_resume: true, .. });
         self.state.phase = Phase::Open;
         let session_id = Arc::clone(&self.session_id);

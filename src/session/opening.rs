@@ -124,6 +124,11 @@ impl Actor {
         }
     }
 
+    /// The session is over, or will be when its agent is gone: nothing begins in it any more.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.state.phase, Phase::Over | Phase::Stopping { why: Stop::Close, .. })
+    }
+
     fn was_opened(&self) -> bool {
         let session_id = &self.session_id;
         let private =

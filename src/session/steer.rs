@@ -4,7 +4,7 @@
 //! are one transaction, so a steer is heard once whatever dies. An agent whose turn had ended before it heard gives
 //! the input back: it becomes a turn of its own, behind those that wait.
 
-use super::actor::{Actor, Phase, Stop, TurnRequest};
+use super::actor::{Actor, TurnRequest};
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::model::event::EventKind;
@@ -69,9 +69,7 @@ impl Actor {
     /// The turn was over before the agent heard.
     pub(super) fn steer_refused(&mut self, input: Vec<Input>, step: &mut Step) {
         // Where only the process is about to end, the next one takes the turn up.
-        let is_over =
-            matches!(self.state.phase, Phase::Over | Phase::Stopping { why: Stop::Close, .. });
-        if is_over {
+        if self.is_closing() {
             let text = "a message came too late for its turn and was not heard";
             let payload = json!({"notice": text, "data": Value::Null});
             return step.event(EventKind::SessionUpdated, None, payload.to_string());

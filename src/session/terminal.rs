@@ -12,10 +12,12 @@ use crate::error::Code;
 use crate::keeper::{self, Exit, FromKeeper, Keeper};
 use crate::limits;
 use crate::provider::{Adapter, Command, Effects, HostError, HostRequest};
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -425,9 +427,16 @@ fn inside(root: &Path, path: &str) -> Result<PathBuf, HostError> {
     if resolved.starts_with(root) { Ok(resolved) } else { outside() }
 }
 
+/// Opening a pipe would wait for its other end, and with it the session: an agent can make one.
+fn unwaiting() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    options
+}
+
 fn read_text(root: &Path, path: &str, line: Option<u64>, limit: Option<u64>) -> HostAnswer {
     let path = inside(root, path)?;
-    let Ok(file) = fs::File::open(&path) else {
+    let Ok(file) = unwaiting().read(true).open(&path) else {
         return refuse(NOT_FOUND, format!("no file {}", path.display()));
     };
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
@@ -456,7 +465,14 @@ fn write_text(root: &Path, path: &str, content: &str) -> HostAnswer {
         let most = limits::CLIENT_FILE_BYTES;
         return refuse(INVALID_PARAMS, format!("the content is larger than {most} bytes"));
     }
-    match fs::write(&path, content) {
+    let written =
+        unwaiting().write(true).create(true).truncate(true).open(&path).and_then(|mut file| {
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is no file"));
+            }
+            file.write_all(content.as_bytes())
+        });
+    match written {
         Ok(()) => Ok(json!({})),
         Err(error) => refuse(INTERNAL, format!("{}: {error}", path.display())),
     }
@@ -489,5 +505,21 @@ mod tests {
         assert_eq!(write_text(&inside_root, &at("new"), "x"), Ok(json!({})));
         assert_eq!(fs::read_to_string(root.join("secret")).unwrap(), "s");
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_is_neither_read_nor_written() {
+        let root = fs::canonicalize(std::env::temp_dir()).unwrap().join(id::new("pipe"));
+        fs::create_dir(&root).unwrap();
+        let pipe = root.join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let path = pipe.to_str().unwrap();
+        assert!(read_text(&root, path, None, None).is_err());
+        assert!(write_text(&root, path, "x").is_err());
+        // With somebody at the other end, too.
+        let reader = unwaiting().read(true).open(&pipe).unwrap();
+        assert!(write_text(&root, path, "x").is_err());
+        drop(reader);
+        fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -288,7 +288,7 @@ impl Actor {
 
     /// A turn that the agent began by itself.
     pub(super) fn begin_turn(&mut self, source: TurnSource, step: &mut Step) {
-        if self.is_turn_active() {
+        if self.is_turn_active() || self.is_closing() {
             return;
         }
         let request = TurnRequest::of_agent(source);

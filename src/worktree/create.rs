@@ -48,7 +48,13 @@ impl Worktrees {
         let prefix = request.branch_prefix.as_deref();
         let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
         shared.check_branch(&repo, &place.branch_name)?;
-        if let Some(existing) = shared.existing(&repo, &place)? {
+        let mut existing = shared.existing(&repo, &place)?;
+        if let Some(found) = &existing
+            && shared.settle(&found.id)?
+        {
+            existing = shared.existing(&repo, &place)?;
+        }
+        if let Some(existing) = existing {
             if let Some(claim) = &request.idempotency
                 && shared.ledger.read(|db| idempotency::find(db, claim))?.as_ref()
                     == Some(&existing.id)

@@ -2,8 +2,9 @@
 //!
 //! It waits in one place, for the word that something may be due, and ends when the server stops. At the start it looks
 //! at each worktree that is not deleted: creations are taken back, removals finished, and what went wrong on disk
-//! meanwhile is mended or told. Requests do not wait for it, but for the lock of a worktree that it works on. It never
-//! waits for a lock when a session's worktree is due: who holds it says so when it is free.
+//! meanwhile is mended or told. A request waits for it only where it asks for a worktree that the last server left, and
+//! for the lock of one that it works on. It never waits for a lock when a session's worktree is due: who holds it says
+//! so when it is free.
 
 use super::Shared;
 use super::git::{self, Call};
@@ -15,7 +16,7 @@ use crate::ledger::worktree::{self, WorktreeRecord};
 use crossbeam_channel::Receiver;
 use std::collections::HashSet;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// An index lock that is older than this belongs to nobody who is still at work.
@@ -28,7 +29,9 @@ pub(super) fn serve(shared: &Arc<Shared>, left: Vec<WorktreeRecord>, due: &Recei
         if shared.stop.is_stopped() {
             return;
         }
-        if let Err(error) = shared.repair(&record.id) {
+        let repaired = shared.repair(&record.id);
+        shared.left().remove(&record.id);
+        if let Err(error) = repaired {
             log::error!("worktree {} can not be looked at: {error}", record.id);
         }
     }
@@ -43,6 +46,25 @@ pub(super) fn serve(shared: &Arc<Shared>, left: Vec<WorktreeRecord>, due: &Recei
 }
 
 impl Shared {
+    /// These have to be looked at; said before the first request.
+    pub(super) fn expect(&self, left: &[WorktreeRecord]) {
+        self.left().extend(left.iter().map(|record| record.id.clone()));
+    }
+
+    /// Looks at a worktree now if the thread has not come to it yet, or waits until it has: whoever asks for it again
+    /// after a crash need not hear of what the last server did not finish. Returns whether there was anything to do.
+    pub(super) fn settle(&self, worktree_id: &str) -> Result<bool> {
+        if !self.left().contains(worktree_id) {
+            return Ok(false);
+        }
+        self.repair(worktree_id)?;
+        Ok(true)
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn repair(&self, worktree_id: &str) -> Result<()> {
         let _lock = self.lock_worktree(worktree_id)?;
         let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;

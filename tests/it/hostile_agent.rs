@@ -1,8 +1,10 @@
 //! Agents that write what no protocol knows: no newline, no text, floods on both streams. The server goes on, the turn
-//! ends as the agent says, and the log keeps a bounded part of what was not understood.
+//! ends as the agent says, and the log keeps a bounded part of what was not understood. And agents that answer when
+//! nobody asks any more, or have the server open what would make it wait.
 
-use crate::stage::{Stage, text};
+use crate::stage::{SOON, Stage, text};
 use gooselake_harness::stream::Record;
+use gooselake_harness::wait;
 use serde_json::json;
 
 /// More than one line of an agent may hold.
@@ -66,4 +68,42 @@ fn floods_of_nonsense_on_both_streams_end_with_the_turn() {
     let told = unparsed(&stage);
     let has_counted = told.iter().any(|event| event.payload["more_left_out"] == true);
     assert!(has_counted && told.len() < 50_000, "{} lines told", told.len());
+}
+
+#[test]
+fn an_agent_that_opens_when_its_session_is_closed_does_not_open_it_again() {
+    // It answers to the session's opening only when its stdin has ended.
+    let script = concat!(
+        "trap '' TERM; read l; ",
+        r#"printf '%s\n' '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1}}'; "#,
+        "read l; touch asked; cat > rest; ",
+        r#"printf '%s\n' '{"jsonrpc":"2.0","id":2,"result":{"sessionId":"late"}}'; "#,
+        // And begins to speak by itself.
+        r#"printf '%s\n' '{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"late","#,
+        r#""update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"x"}}}}'"#,
+    );
+    let arguments = json!(["-c", script]);
+    let config = format!("[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n");
+    let stage = Stage::with_config(&config);
+    let body = json!({"provider": "acp", "cwd": stage.cwd, "wait": false});
+    let session_id = text(&stage.client.post("/v1/sessions", &body).expect(200).json(), "id");
+    let asked = stage.cwd.join("asked");
+    wait::until(SOON, "the agent is asked to open", || asked.exists().then_some(()));
+    assert_eq!(stage.close(&session_id)["status"], "closed");
+    let exited = stage.event(&session_id, "agent.exited", 0);
+    assert_eq!(exited.payload["exit_code"], 0, "it was to say its last words: {}", exited.json);
+    assert_eq!(stage.record(&session_id)["status"], "closed");
+    assert_eq!(stage.get(&format!("/v1/sessions/{session_id}/turns")), json!([]));
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_makes_nobody_wait() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    assert_eq!(stage.run(&session_id, "run mkfifo pipe")["status"], "completed");
+    let turn = stage.run(&session_id, "read pipe");
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let said = text(&turn, "assistant_text");
+    assert!(said.starts_with("fs/read_text_file failed"), "{said}");
+    assert_eq!(stage.run(&session_id, "say still here")["assistant_text"], "still here");
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns: the stories in which the server, a keeper or an agent dies without a word, at points that
 //! are chosen by number of events seen. `scene` is a server with its data folder and the calls that
-//! the stories make; `follower` is a client that reads a stream over any number of deaths; `proof`
-//! holds what must be true of any log, whatever happened. `driver` mixes everything at random;
+//! the stories make; `follower` is a client that reads a stream over any number of deaths. What
+//! must be true of any log is in the harness (`proof`). `driver` mixes everything at random;
 //! `turn`, `child`, `mail` and `server` are the stories with a name: of turns and approvals, of
 //! agents, keepers and terminals, of team mail, and of starts and ends of the server.
 //!
@@ -14,7 +14,6 @@ mod child;
 mod driver;
 mod follower;
 mod mail;
-mod proof;
 mod scene;
 mod server;
 mod turn;

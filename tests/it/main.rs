@@ -30,6 +30,7 @@ mod process;
 mod readiness;
 mod retention;
 mod session;
+mod shutdown;
 mod stage;
 mod stream;
 mod stream_end;

@@ -11,12 +11,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Rng {
     seed: u64,
     state: u64,
+    /// Its seed repeats nothing by itself, so it is not told.
+    is_fork: bool,
 }
 
 impl Rng {
     /// A source that starts at `seed`.
     pub fn new(seed: u64) -> Rng {
-        Rng { seed, state: seed }
+        Rng { seed, state: seed, is_fork: false }
     }
 
     /// A source that starts at `GG_TEST_SEED`, or at the time. Panics: the variable is no number.
@@ -26,6 +28,12 @@ impl Rng {
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Rng::new(since.as_nanos() as u64)
+    }
+
+    /// Another source, for a thread of its own: what it gives follows from this one's place alone.
+    pub fn fork(&mut self) -> Rng {
+        let seed = self.next_u64();
+        Rng { seed, state: seed, is_fork: true }
     }
 
     /// Where it started.
@@ -62,7 +70,7 @@ impl Rng {
 
 impl Drop for Rng {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.is_fork {
             // Past the capture of the test runner: the seed must be seen.
             drop(writeln!(std::io::stderr(), "run again with GG_TEST_SEED={}", self.seed));
         }

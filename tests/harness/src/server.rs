@@ -174,7 +174,21 @@ impl Server {
         self.try_restart().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// The same. Errors: why it does not listen.
+    /// Starts it again on the same data and ends it as a crash would so long after, whether it listens by then or not.
+    /// Panics: one runs, or the program can not be started.
+    pub fn die_in_start(&mut self, after: Duration) {
+        assert!(!self.is_alive(), "a server runs on this data");
+        let mut command = command(&self.options, &self.folder, &self.data_dir)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let spawned = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // Whether it is gone already is no matter: it is ended and reaped below.
+        drop(proc::wait_gone(&[child.id()], after));
+        drop(child.kill());
+        drop(child.wait());
+    }
+
+    /// The same as [`Server::restart`]. Errors: why it does not listen.
     pub fn try_restart(&mut self) -> Result<(), String> {
         if self.is_alive() {
             self.terminate();

@@ -1,9 +1,9 @@
 //! Agents, keepers and terminals that die, end or begin while the server is away.
 
 use super::follower::Follower;
-use super::proof;
 use super::scene::{SOON, Scene, agent_pid, flood_text, names_in, slow_text, text};
 use gooselake_harness::proc::{self, Signal};
+use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::wait;
 use serde_json::json;

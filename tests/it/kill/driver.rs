@@ -6,8 +6,8 @@
 //! run; how the processes are scheduled is left to the machine.
 
 use super::follower::Follower;
-use super::proof;
 use super::scene::{Scene, flood_text, slow_text, text};
+use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::stream::Record;
 use serde_json::{Value, json};

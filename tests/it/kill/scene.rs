@@ -4,8 +4,8 @@
 //! Sessions are the demo agent's, in mode `auto` unless the story says otherwise, each in a folder
 //! of its own below the server's temporary one: what a session leaves running is found by that.
 
-use super::proof;
 use gooselake_harness::client::{Client, Reply};
+use gooselake_harness::proof;
 use gooselake_harness::server::{Options, Server};
 use gooselake_harness::stream::Record;
 use gooselake_harness::wait;

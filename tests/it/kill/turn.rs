@@ -1,9 +1,9 @@
 //! Turns, queues and approvals, over the death of the server.
 
 use super::follower::Follower;
-use super::proof;
 use super::scene::{SOON, Scene, agent_pid, flood_text, slow_text, text};
 use gooselake_harness::proc;
+use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::stream::Record;
 use gooselake_harness::thread;

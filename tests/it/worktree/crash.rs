@@ -7,6 +7,7 @@ use gooselake_harness::{proc, thread, wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -49,6 +50,57 @@ fn a_creation_that_was_cut_off_is_taken_back_with_its_script() {
     let key = [("Idempotency-Key", "k")];
     let again = scene.stage.post_with("/v1/worktrees", &body, &key).expect(200).json();
     assert_ne!(again["worktree"]["id"], worktree["id"]);
+}
+
+/// Whoever asks again for what the last server did not finish waits until it is taken back, and is not told of it.
+#[test]
+fn a_creation_that_was_cut_off_can_be_asked_for_again_at_once() {
+    // A git that hangs when it is to take the worktree's record away, while there is a file `hold`.
+    let mut scene = Scene::with_git(
+        "",
+        "*'worktree remove'*) touch \"$HERE/holds\"; \
+         while [ -e \"$HERE/hold\" ]; do sleep 0.02; done;;",
+    );
+    let started = scene.stage.server.folder().join("started");
+    let script = format!("#!/bin/sh\ntouch {}\nsleep 1000\n", started.display());
+    scene.repo.write(".agents/gg/worktree-init.sh", &script);
+    let path = scene.repo.path.join(".agents/gg/worktree-init.sh");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    scene.repo.commit("script");
+    let session = json!({
+        "provider": "demo",
+        "worktree": {"mode": "create", "name": "one", "repo_root": scene.repo.path},
+    });
+    let (client, body) = (scene.stage.client.clone(), session.to_string());
+    let cut = thread::spawn("cut", move || {
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+        client.try_request("POST", "/v1/sessions", &headers, body.as_bytes())
+    })
+    .unwrap();
+    wait::until(SOON, "the script runs", || started.exists().then_some(()));
+    scene.repo.write(".agents/gg/worktree-init.sh", "#!/bin/sh\ntrue\n");
+    scene.repo.commit("mended");
+    fs::write(scene.git.path().join("hold"), "").unwrap();
+    scene.crash();
+    assert!(cut.join().is_err());
+    let holds = scene.git.path().join("holds");
+    wait::until(SOON, "the repair is under way", || holds.exists().then_some(()));
+    let client = scene.stage.client.clone();
+    let (answered, answer) = mpsc::channel();
+    let again = thread::spawn("again", move || {
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+        let body = session.to_string();
+        answered.send(client.request("POST", "/v1/sessions", &headers, body.as_bytes())).unwrap();
+    })
+    .unwrap();
+    let early = answer.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "the repair is not over, but: {early:?}");
+    fs::remove_file(scene.git.path().join("hold")).unwrap();
+    let made = answer.recv_timeout(SOON).unwrap().expect(200).json();
+    again.join();
+    let listed = list(scene.stage.get("/v1/worktrees"));
+    assert_eq!(each(&listed, "status"), ["deleted", "ready"], "{listed:?}");
+    assert_eq!(made["worktree_id"], listed[1]["id"]);
 }
 
 /// What changed on disk, and what the next start tells of it.

@@ -1,8 +1,11 @@
 //! What must be true of any session's log, and of the machine after the end, whatever happened.
+//!
+//! Owns: the rules, each a panic that shows the event which breaks it. It asks nobody: the log is given, the processes
+//! are read from `/proc`.
 
-use gooselake_harness::proc;
-use gooselake_harness::stream::Record;
-use gooselake_harness::wait;
+use crate::proc;
+use crate::stream::Record;
+use crate::wait;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs;
@@ -13,7 +16,7 @@ use std::time::Duration;
 const GONE: Duration = Duration::from_secs(15);
 
 /// Every rule of a session's log.
-pub(super) fn log(events: &[Record]) {
+pub fn log(events: &[Record]) {
     numbers(events);
     items(events);
     turns(events);
@@ -132,14 +135,14 @@ fn agents(events: &[Record]) {
 }
 
 /// Waits until no process works in this folder or below. Panics: some are left; they are named.
-pub(super) fn nothing_runs_in(folder: &Path) {
+pub fn nothing_runs_in(folder: &Path) {
     if wait::try_until(GONE, || running_in(folder).is_empty().then_some(())).is_none() {
         panic!("these are left in {}: {:?}", folder.display(), running_in(folder));
     }
 }
 
 /// The live processes whose working directory is in this folder: keepers, agents, commands.
-pub(super) fn running_in(folder: &Path) -> Vec<(u32, Vec<String>)> {
+pub fn running_in(folder: &Path) -> Vec<(u32, Vec<String>)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let works_there = |pid: &u32| {

@@ -1,0 +1,62 @@
+//! The end of the server has a bound, whatever hangs in it or below it.
+
+use crate::stage::{SOON, Stage, text};
+use gooselake_harness::proc::{self, Signal};
+use gooselake_harness::wait;
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The grace of the stories, and what a busy machine may add.
+const CONFIG: &str = "[server]\nshutdown_grace_secs = 2\n[keeper]\ngrace_ms = 500\n";
+const AT_MOST: Duration = Duration::from_secs(8);
+
+#[test]
+fn a_thread_that_hangs_on_its_disk_does_not_hold_up_the_end() {
+    let mut stage = Stage::with_config(CONFIG);
+    let body = json!({"command": "while sleep 0.05; do echo more; done", "cwd": stage.cwd});
+    let record = stage.client.post("/v1/processes", &body).expect(200).json();
+    let session_id = stage.session();
+    let log = text(&record, "stdout_path");
+    stage.server.kill9();
+    // The next server opens the log to write on, which waits for a reader that never comes.
+    fs::remove_file(&log).unwrap();
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    assert!(fs::metadata(&log).unwrap().file_type().is_fifo());
+    stage.restart();
+    let path = format!("/proc/{}/task", stage.server.pid());
+    // It opens the log first of all.
+    wait::until(SOON, "the process has its thread", || {
+        fs::read_dir(&path).unwrap().flatten().find_map(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).ok()?;
+            name.starts_with("process-").then_some(())
+        })
+    });
+    let turn = stage.run(&session_id, "say everybody else goes on");
+    assert_eq!(turn["status"], "completed");
+    let begun = Instant::now();
+    assert_eq!(stage.server.terminate(), Some(0), "{}", stage.server.stderr_text());
+    assert!(begun.elapsed() < AT_MOST, "it took {:?}", begun.elapsed());
+    // Nothing of what was committed is lost, and the data folder is free.
+    fs::remove_file(&log).unwrap();
+    stage.restart();
+    assert_eq!(stage.ended(&session_id, &text(&turn, "id"))["status"], "completed");
+}
+
+#[test]
+fn a_keeper_that_does_not_answer_does_not_hold_up_the_end() {
+    let mut stage = Stage::with_config(CONFIG);
+    let session_id = stage.session();
+    let turn_id = stage.start(&session_id, "slow 100000 5");
+    stage.event(&session_id, "item.delta", 0);
+    let keepers = proc::keepers_of(stage.server.data_dir());
+    keepers.iter().for_each(|keeper| proc::signal(*keeper, Signal::STOP).unwrap());
+    let begun = Instant::now();
+    assert_eq!(stage.server.interrupt(), Some(0), "{}", stage.server.stderr_text());
+    assert!(begun.elapsed() < AT_MOST, "it took {:?}", begun.elapsed());
+    keepers.iter().for_each(|keeper| proc::signal(*keeper, Signal::CONT).unwrap());
+    stage.restart();
+    assert!(!stage.ended(&session_id, &turn_id)["completed_at"].is_null());
+}
