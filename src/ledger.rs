@@ -54,7 +54,8 @@ pub enum Synchronous {
     Full,
 }
 
-/// A handle on the ledger; cheap to clone. The writer thread ends when the last handle is gone, or with [`Ledger::close`].
+/// A handle on the ledger; cheap to clone. The writer thread ends when the last handle is gone, or with
+/// [`Ledger::close`].
 #[derive(Clone)]
 pub struct Ledger {
     jobs: Sender<Box<dyn writer::Job>>,

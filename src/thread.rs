@@ -22,8 +22,8 @@ impl Thread {
         self.handle.take().is_none_or(|handle| handle.join().is_ok())
     }
 
-    /// Waits until the thread has ended, but not beyond the deadline. Returns false when it goes on: then nobody joins it
-    /// any more, and only the end of the process ends it.
+    /// Waits until the thread has ended, but not beyond the deadline. Returns false when it goes on: then nobody joins
+    /// it any more, and only the end of the process ends it.
     pub fn join_by(self, deadline: Instant) -> bool {
         let (done, joined) = crossbeam_channel::bounded::<()>(0);
         let waiter = spawn("join", move || {

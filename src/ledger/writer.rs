@@ -2,9 +2,9 @@
 //!
 //! It takes every job that waits or comes meanwhile (up to a bound), runs each inside a savepoint of one transaction,
 //! commits once, publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in
-//! one place, for a job or the end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what waits
-//! is done. A panic in a job is a defect that could leave half a change behind: the process ends, and the next start finds
-//! the last commit.
+//! one place, for a job or the end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what
+//! waits is done. A panic in a job is a defect that could leave half a change behind: the process ends, and the next
+//! start finds the last commit.
 
 use super::answer::{self, Answer, Answered};
 use super::cache::SessionCache;
