@@ -1,9 +1,9 @@
 //! The crash driver: mixed load against the built server, and deaths at random moments.
 //!
-//! Owns: the rounds. Each begins some clients with plays (see `play`), kills the server one to three times while they run, lets
-//! them come to their ends and checks what was promised, from outside and with `verify`. In a quarter of the rounds
-//! keepers, agents and commands are killed too. `SEED` and `ROUNDS` come from the environment; round n of a run has
-//! the seed SEED + n, so a failure is repeated alone with the line that is printed. What is random is the plan; how
+//! Owns: the rounds. Each begins some clients with plays (see `play`), kills the server one to three times while they
+//! run, lets them come to their ends and checks what was promised, from outside and with `verify`. In a quarter of the
+//! rounds keepers, agents and commands are killed too. `SEED` and `ROUNDS` come from the environment; round n of a run
+//! has the seed SEED + n, so a failure is repeated alone with the line that is printed. What is random is the plan; how
 //! the machine schedules it is not in the seed.
 
 mod command;
