@@ -1,0 +1,12 @@
+//! Spawning members, with demo agents and real git: what is made, what is undone, what ends, and what a crash leaves.
+//!
+//! `scene` is what the stories begin with. The rest is one file a matter: making, refusing, undoing, leaving, and
+//! crashes, by name and at random.
+
+mod crash;
+mod leave;
+mod make;
+mod random;
+mod refuse;
+mod scene;
+mod undo;
