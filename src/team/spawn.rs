@@ -209,6 +209,7 @@ fn make(shared: &Shared, operation_id: &str, plan: Plan) -> Result<()> {
 pub(super) fn enrol(shared: &Shared, operation_id: &str) -> Result<()> {
     let has_joined = Arc::new(AtomicBool::new(false));
     let (id, joined) = (operation_id.to_owned(), Arc::clone(&has_joined));
+    let has_tools = shared.config.is_mcp_enabled;
     let enrolled = shared.ledger.write(move |tx| {
         let record = tx.operation(&id)?;
         let enrolment: Enrolment = serde_json::from_str(&tx.enrolment(&id)?)
@@ -216,7 +217,7 @@ pub(super) fn enrol(shared: &Shared, operation_id: &str) -> Result<()> {
         let session_id = record.session_id.clone().unwrap_or_default();
         tx.join_team(&record.team_id, &enrolment.joining(&record, &session_id))?;
         joined.store(true, Ordering::SeqCst);
-        let (outgoing, content) = enrolment.onboarding(tx, &record, &session_id)?;
+        let (outgoing, content) = enrolment.onboarding(tx, &record, has_tools)?;
         let ack = tx.send(&record.team_id, &outgoing, &content)?;
         let message_id = Some(ack.message.id.as_str());
         let change = OperationChange { message_id, ..OperationChange::default() };
@@ -250,9 +251,10 @@ impl Enrolment {
         &self,
         tx: &mut Tx<'_>,
         record: &OperationRecord,
-        session_id: &str,
+        has_tools: bool,
     ) -> Result<(Outgoing, Vec<Input>)> {
         let team = tx.team(&record.team_id)?;
+        let session_id = record.session_id.as_deref().unwrap_or_default();
         let sender = record.source_session_id.clone().unwrap_or_default();
         let mut text = format!(
             "This session is a member of the team \"{}\" from now on.\n\n\
@@ -261,6 +263,10 @@ impl Enrolment {
         );
         if let Some(title) = &self.title {
             text += &format!("- its title: {title}\n");
+        }
+        if has_tools {
+            text += "\nThe tools gg_team_status and gg_team_message show the other members and \
+                reach them; what they answer comes as a message.\n";
         }
         if let Some(prompt) = &self.prompt {
             text += &format!("\n# The task\n\n{prompt}\n");
