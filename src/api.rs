@@ -180,6 +180,10 @@ static ROUTES: &[Route] = &[
     Route { method: "DELETE", ..get("/v1/teams/{team_id}", team::delete) },
     post("/v1/teams/{team_id}/members", BodyRule::Json, team::join),
     Route { method: "DELETE", ..get("/v1/teams/{team_id}/members/{agent_id}", team::leave) },
+    post("/v1/teams/{team_id}/members/spawn", BodyRule::Json, team::spawn::spawn),
+    get("/v1/teams/{team_id}/operations", team::spawn::operations),
+    get("/v1/team-operations/{operation_id}", team::spawn::operation),
+    get("/v1/diagnostics/team-operations", team::spawn::diagnostics),
     get("/v1/teams/{team_id}/members/{agent_id}/activity", team::activity),
     post(
         "/v1/teams/{team_id}/members/{agent_id}/interrupt",

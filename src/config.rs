@@ -11,8 +11,8 @@ mod team;
 mod worktree;
 
 pub use process::Processes;
-pub use provider::{Agent, ClaudeAuthMode, Provider};
-pub use team::Teams;
+pub use provider::{Agent, ClaudeAuthMode, NAMES as PROVIDER_NAMES, Provider};
+pub use team::{ModelPreset, Teams};
 pub use worktree::Worktrees;
 
 use crate::ledger::Synchronous;

@@ -54,8 +54,8 @@
 //!
 //! Floor 5:
 //!
-//! - [`team`]: teams of sessions, the mail between them, and the dispatcher that brings it. It knows
-//!   no token: who may do what is the caller's question.
+//! - [`team`]: teams of sessions, the mail between them and the dispatcher that brings it, and how
+//!   members are made. It knows no token: who may do what is the caller's question.
 //!
 //! Floor 6:
 //!

@@ -72,6 +72,8 @@ pub const PROCESS_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const PURGE_STEP_EVENTS: usize = 1000;
 /// Members of one team; one more is 409.
 pub const TEAM_MEMBERS: usize = 1000;
+/// Members that are being spawned at once; one more is 503.
+pub const SPAWNS: usize = 16;
 /// Deliveries that wait for one recipient; a further message to it is 503, a broadcast leaves it out.
 pub const MAIL_WAITING: usize = 10_000;
 /// Waiting deliveries that one look at a recipient reads; those behind wait until the front has moved.

@@ -5,12 +5,13 @@
 //! same functions as the HTTP routes. Runs on the thread of whoever calls.
 //!
 //! The parts: `tool` (the table), `schema` and `argument` (what a call says), and one file for each family of tools:
-//! `process`, `worktree`, `team`.
+//! `process`, `worktree`, `team`; `manage` is the tool that changes who is in a team.
 //!
 //! Promises: a call that is refused changes nothing but the log; what is written of arguments and results is bounded.
 //! It deliberately knows no HTTP and no JSON-RPC: `api::mcp` reads requests, `gg_mcp_server::rpc` knows the protocol.
 
 mod argument;
+mod manage;
 mod process;
 mod schema;
 mod team;
@@ -101,7 +102,14 @@ impl Gateway {
 
     /// The tools as `tools/list` shows them.
     pub fn tools(&self) -> Vec<Value> {
-        self.those_on().map(|tool| (tool.shown)()).collect()
+        let shown = |tool: &Tool| {
+            let mut shown = (tool.shown)();
+            if tool.name == manage::MANAGE.name {
+                manage::name_presets(&mut shown, &self.config.teams);
+            }
+            shown
+        };
+        self.those_on().map(shown).collect()
     }
 
     /// The rows of the table whose features are on.
@@ -122,7 +130,7 @@ impl Gateway {
                 "nonLeadCanAddMembers": teams.non_lead_can_add_members,
                 "nonLeadCanRemoveMembers": teams.non_lead_can_remove_members,
             },
-            "ggTeamModelPresets": [],
+            "ggTeamModelPresets": teams.preset_names(),
             "supportedNamespaces":
                 namespaces.iter().filter(|(_, has)| *has).map(|(name, _)| name).collect::<Vec<_>>(),
             "tools": names,

@@ -38,6 +38,8 @@ pub struct Server {
     api: Arc<Api>,
     http: http::Server,
     dispatch: Dispatch,
+    /// Ends by itself, at the latest when sessions and worktrees have stopped.
+    team_recovery: Thread,
     /// Closing it ends the housekeeper.
     housekeeper_end: Sender<()>,
     housekeeper: Thread,
@@ -94,7 +96,8 @@ impl Server {
             sidecars,
             gateway,
         );
-        let teams = Teams::new(Arc::clone(&config), ledger.clone(), sessions.clone());
+        let teams =
+            Teams::new(Arc::clone(&config), ledger.clone(), sessions.clone(), worktrees.clone());
         let mcp = Gateway::new(
             Arc::clone(&config),
             ledger.clone(),
@@ -134,6 +137,7 @@ impl Server {
         })?;
         drop(api.recovered.set(recovered));
         let dispatch = teams.start()?;
+        let team_recovery = teams.recover()?;
         let limits =
             http::Limits { connections: config.connections_max, ..http::Limits::default() };
         let http =
@@ -154,6 +158,7 @@ impl Server {
             api,
             http,
             dispatch,
+            team_recovery,
             housekeeper_end,
             housekeeper,
             worktrees,
@@ -178,6 +183,7 @@ impl Server {
             api,
             http,
             dispatch,
+            team_recovery,
             housekeeper_end,
             housekeeper,
             worktrees,
@@ -211,7 +217,12 @@ impl Server {
         api.ledger.close();
         drop(api);
         let deadline = deadline.max(Instant::now() + MIN_CLOSE);
-        let threads = [("housekeeper", housekeeper), ("worktrees", worktrees), ("writer", writer)];
+        let threads = [
+            ("housekeeper", housekeeper),
+            ("team-recovery", team_recovery),
+            ("worktrees", worktrees),
+            ("writer", writer),
+        ];
         for (name, thread) in threads {
             if !thread.join_by(deadline) {
                 log::warn!("the thread {name} did not stop in time; the process ends without it");

@@ -48,7 +48,7 @@ use actor::{Actor, Command};
 use capacity::{Capacity, Reservation};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -103,6 +103,8 @@ pub struct SessionRequest {
     pub wait: bool,
     /// Where the agent is to work, if not in the session's folder.
     pub worktree: Option<WorktreeWish>,
+    /// Made in the transaction of the session, with its id. An error of it undoes the session.
+    pub accept: Option<Accept>,
     pub idempotency: Option<IdempotencyKey>,
 }
 
@@ -208,6 +210,23 @@ impl Sessions {
         Ok(session_id)
     }
 
+    /// Errors: it is known that this agent can not be used.
+    pub fn check_agent(&self, provider: &str, agent: &str) -> Result<()> {
+        self.shared.readiness.check(provider, agent, &BTreeMap::new())
+    }
+
+    /// Has the agent of a session open, as [`Sessions::create`] does, and waits for it. Errors: it can not be, or the
+    /// session is over.
+    pub fn open(&self, session_id: &str) -> Result<()> {
+        let reservation = self.room_for(session_id)?;
+        self.call(session_id, |answer| Command::Open { reservation, answer })
+    }
+
+    /// Whether the server stops: what has failed since may be the stop's doing.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.is_stopping.load(Ordering::SeqCst)
+    }
+
     /// Starts, queues or refuses a turn; answers with its id.
     pub fn start_turn(&self, session_id: &str, request: TurnRequest) -> Result<String> {
         self.shared.refuse_when_stopping()?;
@@ -278,11 +297,14 @@ impl Sessions {
         })
     }
 
-    /// Ends the session, its agent's whole process tree and the processes that it owns. A closed one stays as it is.
+    /// Ends the session, its agent's process tree and the processes that it owns; waits also if that goes on already.
     pub fn close(&self, session_id: &str, reason: &str) -> Result<()> {
         let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
         if record.status == "closed" {
-            // What it owned may be left, if whoever closed it did not come so far.
+            // Whoever closed it may not have come so far.
+            if record.live {
+                self.call(session_id, |answer| Command::AwaitEnd { answer })?;
+            }
             return self.shared.processes.end_owned(session_id);
         }
         let reason = reason.to_owned();

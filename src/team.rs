@@ -2,29 +2,38 @@
 //!
 //! [`Teams`] is what the HTTP floor (and whatever else speaks for people or agents) calls; its methods run on the
 //! caller's thread and end with a commit. Delivery is the business of the dispatcher ([`Dispatch`]), which reads from
-//! the ledger what waits and for whom: `plan` decides, `attempt` carries out, `letter` is what the agent reads. Who may
-//! do what is the caller's question: nothing here knows a token.
+//! the ledger what waits and for whom: `plan` decides, `attempt` carries out, `letter` is what the agent reads. Members
+//! are made by `spawn` and taken away by `takedown`, over a journal that `recovery` takes up after a crash. Who may do
+//! what is the caller's question: nothing here knows a token.
 
 mod attempt;
 mod dispatcher;
 mod letter;
 mod plan;
+mod recovery;
 mod roster;
 mod send;
 mod shared;
+mod spawn;
 mod status;
 mod supervise;
+mod takedown;
 
 pub use dispatcher::Dispatch;
 pub use roster::{Joining, NewTeam};
 pub use send::{Ack, Outgoing, Recipients};
+pub use spawn::{SpawnRequest, SpawnResult, Spawned};
 pub use status::TeamStatus;
 pub use supervise::{Activity, InterruptAll};
+pub use takedown::Departure;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::ledger::Ledger;
+use crate::ledger::team::operation;
 use crate::session::Sessions;
+use crate::thread::{self, Thread};
+use crate::worktree::Worktrees;
 use serde::Serialize;
 use shared::{Counters, Post, Shared};
 use std::sync::Arc;
@@ -47,9 +56,24 @@ pub struct DispatchCounts {
 }
 
 impl Teams {
-    pub fn new(config: Arc<Config>, ledger: Ledger, sessions: Sessions) -> Teams {
+    pub fn new(
+        config: Arc<Config>,
+        ledger: Ledger,
+        sessions: Sessions,
+        worktrees: Worktrees,
+    ) -> Teams {
         let (post, counters) = (Post::default(), Counters::default());
-        Teams { shared: Arc::new(Shared { config, ledger, sessions, post, counters }) }
+        let shared = Shared { config, ledger, sessions, worktrees, post, counters };
+        Teams { shared: Arc::new(shared) }
+    }
+
+    /// Takes up the operations that the last server left in their middle. Before the first request, and when the
+    /// sessions are being taken up.
+    pub fn recover(&self) -> Result<Thread> {
+        let shared = Arc::clone(&self.shared);
+        let left = shared.ledger.read(operation::unfinished)?;
+        thread::spawn("team-recovery", move || recovery::take_up(&shared, &left))
+            .map_err(|error| Error::internal("no thread can be started").source(error))
     }
 
     /// Starts to deliver: first what earlier servers have left, also what they were in the middle of.

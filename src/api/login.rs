@@ -122,7 +122,7 @@ pub(super) fn log_out(api: &Api, _call: &Call) -> Result<Answer> {
 
 /// Changes Claude's login, has its agents started anew, and answers with what the files say now.
 fn change(api: &Api, change: impl FnOnce(&Auth) -> Result<()>) -> Result<Answer> {
-    api.enabled_provider("claude")?;
+    api.config.enabled_provider("claude")?;
     change(&Auth::of_config(&api.config))?;
     api.readiness.forget("claude");
     api.sessions.renew_agents("claude")?;

@@ -1,7 +1,7 @@
 //! Providers: which are on, whether their agents can be used, what these offer.
 
 use super::{Api, Call, json};
-use crate::config::Provider;
+use crate::config::{PROVIDER_NAMES, Provider};
 use crate::error::{Code, Error, Result};
 use crate::http::Answer;
 use crate::ledger::to_json;
@@ -11,9 +11,6 @@ use crate::provider::readiness::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Names that the contract knows, whether or not they are switched on.
-const KNOWN: &[&str] = &["acp", "claude", "codex", "demo"];
 
 pub(super) fn list(api: &Api, _call: &Call) -> Result<Answer> {
     let deadline = Instant::now() + FIRST_ANSWER;
@@ -139,27 +136,10 @@ impl Api {
     /// one that is not switched on.
     pub(super) fn provider_named(&self, name: &str) -> Result<(&'static str, &Provider)> {
         let name = name.trim().to_lowercase();
-        let Some(known) = KNOWN.iter().find(|known| **known == name) else {
+        let Some(known) = PROVIDER_NAMES.iter().find(|known| **known == name) else {
             return Err(Error::bad_request(format!("there is no provider {name:?}"))
-                .hint(format!("the names are {}", KNOWN.join(", "))));
+                .hint(format!("the names are {}", PROVIDER_NAMES.join(", "))));
         };
-        self.enabled_provider(known)
-    }
-
-    /// A provider by its exact name. Errors: 404 for one that is not switched on.
-    pub(super) fn enabled_provider(&self, name: &str) -> Result<(&'static str, &Provider)> {
-        if !KNOWN.contains(&name) {
-            return Err(Error::bad_request(format!("provider: there is no provider {name:?}"))
-                .hint(format!("the names are {}", KNOWN.join(", "))));
-        }
-        self.config
-            .providers
-            .get_key_value(name)
-            .map(|(name, provider)| (*name, provider))
-            .ok_or_else(|| {
-                let on: Vec<&str> = self.config.providers.keys().copied().collect();
-                Error::new(Code::NotFound, format!("provider {name} is not enabled"))
-                    .hint(format!("enabled: {}", on.join(", ")))
-            })
+        self.config.enabled_provider(known)
     }
 }

@@ -55,13 +55,9 @@ fn yes() -> bool {
 
 pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let body: CreateBody = call.body()?;
-    let (provider_name, provider) = api.enabled_provider(&body.provider)?;
+    let (provider_name, provider) = api.config.enabled_provider(&body.provider)?;
     let agent = body.agent.unwrap_or_else(|| "default".to_owned());
-    if !provider.agents.contains_key(&agent) {
-        let names: Vec<&str> = provider.agents.keys().map(String::as_str).collect();
-        return Err(Error::bad_request(format!("agent: {provider_name} has no agent {agent:?}"))
-            .hint(format!("it has {}", names.join(", "))));
-    }
+    provider.check_agent(provider_name, &agent)?;
     let cwd = body.cwd.map(|cwd| environment::folder(&cwd)).transpose()?;
     environment::check(&body.env)?;
     let mcp_servers = body
@@ -98,7 +94,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     };
     let idempotency = call.idempotency(api)?;
     let worktree = body.worktree.map(WishBody::into_wish).transpose()?;
-    let request = SessionRequest { session, wait: body.wait, worktree, idempotency };
+    let request = SessionRequest { session, wait: body.wait, worktree, accept: None, idempotency };
     let session_id = api.sessions.create(request)?;
     Ok(json(200, api.ledger.session_json(&session_id)?))
 }

@@ -1,6 +1,7 @@
-//! Teams: make, list, show, end; members; what they are doing. Mail is in `message`.
+//! Teams: make, list, show, end; members; what they are doing. Mail is in `message`, what makes members in `spawn`.
 
 pub(super) mod message;
+pub(super) mod spawn;
 
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
@@ -75,7 +76,7 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn delete(api: &Api, call: &Call) -> Result<Answer> {
-    api.teams.delete(call.part(0))?;
+    api.teams.delete(call.part(0), call.is_on("close_spawned", false)?)?;
     Ok(Answer::Whole(Response::new(204)))
 }
 
@@ -88,6 +89,7 @@ pub(super) fn join(api: &Api, call: &Call) -> Result<Answer> {
         creator_agent_id: body.creator_agent_id,
         creator_compaction_subscription: body.creator_compaction_subscription,
         worktree_id: body.worktree_id,
+        operation_id: None,
     };
     api.teams.join(call.part(0), joining)?;
     roster(api, call.part(0))

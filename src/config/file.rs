@@ -187,7 +187,8 @@ pub struct Teams {
     pub enabled: Option<bool>,
     pub non_lead_can_add_members: Option<bool>,
     pub non_lead_can_remove_members: Option<bool>,
-    pub model_presets: Vec<ModelPreset>,
+    /// None = those that are built in; a list replaces them.
+    pub model_presets: Option<Vec<ModelPreset>>,
     pub max_attempts: Option<u64>,
     pub retry_pause_ms: Option<u64>,
 }
@@ -196,7 +197,7 @@ pub struct Teams {
 #[serde(deny_unknown_fields)]
 pub struct ModelPreset {
     pub name: String,
-    pub provider: String,
+    pub provider: Option<String>,
     pub model: Option<String>,
     pub thinking_effort: Option<String>,
 }

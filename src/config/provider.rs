@@ -4,10 +4,14 @@
 //! when their program is on PATH, and the demo agent is on when the file switches nothing else on: so a first run needs
 //! no file and no account, and an agent that is installed can be driven at once.
 
-use super::{Check, file};
+use super::{Check, Config, file};
 use crate::environment::find_program;
+use crate::error::{Code, Error, Result};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Names that the contract knows, whether or not they are switched on.
+pub const NAMES: &[&str] = &["acp", "claude", "codex", "demo"];
 
 /// Live agents of a provider are instances × sessions of each; the contract's defaults.
 const CODEX_SESSIONS_EACH: usize = 8;
@@ -47,6 +51,33 @@ impl Provider {
             client_terminal: false,
             agents: BTreeMap::new(),
         }
+    }
+
+    /// Errors: the provider, which is called `name`, has no agent of that name.
+    pub fn check_agent(&self, name: &str, agent: &str) -> Result<()> {
+        if self.agents.contains_key(agent) {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.agents.keys().map(String::as_str).collect();
+        Err(Error::bad_request(format!("agent: {name} has no agent {agent:?}"))
+            .hint(format!("it has {}", names.join(", "))))
+    }
+}
+
+impl Config {
+    /// A provider by its exact name. Errors: 404 for one that is not switched on.
+    pub fn enabled_provider(&self, name: &str) -> Result<(&'static str, &Provider)> {
+        if !NAMES.contains(&name) {
+            return Err(Error::bad_request(format!("provider: there is no provider {name:?}"))
+                .hint(format!("the names are {}", NAMES.join(", "))));
+        }
+        self.providers.get_key_value(name).map(|(name, provider)| (*name, provider)).ok_or_else(
+            || {
+                let on: Vec<&str> = self.providers.keys().copied().collect();
+                Error::new(Code::NotFound, format!("provider {name} is not enabled"))
+                    .hint(format!("enabled: {}", on.join(", ")))
+            },
+        )
     }
 }
 

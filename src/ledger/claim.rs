@@ -140,22 +140,27 @@ impl Tx<'_> {
         self.tell_claim(worktree_id, session_id, EventKind::WorktreeReleased)
     }
 
-    /// Releases what a session that ends has claimed. Worktrees that nobody claims then, and that are not to stay, are
-    /// due for their cleanup.
+    /// Releases what a session that ends has claimed. A worktree that nobody claims then, and that is not to stay, is
+    /// due for its cleanup, unless an operation of a team has the session: that cleans up itself.
     pub fn release_claims_of(&mut self, session_id: &str, reason: &str) -> Result<()> {
-        let claimed: Vec<String> = self
+        let Some(worktree_id) = self.claimed_worktree(session_id)? else { return Ok(()) };
+        self.release_claim(&worktree_id, session_id)?;
+        if self.is_under_operation(session_id)? {
+            return Ok(());
+        }
+        self.set_cleanup_due(&worktree_id, reason)
+    }
+
+    /// The worktree that a session works in, as its active claim says.
+    pub fn claimed_worktree(&mut self, session_id: &str) -> Result<Option<String>> {
+        Ok(self
             .connection()
             .prepare_cached(
                 "SELECT worktree_id FROM worktree_claim JOIN worktree USING (worktree_key)
                  WHERE session_id = ?1 AND released_at IS NULL",
             )?
-            .query_map([session_id], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        for worktree_id in claimed {
-            self.release_claim(&worktree_id, session_id)?;
-            self.set_cleanup_due(&worktree_id, reason)?;
-        }
-        Ok(())
+            .query_row([session_id], |row| row.get(0))
+            .optional()?)
     }
 
     /// The worktree is to be cleaned up, unless somebody claims it or it is to stay.

@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0005_mcp.sql"),
     include_str!("../../sql/0006_retention.sql"),
     include_str!("../../sql/0007_team_newest.sql"),
+    include_str!("../../sql/0008_spawn.sql"),
 ];
 
 /// The version of a database that this program writes.

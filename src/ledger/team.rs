@@ -1,7 +1,9 @@
-//! Teams and their members. What they write to each other is in `message`, how far it has come in `delivery`.
+//! Teams and their members. What they write to each other is in `message`, how far it has come in `delivery`, and what
+//! makes and ends members in `operation`.
 
 pub mod delivery;
 pub mod message;
+pub mod operation;
 pub mod recipient;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,7 @@ pub struct TeamRecord {
     pub deleted_at: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct MemberRecord {
     pub team_id: String,
     pub agent_id: String,
@@ -37,6 +39,8 @@ pub struct MemberRecord {
     pub creator_agent_id: Option<String>,
     pub creator_compaction_subscription: String,
     pub worktree_id: Option<String>,
+    /// What has made it for this team.
+    pub operation_id: Option<String>,
 }
 
 /// A team with its members, ordered by when they joined.
@@ -53,6 +57,7 @@ pub struct NewMember<'a> {
     pub creator_agent_id: Option<&'a str>,
     pub creator_compaction_subscription: &'a str,
     pub worktree_id: Option<&'a str>,
+    pub operation_id: Option<&'a str>,
 }
 
 const COLUMNS: &str =
@@ -111,7 +116,7 @@ pub fn list(connection: &Connection, after: Option<i64>, limit: usize) -> Result
 }
 
 const MEMBER_COLUMNS: &str = "agent_id, title, joined_at, added_by, creator_agent_id, \
-    creator_compaction_subscription, worktree_id";
+    creator_compaction_subscription, worktree_id, operation_id";
 
 fn member_of(team_id: &str, row: &Row<'_>) -> rusqlite::Result<MemberRecord> {
     Ok(MemberRecord {
@@ -123,6 +128,7 @@ fn member_of(team_id: &str, row: &Row<'_>) -> rusqlite::Result<MemberRecord> {
         creator_agent_id: row.get(4)?,
         creator_compaction_subscription: row.get(5)?,
         worktree_id: row.get(6)?,
+        operation_id: row.get(7)?,
     })
 }
 
@@ -222,8 +228,8 @@ impl Tx<'_> {
             .connection()
             .prepare_cached(
                 "INSERT OR IGNORE INTO team_member (team_key, agent_id, title, joined_at, added_by,
-                     creator_agent_id, creator_compaction_subscription, worktree_id)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                     creator_agent_id, creator_compaction_subscription, worktree_id, operation_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
             .execute(params![
                 team.team_key,
@@ -234,6 +240,7 @@ impl Tx<'_> {
                 new.creator_agent_id,
                 new.creator_compaction_subscription,
                 new.worktree_id,
+                new.operation_id,
             ])?;
         if inserted == 0 {
             return Err(Error::new(

@@ -3,7 +3,7 @@
 //! Each is one row: its name, how it is shown (description and schema of its arguments, from which they are checked),
 //! and what it does. A new tool is a new row here; what a family of tools does is in the file of its name.
 
-use super::{Gateway, Invocation, process, team, worktree};
+use super::{Gateway, Invocation, manage, process, team, worktree};
 use crate::config::Config;
 use crate::error::{Code, Error};
 use serde_json::{Value, json};
@@ -44,6 +44,7 @@ pub(super) static TOOLS: &[Tool] = &[
     team::MESSAGE,
     team::INTERRUPT,
     team::ACTIVITY,
+    manage::MANAGE,
 ];
 
 impl Feature {
@@ -78,6 +79,9 @@ pub enum ToolCode {
     FeatureDisabled,
     /// A recipient's agent takes no images.
     UnsupportedProviderImages,
+    UnknownModelPreset,
+    /// The same call is being carried out.
+    DuplicateInvocation,
     /// Anything else.
     ToolFailed,
 }
@@ -90,6 +94,8 @@ impl ToolCode {
             ToolCode::NotFound => "not_found",
             ToolCode::FeatureDisabled => "feature_disabled",
             ToolCode::UnsupportedProviderImages => "unsupported_provider_images",
+            ToolCode::UnknownModelPreset => "unknown_model_preset",
+            ToolCode::DuplicateInvocation => "duplicate_tool_invocation_in_progress",
             ToolCode::ToolFailed => "tool_failed",
         }
     }

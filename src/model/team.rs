@@ -1,4 +1,4 @@
-//! The words of team mail, and which state of a delivery may follow which.
+//! The words of team mail and of spawning, and which state of a delivery or an operation may follow which.
 
 use super::words;
 
@@ -112,9 +112,67 @@ words! {
     }
 }
 
+words! {
+    /// What changes who is in a team in more than one step.
+    OperationKind {
+        /// A session is made for the team and becomes a member, in a worktree or not.
+        Spawn = "spawn_member_with_worktree",
+        /// A member that was made for the team has left: what was made for it ends.
+        Remove = "remove_spawned_member",
+    }
+}
+
+words! {
+    /// How far an operation has come. Each says what there is, for whoever has to go on after a crash.
+    OperationStage {
+        /// Written down. A worktree may be under way, but nothing that would stay after a crash.
+        Planned = "planned",
+        /// There are the session, its worktree and its claim; the agent is being opened.
+        SessionCreated = "session_created",
+        /// It has failed; what was made is being taken away.
+        RollingBack = "rolling_back",
+        /// The member is out; its session and its worktree are being ended.
+        MemberLeft = "member_left",
+        Completed = "completed",
+        RolledBack = "rolled_back",
+    }
+}
+
+impl OperationStage {
+    /// The stages that this one may come from. Whatever changes an operation asks this table.
+    pub fn comes_from(self) -> &'static [OperationStage] {
+        use OperationStage::{MemberLeft, Planned, RollingBack, SessionCreated};
+        match self {
+            OperationStage::Planned | OperationStage::MemberLeft => &[],
+            OperationStage::SessionCreated => &[Planned],
+            OperationStage::RollingBack => &[SessionCreated],
+            OperationStage::Completed => &[SessionCreated, MemberLeft],
+            OperationStage::RolledBack => &[Planned, RollingBack],
+        }
+    }
+
+    /// Whether there is nothing left to do.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, OperationStage::Completed | OperationStage::RolledBack)
+    }
+}
+
+words! {
+    /// How a spawned session came to its worktree.
+    AssignmentMode { Created = "created", Reused = "reused", None = "none", }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_stage_of_an_operation_leads_to_an_end() {
+        for from in OperationStage::ALL {
+            let leads_on = OperationStage::ALL.iter().any(|to| to.comes_from().contains(from));
+            assert_eq!(leads_on, !from.is_terminal(), "{from:?}");
+        }
+    }
 
     #[test]
     fn what_is_over_only_comes_back_when_a_person_asks() {

@@ -57,6 +57,10 @@ pub(super) enum Command {
         reason: String,
         answer: Answer<()>,
     },
+    /// The session is over: say when the agent's process tree is gone.
+    AwaitEnd {
+        answer: Answer<()>,
+    },
     /// Put the agent to sleep if it is idle; answers whether it sleeps.
     Sleep {
         answer: Answer<bool>,
@@ -327,6 +331,7 @@ impl Actor {
                 self.decide(&approval_id, decision, &answer);
             }
             Command::Close { reason, answer } => self.close(reason, answer),
+            Command::AwaitEnd { answer } => self.await_end(answer),
             Command::Sleep { answer } => self.sleep(Some(answer)),
             Command::Renew => self.renew(),
             Command::Shutdown { is_final } => self.shut_down(is_final),

@@ -174,10 +174,18 @@ impl Actor {
         self.stop_terminals();
         if self.state.agent.is_none() {
             self.state.phase = Phase::Over;
-            drop(answer.send(Ok(())));
-            return;
+        } else {
+            self.end_agent(Stop::Close);
         }
-        self.end_agent(Stop::Close);
-        self.state.closers.push(Box::new(move || drop(answer.send(Ok(())))));
+        self.await_end(answer);
+    }
+
+    /// Answers when the agent's tree is gone. Something else has told it to end.
+    pub(super) fn await_end(&mut self, answer: Answer<()>) {
+        let tell = move || drop(answer.send(Ok(())));
+        match self.state.agent {
+            Some(_) => self.state.closers.push(Box::new(tell)),
+            None => tell(),
+        }
     }
 }

@@ -41,7 +41,10 @@ impl Sessions {
         let worktrees = &self.shared.worktrees;
         let wanted = WorktreeRequest {
             source_cwd: request.session.cwd.clone(),
-            created_by_session_id: Some(request.session.session_id.clone()),
+            created_by_session_id: wish
+                .request
+                .created_by_session_id
+                .or_else(|| Some(request.session.session_id.clone())),
             ..wish.request
         };
         if wish.mode == PlaceMode::Reuse {
@@ -74,7 +77,7 @@ impl Sessions {
     }
 
     fn insert(&self, request: SessionRequest, place: Option<Place>) -> Result<(String, bool)> {
-        let SessionRequest { session, idempotency, .. } = request;
+        let SessionRequest { session, idempotency, accept, .. } = request;
         self.shared.ledger.write(move |tx| {
             let session_id = session.session_id.clone();
             if let Some(claim) = &idempotency
@@ -92,6 +95,9 @@ impl Sessions {
             tell_created(tx, &session_id)?;
             if let Some(place) = &place {
                 tx.claim_worktree(&place.worktree_id, &session_id, place.claim_role)?;
+            }
+            if let Some(accept) = accept {
+                accept(tx, &session_id)?;
             }
             Ok((session_id, true))
         })

@@ -1,6 +1,6 @@
 //! Who is in a team: made, joined, left, led, ended. Each is one transaction with its event.
 
-use super::Teams;
+use super::{Departure, Teams, takedown};
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{self, IdempotencyKey};
@@ -33,6 +33,8 @@ pub struct Joining {
     pub creator_agent_id: Option<String>,
     pub creator_compaction_subscription: Option<String>,
     pub worktree_id: Option<String>,
+    /// The operation that has made the session for this team.
+    pub operation_id: Option<String>,
 }
 
 /// Whether a member is told when the context of those it created is compacted.
@@ -81,19 +83,16 @@ impl Teams {
     /// Makes a session a member. Errors: it is one, or it is no open session.
     pub fn join(&self, team_id: &str, joining: Joining) -> Result<()> {
         self.refuse_when_off()?;
-        let subscription = joining.creator_compaction_subscription.as_deref();
-        if let Some(word) = subscription.filter(|word| !SUBSCRIPTIONS.contains(word)) {
-            return Err(Error::bad_request(format!("creator_compaction_subscription is {word:?}"))
-                .hint("it can be \"auto\" or \"unsubscribed\""));
-        }
+        check_subscription(joining.creator_compaction_subscription.as_deref())?;
         let team_id = team_id.to_owned();
         self.shared.ledger.write(move |tx| tx.join_team(&team_id, &joining))
     }
 
-    /// Takes a member out; what waits for it in this team has failed. Errors: it is none, or the last one.
-    pub fn leave(&self, team_id: &str, agent_id: &str) -> Result<()> {
+    /// Takes a member out; what waits for it in this team has failed. The session of one that was spawned is closed and
+    /// its worktree goes, unless it holds work. Errors: it is no member, or the last one.
+    pub fn leave(&self, team_id: &str, agent_id: &str) -> Result<Departure> {
         let (team_id, agent_id) = (team_id.to_owned(), agent_id.to_owned());
-        self.shared.ledger.write(move |tx| {
+        let operation_id = self.shared.ledger.write(move |tx| {
             let team = tx.team(&team_id)?;
             tx.team_member(&team, &agent_id)?;
             let members = tx.team_members(&team)?;
@@ -104,6 +103,7 @@ impl Teams {
                 )
                 .hint("delete the team instead"));
             };
+            let departure = tx.begin_departure(&team, &agent_id)?;
             tx.delete_member(&team, &agent_id)?;
             if team.lead_agent_id == agent_id {
                 // The one that has been there longest.
@@ -117,8 +117,13 @@ impl Teams {
                 )?;
             }
             let field = Some(("agent_id", to_json(&agent_id)));
-            tx.tell_team(&team_id, EventKind::TeamMemberLeft, Some(&agent_id), field)
-        })
+            tx.tell_team(&team_id, EventKind::TeamMemberLeft, Some(&agent_id), field)?;
+            Ok(departure)
+        })?;
+        match operation_id {
+            Some(operation_id) => takedown::finish(&self.shared, &operation_id),
+            None => Ok(Departure::default()),
+        }
     }
 
     /// Makes a member the lead; nothing is told when it is the lead already.
@@ -136,17 +141,37 @@ impl Teams {
         })
     }
 
-    /// Ends a team: mail that waits is cancelled, its sessions go on, its log stays.
-    pub fn delete(&self, team_id: &str) -> Result<()> {
+    /// Ends a team: mail that waits is cancelled, its log stays, its sessions go on. `closes_spawned`: but for those
+    /// that were spawned, which end as if they were removed.
+    pub fn delete(&self, team_id: &str, closes_spawned: bool) -> Result<()> {
         let team_id = team_id.to_owned();
-        self.shared.ledger.write(move |tx| {
+        let departures = self.shared.ledger.write(move |tx| {
             let team = tx.team(&team_id)?;
+            let mut departures = Vec::new();
+            if closes_spawned {
+                for member in tx.team_members(&team)? {
+                    departures.extend(tx.begin_departure(&team, &member.agent_id)?);
+                }
+            }
             for delivery_key in tx.waiting_deliveries(&team, None)? {
                 tx.move_delivery(delivery_key, &Move::to(DeliveryStatus::Cancelled))?;
             }
             tx.mark_team_deleted(&team)?;
-            tx.tell_team(&team_id, EventKind::TeamDeleted, None, None)
-        })
+            tx.tell_team(&team_id, EventKind::TeamDeleted, None, None)?;
+            Ok(departures)
+        })?;
+        let end = |operation_id: &String| takedown::finish(&self.shared, operation_id).map(drop);
+        departures.iter().map(end).fold(Ok(()), Result::and)
+    }
+}
+
+pub(super) fn check_subscription(word: Option<&str>) -> Result<()> {
+    match word {
+        Some(word) if !SUBSCRIPTIONS.contains(&word) => {
+            Err(Error::bad_request(format!("creator_compaction_subscription is {word:?}"))
+                .hint("it can be \"auto\" or \"unsubscribed\""))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -168,6 +193,7 @@ impl Joining {
             creator_agent_id: None,
             creator_compaction_subscription: None,
             worktree_id: None,
+            operation_id: None,
         }
     }
 
@@ -183,6 +209,7 @@ impl Joining {
                 .as_deref()
                 .unwrap_or(SUBSCRIPTIONS[0]),
             worktree_id: self.worktree_id.as_deref(),
+            operation_id: self.operation_id.as_deref(),
         }
     }
 }

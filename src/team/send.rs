@@ -143,7 +143,12 @@ impl Tx<'_> {
     }
 
     /// The change of [`Teams::send`]. `content` is the checked input.
-    fn send(&mut self, team_id: &str, outgoing: &Outgoing, content: &[Input]) -> Result<Ack> {
+    pub(super) fn send(
+        &mut self,
+        team_id: &str,
+        outgoing: &Outgoing,
+        content: &[Input],
+    ) -> Result<Ack> {
         let team = self.team(team_id)?;
         let (scope, body_hash) = (outgoing.recipients.scope(), outgoing.hash());
         let (sender, key) = (&outgoing.sender_agent_id, outgoing.idempotency_key.as_deref());

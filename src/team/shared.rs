@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::session::Sessions;
+use crate::worktree::Worktrees;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -12,6 +13,7 @@ pub(super) struct Shared {
     pub config: Arc<Config>,
     pub ledger: Ledger,
     pub sessions: Sessions,
+    pub worktrees: Worktrees,
     pub post: Post,
     pub counters: Counters,
 }

@@ -74,6 +74,22 @@ impl Worktrees {
         self.make(request, &repo, &place)
     }
 
+    /// What can be known of a request before anything is made. Errors: [`Worktrees::prepare`] for a new one would fail.
+    pub fn check(&self, request: &WorktreeRequest) -> Result<()> {
+        self.shared.refuse_when_disabled()?;
+        let shared = &self.shared;
+        let repo = shared.repo_of(request)?;
+        let prefix = request.branch_prefix.as_deref();
+        let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
+        shared.check_branch(&repo, &place.branch_name)?;
+        match shared.living(&repo, &place)? {
+            Some(existing) if !makes_room(&existing) => return Err(worktree::taken(&existing)),
+            Some(_) => {}
+            None => shared.check_free(&repo, &place)?,
+        }
+        shared.base_commit(&repo, request.base_ref.as_deref()).map(|_commit| ())
+    }
+
     /// The worktree of that name. Errors: there is none.
     pub fn find(&self, request: &WorktreeRequest) -> Result<WorktreeRecord> {
         self.shared.refuse_when_disabled()?;
@@ -160,13 +176,7 @@ impl Worktrees {
     ) -> Result<Option<String>> {
         let shared = &self.shared;
         let repository = shared.lock_repository(&repo.common_dir)?;
-        let branch_ref = format!("refs/heads/{}", place.branch_name);
-        let is_branch = shared.ref_commit(&repo.common_dir, &branch_ref)?.is_some();
-        if is_branch || place.cwd.symlink_metadata().is_ok() {
-            let what = if is_branch { &place.branch_name } else { &new.worktree_cwd };
-            return Err(Error::new(Code::Conflict, format!("{what} is there already"))
-                .hint("choose another name: only what this server makes is its to take away"));
-        }
+        shared.check_free(repo, place)?;
         shared.make_root(&place.root)?;
         let (intent, worktree_id) = (new.clone(), new.worktree_id.clone());
         let made = shared.ledger.write(move |tx| {
@@ -240,19 +250,34 @@ impl Shared {
         }
     }
 
-    /// The living record in that place. One that lost its folder and holds no work makes room.
-    fn existing(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
-        let (cwd, common_dir) = (place.cwd.to_string_lossy(), repo.common_dir.to_string_lossy());
-        let find = || {
-            self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+    /// Errors: somebody else has the branch or the folder.
+    fn check_free(&self, repo: &Repo, place: &Place) -> Result<()> {
+        let branch_ref = format!("refs/heads/{}", place.branch_name);
+        let is_branch = self.ref_commit(&repo.common_dir, &branch_ref)?.is_some();
+        if !is_branch && place.cwd.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let what = match is_branch {
+            true => place.branch_name.clone(),
+            false => place.cwd.to_string_lossy().into_owned(),
         };
-        let found = find()?;
-        let is_free =
-            |record: &WorktreeRecord| record.status == "missing" && record.active_claim_count == 0;
-        if let Some(record) = found.as_ref().filter(|record| is_free(record)) {
+        Err(Error::new(Code::Conflict, format!("{what} is there already"))
+            .hint("choose another name: only what this server makes is its to take away"))
+    }
+
+    /// The living record in that place.
+    fn living(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
+        let (cwd, common_dir) = (place.cwd.to_string_lossy(), repo.common_dir.to_string_lossy());
+        self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+    }
+
+    /// The same. One that lost its folder and holds no work makes room.
+    fn existing(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
+        let found = self.living(repo, place)?;
+        if let Some(record) = found.as_ref().filter(|record| makes_room(record)) {
             let _lock = self.lock_worktree(&record.id)?;
             self.clean_up(&record.id, "made_anew", Force::No)?;
-            return find();
+            return self.living(repo, place);
         }
         Ok(found)
     }
@@ -290,4 +315,9 @@ impl Shared {
             }
         })
     }
+}
+
+/// Whether a living record may give its place up: its folder is gone, and nobody works there.
+fn makes_room(record: &WorktreeRecord) -> bool {
+    record.status == "missing" && record.active_claim_count == 0
 }

@@ -31,6 +31,7 @@ mod readiness;
 mod retention;
 mod session;
 mod shutdown;
+mod spawn;
 mod stage;
 mod stream;
 mod stream_end;

@@ -10,6 +10,6 @@ mod hang;
 mod name;
 mod odd;
 mod property;
-mod scene;
+pub(crate) mod scene;
 mod session;
 mod tool;

@@ -13,32 +13,32 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-pub(super) struct Scene {
-    pub(super) stage: Stage,
-    pub(super) repo: Repo,
+pub(crate) struct Scene {
+    pub(crate) stage: Stage,
+    pub(crate) repo: Repo,
     /// Where the server's own git is, if the story gave it one.
-    pub(super) git: TempDir,
+    pub(crate) git: TempDir,
 }
 
 /// A folder that git knows.
 #[derive(Clone)]
-pub(super) struct Repo {
-    pub(super) path: PathBuf,
+pub(crate) struct Repo {
+    pub(crate) path: PathBuf,
 }
 
 impl Scene {
-    pub(super) fn new() -> Scene {
+    pub(crate) fn new() -> Scene {
         Scene::with_config("")
     }
 
-    pub(super) fn with_config(config_toml: &str) -> Scene {
+    pub(crate) fn with_config(config_toml: &str) -> Scene {
         let git = TempDir::new("gooselake-no-git");
         Scene::of(Stage::with_config(config_toml), git)
     }
 
     /// The server's git is a script: these cases of a `case` over its arguments (`$HERE` is the script's folder), and
     /// then the real one.
-    pub(super) fn with_git(config_toml: &str, cases: &str) -> Scene {
+    pub(crate) fn with_git(config_toml: &str, cases: &str) -> Scene {
         let git = TempDir::new("gooselake-git");
         let (here, path) = (git.path().display(), std::env::var("PATH").unwrap());
         let script = format!(
@@ -61,76 +61,76 @@ impl Scene {
     }
 
     /// Asks for a worktree of the repository, with these fields on top.
-    pub(super) fn try_create(&self, name: &str, fields: &Value) -> Reply {
+    pub(crate) fn try_create(&self, name: &str, fields: &Value) -> Reply {
         self.try_create_in(&self.repo, name, fields)
     }
 
-    pub(super) fn try_create_in(&self, repo: &Repo, name: &str, fields: &Value) -> Reply {
+    pub(crate) fn try_create_in(&self, repo: &Repo, name: &str, fields: &Value) -> Reply {
         let mut body = json!({"repo_root": repo.path, "worktree_name": name});
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         self.stage.client.post("/v1/worktrees", &body)
     }
 
     /// The record of a new worktree.
-    pub(super) fn create(&self, name: &str) -> Value {
+    pub(crate) fn create(&self, name: &str) -> Value {
         self.create_with(name, &json!({}))
     }
 
-    pub(super) fn create_with(&self, name: &str, fields: &Value) -> Value {
+    pub(crate) fn create_with(&self, name: &str, fields: &Value) -> Value {
         let reply = self.try_create(name, fields).expect(200).json();
         assert_eq!(reply["created"], true, "{reply}");
         reply["worktree"].clone()
     }
 
-    pub(super) fn record(&self, worktree: &Value) -> Value {
+    pub(crate) fn record(&self, worktree: &Value) -> Value {
         self.stage.get(&path(worktree, ""))
     }
 
-    pub(super) fn status(&self, worktree: &Value) -> Value {
+    pub(crate) fn status(&self, worktree: &Value) -> Value {
         self.stage.get(&path(worktree, "/status"))
     }
 
-    pub(super) fn cleanup(&self, worktree: &Value, fields: &Value) -> Value {
+    pub(crate) fn cleanup(&self, worktree: &Value, fields: &Value) -> Value {
         self.stage.client.post(&path(worktree, "/cleanup"), fields).expect(200).json()
     }
 
-    pub(super) fn force(&self, worktree: &Value) -> Value {
+    pub(crate) fn force(&self, worktree: &Value) -> Value {
         self.cleanup(worktree, &json!({"force": true}))
     }
 
-    pub(super) fn claim(&self, worktree: &Value, session_id: &str) -> Reply {
+    pub(crate) fn claim(&self, worktree: &Value, session_id: &str) -> Reply {
         let body = json!({"session_id": session_id, "claim_role": "owner"});
         self.stage.client.post(&path(worktree, "/claims"), &body)
     }
 
     /// A claim by a session of its own.
-    pub(super) fn claim_at_once(&self, worktree: &Value) -> Reply {
+    pub(crate) fn claim_at_once(&self, worktree: &Value) -> Reply {
         self.claim(worktree, &self.stage.session())
     }
 
-    pub(super) fn release(&self, worktree: &Value, session_id: &str) -> Reply {
+    pub(crate) fn release(&self, worktree: &Value, session_id: &str) -> Reply {
         self.stage.client.post(&path(worktree, "/release"), &json!({"session_id": session_id}))
     }
 
     /// All events of a worktree so far.
-    pub(super) fn events(&self, worktree: &Value) -> Vec<Record> {
+    pub(crate) fn events(&self, worktree: &Value) -> Vec<Record> {
         let events = self.stage.get(&path(worktree, "/events?limit=10000"));
         list(events).into_iter().map(Record::new).collect()
     }
 
-    pub(super) fn kinds(&self, worktree: &Value) -> Vec<String> {
+    pub(crate) fn kinds(&self, worktree: &Value) -> Vec<String> {
         self.events(worktree).into_iter().map(|event| event.kind).collect()
     }
 
     /// The first event of the kind behind `after_seq`, after waiting for it.
-    pub(super) fn event(&self, worktree: &Value, kind: &str, after_seq: i64) -> Record {
+    pub(crate) fn event(&self, worktree: &Value, kind: &str, after_seq: i64) -> Record {
         let query = format!("?control=false&after_seq={after_seq}&until={kind}&kinds={kind}");
         let path = path(worktree, &format!("/events/stream{query}"));
         self.stage.client.stream(&path, &[]).expect(SOON).record()
     }
 
     /// Kill -9, and a new server.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.stage.server.kill9();
         self.stage.restart();
     }
@@ -138,7 +138,7 @@ impl Scene {
 
 impl Repo {
     /// A repository with one commit on `main`.
-    pub(super) fn new(path: &Path) -> Repo {
+    pub(crate) fn new(path: &Path) -> Repo {
         let repo = Repo::empty(path);
         repo.write("README", "hello\n");
         repo.write(".gitignore", "*.ignored\nignored/\n");
@@ -147,7 +147,7 @@ impl Repo {
     }
 
     /// A repository without a commit.
-    pub(super) fn empty(path: &Path) -> Repo {
+    pub(crate) fn empty(path: &Path) -> Repo {
         fs::create_dir_all(path).unwrap();
         let repo = Repo { path: path.to_owned() };
         repo.git(&["init", "--quiet", "--initial-branch=main"]);
@@ -155,18 +155,18 @@ impl Repo {
     }
 
     /// The worktree of a record, to work in.
-    pub(super) fn of(worktree: &Value) -> Repo {
+    pub(crate) fn of(worktree: &Value) -> Repo {
         Repo { path: text(worktree, "worktree_cwd").into() }
     }
 
-    pub(super) fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         let path = self.path.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
     /// Commits all there is; gives the commit.
-    pub(super) fn commit(&self, message: &str) -> String {
+    pub(crate) fn commit(&self, message: &str) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "-m", message]);
         self.git(&["rev-parse", "HEAD"])
@@ -174,14 +174,14 @@ impl Repo {
 
     /// What git says. Panics: it fails.
     #[track_caller]
-    pub(super) fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         let output = self.try_git(args);
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "git {args:?} in {}: {told}", self.path.display());
         String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
     }
 
-    pub(super) fn try_git(&self, args: &[&str]) -> Output {
+    pub(crate) fn try_git(&self, args: &[&str]) -> Output {
         Command::new("git")
             .args(["-c", "protocol.file.allow=always"])
             .args(args)
@@ -197,23 +197,23 @@ impl Repo {
             .unwrap()
     }
 
-    pub(super) fn has(&self, commit: &str) -> bool {
+    pub(crate) fn has(&self, commit: &str) -> bool {
         self.try_git(&["cat-file", "-e", commit]).status.success()
     }
 
     /// Whether some ref leads to the commit.
-    pub(super) fn holds(&self, commit: &str) -> bool {
+    pub(crate) fn holds(&self, commit: &str) -> bool {
         let found = self.git(&["for-each-ref", "--contains", commit, "--format=%(refname)"]);
         !found.is_empty()
     }
 
     /// A file as a commit has it; None = it has none of that name.
-    pub(super) fn show(&self, commit: &str, name: &str) -> Option<String> {
+    pub(crate) fn show(&self, commit: &str, name: &str) -> Option<String> {
         let output = self.try_git(&["cat-file", "blob", &format!("{commit}:{name}")]);
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    pub(super) fn is_branch(&self, name: &str) -> bool {
+    pub(crate) fn is_branch(&self, name: &str) -> bool {
         self.try_git(&["rev-parse", "--verify", "--quiet", &format!("refs/heads/{name}")])
             .status
             .success()
@@ -221,10 +221,10 @@ impl Repo {
 }
 
 /// A path of the API below a worktree.
-pub(super) fn path(worktree: &Value, rest: &str) -> String {
+pub(crate) fn path(worktree: &Value, rest: &str) -> String {
     format!("/v1/worktrees/{}{rest}", text(worktree, "id"))
 }
 
-pub(super) fn is_there(worktree: &Value) -> bool {
+pub(crate) fn is_there(worktree: &Value) -> bool {
     Path::new(&text(worktree, "worktree_cwd")).exists()
 }
