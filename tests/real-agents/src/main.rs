@@ -7,6 +7,7 @@
 
 mod echo;
 mod scenario;
+mod team;
 
 use gooselake_harness::thread;
 use gooselake_mock_model::agents;
@@ -38,12 +39,14 @@ fn main() -> ExitCode {
     let Some(root) = agents::root() else { return fail("there is no HOME to look for agents in") };
     let installed =
         [vec![scenario::DEMO], agents::installed(&root), agents::programs(&root)].concat();
-    let unknown = wanted.iter().find(|name| !installed.contains(&name.as_str()));
+    let is_known = |name: &str| installed.contains(&name) || name == team::NAME;
+    let unknown = wanted.iter().find(|name| !is_known(name));
     if let Some(name) = unknown {
         return fail(&format!("the agent {name} is not installed; run scripts/real-agents.sh"));
     }
     let names: Vec<&'static str> = installed
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|name| {
             // The older codex line is driven only when it is asked for: it is the same agent twice.
             if wanted.is_empty() {
@@ -57,14 +60,20 @@ fn main() -> ExitCode {
         return fail("no real agent is installed; run scripts/real-agents.sh");
     }
     let rows = drive(&names, &root);
-    let matrix = matrix(&rows);
+    let is_team_wanted = wanted.is_empty() || wanted.iter().any(|wanted| wanted == team::NAME);
+    let told = if is_team_wanted { team::run(&root, &|line| say(line)) } else { Vec::new() };
+    let mut matrix = matrix(&rows);
+    matrix.push_str(&story(&told));
     say(&matrix);
     if let Some(path) = write_to
         && let Err(error) = std::fs::write(&path, &matrix)
     {
         return fail(&format!("{}: {error}", path.display()));
     }
-    let cells = || rows.iter().flat_map(|(_, cells)| cells);
+    let cells = || {
+        let steps = told.iter().map(|(_, outcome)| outcome);
+        rows.iter().flat_map(|(_, cells)| cells).chain(steps)
+    };
     let failed = cells().filter(|outcome| matches!(outcome, Outcome::Wrong(_))).count();
     let passed = cells().filter(|outcome| matches!(outcome, Outcome::Right(_))).count();
     say(&format!("{passed} passed, {failed} failed\n"));
@@ -125,6 +134,28 @@ fn matrix(rows: &[Row]) -> String {
             write!(text, " {mark}: {} |", told.replace('|', "/")).expect("a String takes all");
         }
         text.push('\n');
+    }
+    text
+}
+
+/// The story of the team as Markdown, step by step; nothing when it was not told.
+fn story(told: &[team::Told]) -> String {
+    if told.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from(
+        "\n## A team of three\n\n\
+         Codex leads, Claude is spawned for it into a worktree, OpenCode joins: one server, one mock\n\
+         model, and mail between them by the tools of the gateway.\n\n| step | seen |\n|---|---|\n",
+    );
+    for (title, outcome) in told {
+        let (mark, seen) = match outcome {
+            Outcome::Right(seen) => ("yes", seen.as_str()),
+            Outcome::Wrong(seen) => ("NO", seen.as_str()),
+            Outcome::NotFor => ("-", ""),
+        };
+        let seen = seen.replace('|', "/").replace('\n', " ");
+        writeln!(text, "| {title} | {mark}: {seen} |").expect("a String takes all");
     }
     text
 }

@@ -83,12 +83,35 @@ pub(crate) struct Stage {
 }
 
 /// A home that goes away; under the install root, because Codex refuses one under the temporary folder.
-struct Home(PathBuf);
+pub(crate) struct Home(pub(crate) PathBuf);
 
 impl Drop for Home {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
+}
+
+impl Home {
+    /// The path of one for this run.
+    pub(crate) fn of(root: &Path, name: &str) -> Home {
+        Home(root.join(format!("h-{}-{name}", std::process::id())))
+    }
+}
+
+/// What a server's configuration says of the agent.
+pub(crate) fn configuration(profile: &Profile) -> Result<String, String> {
+    let (program, arguments) = profile.argv.split_first().ok_or("no program")?;
+    let provider = profile.provider;
+    let mut config = format!(
+        "[providers.{provider}]\nrequest_timeout_secs = 90\ncommand = {}\nargs = {}\n\
+         [providers.{provider}.env]\n",
+        json!(program),
+        json!(arguments)
+    );
+    for (variable, value) in &profile.env {
+        config.push_str(&format!("{variable} = {}\n", json!(value)));
+    }
+    Ok(config)
 }
 
 /// Runs every scenario with the agent and tells each as it ends.
@@ -122,24 +145,13 @@ pub(crate) fn run_all(name: &'static str, root: &Path, tell: &dyn Fn(&str)) -> V
 impl Stage {
     fn set(name: &'static str, root: &Path) -> Result<Stage, String> {
         let mock = Mock::start().map_err(|error| format!("the mock model: {error}"))?;
-        let home = root.join(format!("h-{}-{name}", std::process::id()));
-        let home = Home(home);
+        let home = Home::of(root, name);
         if name == DEMO {
             return Stage::set_demo(mock, home);
         }
         let profile = agents::profile(name, root, &home.0, mock.address)
             .map_err(|error| format!("the agent's home: {error}"))?;
-        let (program, arguments) = profile.argv.split_first().ok_or("no program")?;
-        let provider = profile.provider;
-        let mut config = format!(
-            "[providers.{provider}]\nrequest_timeout_secs = 90\ncommand = {}\nargs = {}\n\
-             [providers.{provider}.env]\n",
-            json!(program),
-            json!(arguments)
-        );
-        for (variable, value) in &profile.env {
-            config.push_str(&format!("{variable} = {}\n", json!(value)));
-        }
+        let config = configuration(&profile)?;
         Stage::start_server(name, profile, config, mock, home)
     }
 
@@ -261,7 +273,7 @@ fn said(turn: &Value) -> &str {
     turn["assistant_text"].as_str().unwrap_or_default()
 }
 
-fn must(is_true: bool, what: &str, seen: &Value) -> Result<(), String> {
+pub(crate) fn must(is_true: bool, what: &str, seen: &Value) -> Result<(), String> {
     if is_true { Ok(()) } else { Err(format!("{what}; seen: {seen}")) }
 }
 
