@@ -377,7 +377,7 @@ impl Api {
         let Some(origin) = cors else { return answer };
         let headers = [
             ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Expose-Headers", "X-Next-Cursor, X-As-Of-Seq".to_owned()),
+            ("Access-Control-Expose-Headers", EXPOSED_HEADERS.to_owned()),
             ("Vary", "Origin".to_owned()),
         ];
         match answer {
@@ -393,12 +393,16 @@ impl Api {
     }
 }
 
+/// What a page of another origin may read of an answer, beside what browsers let it read anyway.
+const EXPOSED_HEADERS: &str = "X-Request-Id, X-Next-Cursor, X-As-Of-Seq, Retry-After, Allow";
+
 fn preflight() -> Response {
     Response::new(204)
         .header("Access-Control-Allow-Methods", "GET, POST, DELETE")
         .header(
             "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Gooselake-Lenient",
+            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Gooselake-Lenient, \
+             X-Request-Id",
         )
         .header("Access-Control-Max-Age", "600")
 }

@@ -17,8 +17,8 @@
 //!
 //! The parts: `target` (percent-decoding), `head` (what a request says), `inbox` (reading with
 //! deadlines), `body` (the two framings), `answer` (what a handler returns and its bytes), `outbox`
-//! (writing with deadlines), `registry` (who is connected), `connection` (one thread's life),
-//! `server` (accept, stop, close).
+//! (writing with deadlines), `registry` (who is connected), `request_id` (what a request is called),
+//! `connection` (one thread's life), `server` (accept, stop, close).
 
 mod answer;
 mod body;
@@ -27,6 +27,7 @@ mod head;
 mod inbox;
 mod outbox;
 mod registry;
+mod request_id;
 mod server;
 mod target;
 #[cfg(test)]

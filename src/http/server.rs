@@ -9,6 +9,7 @@
 use super::answer::{self, Persistence, Response};
 use super::connection::{self, Common};
 use super::registry::{Link, Registry};
+use super::request_id;
 use super::{Handler, Limits};
 use crate::error::{Code, Error};
 use crate::thread::{self, Thread};
@@ -219,8 +220,8 @@ fn take(common: &Arc<Common>, stream: TcpStream, peer: SocketAddr, refusal: &mut
 
 /// How connections are refused.
 struct Refusal {
-    /// The 503, made once.
-    answer: Vec<u8>,
+    /// The 503.
+    response: Response,
     kept: VecDeque<TcpStream>,
 }
 
@@ -228,26 +229,16 @@ impl Refusal {
     fn new() -> Refusal {
         let error = Error::new(Code::Capacity, "the server is at its limit of connections");
         let response = Response::from(&error.hint("try again in a moment"));
-        let body = response.body.as_bytes();
-        let mut answer = Vec::new();
-        answer::write_head(
-            &mut answer,
-            response.status,
-            &response.headers,
-            Some(body.len()),
-            Persistence::Close,
-        )
-        .expect("the fields are our own constants");
-        answer.extend_from_slice(body);
-        Refusal { answer, kept: VecDeque::with_capacity(REFUSED_KEPT_MAX) }
+        Refusal { response, kept: VecDeque::with_capacity(REFUSED_KEPT_MAX) }
     }
 
     /// Answers without waiting: the socket is new, so its send buffer is empty. The request is not
     /// waited for; an error means that the client is gone.
     fn send(&mut self, mut stream: TcpStream) {
+        let answer = self.bytes();
         let sent = stream
             .set_nonblocking(true)
-            .and_then(|()| stream.write_all(&self.answer))
+            .and_then(|()| stream.write_all(&answer))
             .and_then(|()| stream.shutdown(Shutdown::Write));
         if sent.is_err() {
             return;
@@ -259,5 +250,22 @@ impl Refusal {
             drop(oldest.read(&mut [0; 4096]));
         }
         self.kept.push_back(stream);
+    }
+
+    /// The whole answer; its request was not read, so it has an id of ours.
+    fn bytes(&self) -> Vec<u8> {
+        let body = self.response.body.as_bytes();
+        let mut answer = Vec::new();
+        answer::write_head(
+            &mut answer,
+            &request_id::make(),
+            self.response.status,
+            &self.response.headers,
+            Some(body.len()),
+            Persistence::Close,
+        )
+        .expect("the fields are our own constants");
+        answer.extend_from_slice(body);
+        answer
     }
 }

@@ -28,6 +28,7 @@ mod mcp;
 mod origin;
 mod process;
 mod readiness;
+mod request_id;
 mod retention;
 mod session;
 mod shutdown;
