@@ -36,7 +36,7 @@ mod tests;
 pub use answer::{Answer, Body, Response, StreamBody, StreamHead};
 pub use head::Head;
 pub use outbox::StreamWriter;
-pub use server::{Counters, Server};
+pub use server::{Counters, Meter, Server};
 
 /// Header fields that a request can have, whatever [`Limits::headers`] says: the parser's table is
 /// on the stack.

@@ -67,6 +67,27 @@ pub struct Counters {
     pub panics: u64,
 }
 
+/// A reader of the counters.
+pub struct Meter {
+    registry: Arc<Registry>,
+}
+
+impl Meter {
+    pub fn counters(&self) -> Counters {
+        let registry = &self.registry;
+        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        Counters {
+            open: registry.open_count(),
+            streams: read(&registry.totals.streams_open),
+            accepted: read(&registry.totals.accepted),
+            refused: read(&registry.totals.refused),
+            accept_errors: read(&registry.totals.accept_errors),
+            requests: read(&registry.totals.requests),
+            panics: read(&registry.totals.panics),
+        }
+    }
+}
+
 impl Server {
     /// Starts to serve. Errors: the listener can not be used, or the system has no thread to give.
     pub fn start(
@@ -115,17 +136,12 @@ impl Server {
     }
 
     pub fn counters(&self) -> Counters {
-        let registry = &self.common.registry;
-        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        Counters {
-            open: registry.open_count(),
-            streams: read(&registry.totals.streams_open),
-            accepted: read(&registry.totals.accepted),
-            refused: read(&registry.totals.refused),
-            accept_errors: read(&registry.totals.accept_errors),
-            requests: read(&registry.totals.requests),
-            panics: read(&registry.totals.panics),
-        }
+        self.meter().counters()
+    }
+
+    /// Reads the counters without the server; what it says after the end is the end's.
+    pub fn meter(&self) -> Meter {
+        Meter { registry: Arc::clone(&self.common.registry) }
     }
 
     fn end(&mut self, grace: Duration) {

@@ -25,6 +25,7 @@ mod lab;
 mod login;
 mod mail;
 mod mcp;
+mod metrics;
 mod origin;
 mod process;
 mod readiness;
