@@ -1,8 +1,8 @@
 //! `GET /metrics`: the server in figures, as Prometheus reads them (text format 0.0.4).
 //!
-//! Owns: the names of the figures and the writing of the format. Everything is read when it is asked for, on the
 //! Owns: the names of the figures and the writing of the format. Everything is read when it is asked for, on its
-//! connection's thread; nothing is kept. A figure that this system does not tell (`/proc` is missing) is left out. Words
+//! connection's thread; nothing is kept. A figure that this system does not tell (`/proc` is missing) is left out. The
+//! words of a closed list are all there, with 0 where there is nothing, so that a chart has no holes.
 
 use super::{Api, Call, reader};
 use crate::error::Result;
