@@ -1,7 +1,7 @@
 //! The promises, one function each.
 //!
-//! A check gets a session whose turns are over and what was seen of them live, and asks the server for the same again in
-//! another way. Frames are compared as they came, byte for byte, and never by what they mean alone.
+//! A check gets a session whose turns are over and what was seen of them live, and asks the server for the same again
+//! in another way. Frames are compared as they came, byte for byte, and never by what they mean alone.
 
 use crate::target::{SOON, Session, Target, events, is_end_of};
 use gooselake_harness::client::Headers;

@@ -1,8 +1,9 @@
 //! The replay conformance kit: is what a client sees of a running server what it was promised?
 //!
 //! Owns: the command line, the order of the checks, and the session that they look at. Each check is a function that
-//! panics with what it awaited and what came; one that fails ends none of the others. It knows the server only over its
-//! socket, so it can be pointed at any; it deliberately does not restart it (`--remember` and `--recall` are for who does).
+//! panics with what it awaited and what came; one that fails ends none of the others. It knows the server only over
+//! its socket, so it can be pointed at any. It deliberately does not restart it: `--remember` and `--recall` are for
+//! whoever does.
 
 mod check;
 mod target;
