@@ -21,7 +21,7 @@ RUNTIME_BIN ?=
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-real crash bench check
+.PHONY: help run demo build test test-ops test-clients test-real crash conformance bench check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
 
@@ -48,11 +48,17 @@ test: ## build everything and run every test that needs nothing but this reposit
 test-ops: dev ## install, upgrade, roll back, back up and restore with the scripts, in a home that goes away
 	tests/ops/run.sh $(DEV)
 
+test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them also in a browser
+	tests/clients/run.sh $(DEV)
+
 test-real: ## drive real agents against a scripted model (needs node and npm, downloads them)
 	scripts/test-real.sh
 
 crash: dev ## kill the server at random moments under mixed load (ROUNDS=500, SEED=… repeats a run)
 	@$(DEV)/crash
+
+conformance: ## prove of the server at BASE_URL (with TOKEN) that its streams keep their promises
+	@GG_RUNTIME_TOKEN=$(TOKEN) cargo run --quiet -p gooselake-conformance -- $(BASE_URL) $(ARGS)
 
 bench: build ## measure throughput, latency and memory of the optimised programs
 	cargo run --release -p gooselake-bench

@@ -10,10 +10,12 @@ mod event;
 mod login;
 mod mcp;
 mod meta;
+mod metrics;
 mod multipart;
 mod process;
 mod provider;
 mod query;
+mod reader;
 mod session;
 mod stream;
 mod team;
@@ -22,7 +24,7 @@ mod worktree;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::http::{Admission, Answer, Handler, Head, Request, Response};
+use crate::http::{Admission, Answer, Handler, Head, Meter, Request, Response};
 use crate::ledger::Ledger;
 use crate::ledger::idempotency::{IdempotencyKey, body_hash};
 use crate::limits;
@@ -33,8 +35,8 @@ use crate::session::{Recovered, Sessions};
 use crate::team::Teams;
 use crate::worktree::Worktrees;
 use access::Access;
+pub use reader::Readers;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -51,8 +53,10 @@ pub struct Api {
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
-    pub streams: Arc<AtomicUsize>,
+    pub streams: Arc<Readers>,
     pub started: Instant,
+    /// The counters of the connections; set when they are served.
+    pub http: OnceLock<Meter>,
     /// What the start took up; set when it has.
     pub recovered: OnceLock<Recovered>,
 }
@@ -111,6 +115,7 @@ const fn gateway(route: Route) -> Route {
 static ROUTES: &[Route] = &[
     public("/health", meta::health),
     public("/ready", meta::ready),
+    get("/metrics", metrics::metrics),
     get("/v1/health", meta::health),
     get("/v1/version", meta::version),
     get("/v1/diagnostics", meta::diagnostics),
@@ -381,7 +386,7 @@ impl Api {
         let Some(origin) = cors else { return answer };
         let headers = [
             ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Expose-Headers", "X-Next-Cursor, X-As-Of-Seq".to_owned()),
+            ("Access-Control-Expose-Headers", EXPOSED_HEADERS.to_owned()),
             ("Vary", "Origin".to_owned()),
         ];
         match answer {
@@ -397,12 +402,16 @@ impl Api {
     }
 }
 
+/// What a page of another origin may read of an answer, beside what browsers let it read anyway.
+const EXPOSED_HEADERS: &str = "X-Request-Id, X-Next-Cursor, X-As-Of-Seq, Retry-After, Allow";
+
 fn preflight() -> Response {
     Response::new(204)
         .header("Access-Control-Allow-Methods", "GET, POST, DELETE")
         .header(
             "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Gooselake-Lenient",
+            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Gooselake-Lenient, \
+             X-Request-Id",
         )
         .header("Access-Control-Max-Age", "600")
 }

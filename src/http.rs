@@ -17,8 +17,8 @@
 //!
 //! The parts: `target` (percent-decoding), `head` (what a request says), `inbox` (reading with
 //! deadlines), `body` (the two framings), `answer` (what a handler returns and its bytes), `outbox`
-//! (writing with deadlines), `registry` (who is connected), `connection` (one thread's life),
-//! `server` (accept, stop, close).
+//! (writing with deadlines), `registry` (who is connected), `request_id` (what a request is called),
+//! `connection` (one thread's life), `server` (accept, stop, close).
 
 mod answer;
 mod body;
@@ -27,6 +27,7 @@ mod head;
 mod inbox;
 mod outbox;
 mod registry;
+mod request_id;
 mod server;
 mod target;
 #[cfg(test)]
@@ -35,7 +36,7 @@ mod tests;
 pub use answer::{Answer, Body, Response, StreamBody, StreamHead};
 pub use head::Head;
 pub use outbox::StreamWriter;
-pub use server::{Counters, Server};
+pub use server::{Counters, Meter, Server};
 
 /// Header fields that a request can have, whatever [`Limits::headers`] says: the parser's table is
 /// on the stack.

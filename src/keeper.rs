@@ -40,7 +40,7 @@ use gg_keeper::protocol::{self, HEAD_LEN, PAYLOAD_MAX, Request};
 use gg_keeper::{MARK, SOCKET, exit, tree};
 
 pub use gg_keeper::protocol::{Hello, JournalPolicy, Policy, Stream};
-pub use weight::{Weight, journal_bytes, weigh_tree};
+pub use weight::{Held, Weight, journal_bytes, weigh_all, weigh_tree};
 
 use crate::error::{Code, Error, Result};
 use crate::keeper::outbox::Outbox;

@@ -167,6 +167,14 @@ impl Ledger {
         self.jobs.len()
     }
 
+    /// Bytes on disk: of the database, and of its write-ahead log, which has what no checkpoint has moved yet.
+    pub fn file_bytes(&self) -> (u64, u64) {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let mut wal = self.path.as_os_str().to_owned();
+        wal.push("-wal");
+        (bytes(&self.path), bytes(Path::new(&wal)))
+    }
+
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.path

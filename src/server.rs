@@ -29,7 +29,6 @@ use serde_json::json;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -117,8 +116,9 @@ impl Server {
             teams: teams.clone(),
             token,
             address,
-            streams: Arc::new(AtomicUsize::new(0)),
+            streams: Arc::default(),
             started: Instant::now(),
+            http: OnceLock::new(),
             recovered: OnceLock::new(),
         });
         let mut recovered = sessions.recover()?;
@@ -143,6 +143,7 @@ impl Server {
         let http =
             http::Server::start(listener, limits, Arc::clone(&api) as Arc<dyn http::Handler>)
                 .map_err(|error| Error::internal("the server can not accept").source(error))?;
+        drop(api.http.set(http.meter()));
         let (housekeeper_end, end) = crossbeam_channel::bounded(0);
         let house = Housekeeper {
             ledger,

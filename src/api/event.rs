@@ -185,7 +185,7 @@ fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         is_ndjson: call.accepts("application/x-ndjson"),
         heartbeat: api.config.heartbeat,
     };
-    plan.answer(api)
+    plan.answer(api, call)
 }
 
 /// `Last-Event-ID` wins over `after_seq`: a browser repeats its first URL with a newer header.

@@ -3,12 +3,15 @@
 use super::{Api, Call, json, login};
 use crate::config::Provider;
 use crate::error::Result;
-use crate::http::Answer;
+use crate::http::{Answer, Meter};
+use crate::keeper;
 use crate::ledger::team::{self, delivery};
-use crate::ledger::{session, to_json};
+use crate::ledger::{agent, session, to_json};
+use crate::limits;
 use crate::model::id;
 use crate::provider::readiness::{FIRST_ANSWER, ProblemKind, Report};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -42,7 +45,11 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
         "recovery": recovery(api),
         "worktrees": super::worktree::counts(api)?,
         "writer": writer(api),
-        "streams": api.streams.load(Ordering::Relaxed),
+        "tail": tail(api),
+        "streams": super::reader::facts(api)?,
+        "connections": connections(api),
+        "keepers": keepers(api)?,
+        "database": database(api),
         "session_threads": api.sessions.threads(),
         "session_status_counts": api.ledger.read(session::status_counts)?
             .into_iter()
@@ -134,6 +141,66 @@ fn writer(api: &Api) -> Value {
         "commit_us": get(&counters.commit_us),
         "commit_us_max": get(&counters.commit_us_max),
         "failed": get(&counters.failed),
+    })
+}
+
+fn tail(api: &Api) -> Value {
+    let facts = api.ledger.tail().facts();
+    json!({
+        "frames": facts.frames,
+        "frames_max": limits::TAIL_FRAMES,
+        "bytes": facts.bytes,
+        "bytes_max": limits::TAIL_BYTES,
+        "head": facts.newest_row_id,
+        "complete_after": facts.complete_after,
+        "watched_scopes": facts.watched_scopes,
+    })
+}
+
+fn connections(api: &Api) -> Value {
+    let counters = api.http.get().map(Meter::counters).unwrap_or_default();
+    json!({
+        "open": counters.open,
+        "max": api.config.connections_max,
+        "accepted": counters.accepted,
+        "refused": counters.refused,
+        "accept_errors": counters.accept_errors,
+        "requests": counters.requests,
+        "panics": counters.panics,
+    })
+}
+
+/// The keepers that live, with what they hold: agents, their terminals, processes.
+fn keepers(api: &Api) -> Result<Value> {
+    let held = keeper::weigh_all(&api.config.root_dir.join("keepers"))?;
+    let agents: HashMap<String, String> = api
+        .ledger
+        .read(agent::live_sessions)?
+        .into_iter()
+        .map(|(session_id, child_id)| (child_id, session_id))
+        .collect();
+    let keepers: Vec<Value> = held
+        .iter()
+        .map(|held| {
+            json!({
+                "child_id": held.child_id,
+                "agent_of_session_id": agents.get(&held.child_id),
+                "keeper_pid": held.keeper_pid,
+                "processes": held.weight.processes,
+                "memory_bytes": held.weight.memory_bytes,
+                "journal_bytes": held.journal_bytes,
+            })
+        })
+        .collect();
+    Ok(keepers.into())
+}
+
+fn database(api: &Api) -> Value {
+    let (bytes, wal_bytes) = api.ledger.file_bytes();
+    json!({
+        "bytes": bytes,
+        "bytes_max": api.config.database_bytes_max,
+        "wal_bytes": wal_bytes,
     })
 }
 

@@ -4,8 +4,9 @@
 //! waits for its scope's next commit or for the next heartbeat. There is no queue: a slow reader costs itself time and
 //! nobody memory. What it sends after a reconnect with the last id is what it would have sent without the break.
 
-use super::Api;
-use crate::error::{Code, Error, Result};
+use super::reader::{Place, Reads};
+use super::{Api, Call};
+use crate::error::Result;
 use crate::http::{Answer, StreamHead, StreamWriter};
 use crate::ledger::event::{self, Frame, Page};
 use crate::ledger::tail::{Look, Woken};
@@ -15,7 +16,6 @@ use crate::model::event::EventFilter;
 use serde_json::json;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where a client wants to go on.
@@ -23,6 +23,16 @@ use std::time::{Duration, Instant};
 pub(super) enum Cursor {
     Start,
     After(i64),
+}
+
+impl Cursor {
+    /// The last position that the client has.
+    fn position(self) -> i64 {
+        match self {
+            Cursor::Start => 0,
+            Cursor::After(after) => after,
+        }
+    }
 }
 
 /// What a client asked for, checked.
@@ -45,37 +55,13 @@ pub(super) struct StreamPlan {
     pub heartbeat: Duration,
 }
 
-/// One open stream, counted.
-pub(super) struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    /// Errors: as many are open as the configuration allows.
-    pub(super) fn take(api: &Api) -> Result<Place> {
-        let open = api.streams.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(&api.streams));
-        if open >= api.config.streams_max {
-            return Err(Error::new(
-                Code::Capacity,
-                format!("{open} streams are open, as many as the configuration allows"),
-            )
-            .hint("close one, or raise server.max_streams"));
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Bytes that are collected for one write.
 const WRITE_BYTES: usize = 128 * 1024;
 
 impl StreamPlan {
-    pub(super) fn answer(self, api: &Api) -> Result<Answer> {
-        let place = Place::take(api)?;
+    pub(super) fn answer(self, api: &Api, call: &Call) -> Result<Answer> {
+        let reads = self.scope_key.map_or(Reads::WholeLog, Reads::Scope);
+        let place = Place::take(api, call, reads, self.cursor.position())?;
         let media_type = if self.is_ndjson { "application/x-ndjson" } else { "text/event-stream" };
         let head = StreamHead {
             status: 200,
@@ -87,9 +73,8 @@ impl StreamPlan {
         };
         let ledger = api.ledger.clone();
         let run = move |writer: &mut StreamWriter| {
-            let _place = place;
             // An error is a client that is gone; it will come back with its cursor.
-            if let Err(error) = (Stream::new(self, &ledger)).run(writer) {
+            if let Err(error) = (Stream::new(self, &ledger, place)).run(writer) {
                 log::debug!("a stream ended: {error}");
             }
         };
@@ -100,6 +85,7 @@ impl StreamPlan {
 struct Stream<'a> {
     plan: StreamPlan,
     ledger: &'a Ledger,
+    place: Place,
     watch: Watch,
     /// The position of the last event that was passed, in the stream's own numbers.
     cursor: i64,
@@ -111,12 +97,9 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(plan: StreamPlan, ledger: &'a Ledger) -> Stream<'a> {
+    fn new(plan: StreamPlan, ledger: &'a Ledger, place: Place) -> Stream<'a> {
         let watch = ledger.tail().watch(plan.scope_key);
-        let cursor = match plan.cursor {
-            Cursor::Start => 0,
-            Cursor::After(after) => after,
-        };
+        let cursor = plan.cursor.position();
         // In the whole log the cursor is a row id, so the ring may be looked at from the first. A
         // client that has all there is needs nothing of the database either.
         let row_id = match plan.scope_key {
@@ -124,7 +107,7 @@ impl<'a> Stream<'a> {
             Some(_) => (cursor == plan.head).then_some(plan.published),
         };
         let is_over = plan.limit == Some(0);
-        Stream { plan, ledger, watch, cursor, row_id, out: Vec::new(), sent: 0, is_over }
+        Stream { plan, ledger, place, watch, cursor, row_id, out: Vec::new(), sent: 0, is_over }
     }
 
     fn run(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
@@ -234,6 +217,7 @@ impl<'a> Stream<'a> {
             writer.write_all(&self.out)?;
             self.out.clear();
         }
+        self.place.pass(self.cursor);
         Ok(())
     }
 

@@ -54,22 +54,31 @@ pub struct Response {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Body,
+    /// What an error is in the log. It is written down by the connection, which knows the request.
+    pub(super) note: Option<Note>,
+}
+
+/// An error, for the log.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    pub(super) level: log::Level,
+    pub(super) text: String,
 }
 
 impl Response {
     /// An answer without fields and without a body.
     pub fn new(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Body::Owned(Vec::new()) }
+        Response { status, headers: Vec::new(), body: Body::Owned(Vec::new()), note: None }
     }
 
     pub fn json(status: u16, json: impl Into<Body>) -> Response {
         let headers = vec![("Content-Type", "application/json".to_owned())];
-        Response { status, headers, body: json.into() }
+        Response { status, headers, body: json.into(), note: None }
     }
 
     pub fn text(status: u16, text: impl Into<Body>) -> Response {
         let headers = vec![("Content-Type", "text/plain; charset=utf-8".to_owned())];
-        Response { status, headers, body: text.into() }
+        Response { status, headers, body: text.into(), note: None }
     }
 
     /// Adds a header field.
@@ -80,19 +89,19 @@ impl Response {
 }
 
 /// The error as clients see it: `{"error":"…","code":"…"}`, and the detail under its own name. What
-/// is for the log alone is logged here, once, when it is ours to explain.
+/// is ours to explain is a warning in the log, with all that is for the log alone.
 impl From<&Error> for Response {
     fn from(error: &Error) -> Response {
         let (code, status) = error.code.parts();
-        if status >= 500 && (error.source.is_some() || error.code == Code::Internal) {
-            log::warn!("answered {status} {code}: {error}");
-        }
+        let is_ours = status >= 500 && (error.source.is_some() || error.code == Code::Internal);
+        let level = if is_ours { log::Level::Warn } else { log::Level::Debug };
+        let note = Note { level, text: format!("answered {status} {code}: {error}") };
         let mut json = format!(r#"{{"error":{},"code":"{code}""#, quoted(&error.told()));
         if let Some((name, value)) = &error.detail {
             write!(json, ",{}:{value}", quoted(name)).expect("a string takes any text");
         }
         json.push('}');
-        let response = Response::json(status, json);
+        let response = Response { note: Some(note), ..Response::json(status, json) };
         match error.code {
             Code::Capacity | Code::ShuttingDown => response.header("Retry-After", "1"),
             _ => response,
@@ -151,6 +160,7 @@ pub(super) struct BadField(pub(super) &'static str);
 /// Appends a response head to `out`. `length` is that of the body; None for a stream.
 pub(super) fn write_head(
     out: &mut Vec<u8>,
+    request_id: &str,
     status: u16,
     headers: &[(&'static str, String)],
     length: Option<usize>,
@@ -166,6 +176,7 @@ pub(super) fn write_head(
             out.extend_from_slice(part);
         }
     }
+    write!(out, "X-Request-Id: {request_id}\r\n").expect(TAKES_ANYTHING);
     if let Some(length) = length
         && has_length(status)
     {
@@ -185,7 +196,7 @@ pub(super) fn has_length(status: u16) -> bool {
 }
 
 fn is_good_field(name: &str, value: &str) -> bool {
-    let is_ours = ["content-length", "connection", "transfer-encoding"]
+    let is_ours = ["content-length", "connection", "transfer-encoding", "x-request-id"]
         .iter()
         .any(|ours| name.eq_ignore_ascii_case(ours));
     !is_ours && value.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control())
@@ -253,17 +264,20 @@ mod tests {
     fn check_head(status: u16, length: Option<usize>, persistence: Persistence, expected: &str) {
         let mut out = Vec::new();
         let headers = [("X-A", "b\tc".to_owned())];
-        write_head(&mut out, status, &headers, length, persistence).unwrap();
+        write_head(&mut out, "r-1", status, &headers, length, persistence).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
     fn a_head_has_a_length_or_ends_with_the_connection() {
-        let silent = "HTTP/1.1 200 OK\r\nX-A: b\tc\r\nContent-Length: 3\r\n\r\n";
+        let silent =
+            "HTTP/1.1 200 OK\r\nX-A: b\tc\r\nX-Request-Id: r-1\r\nContent-Length: 3\r\n\r\n";
         check_head(200, Some(3), Persistence::Silent, silent);
-        let empty = "HTTP/1.1 204 No Content\r\nX-A: b\tc\r\nConnection: keep-alive\r\n\r\n";
+        let empty = "HTTP/1.1 204 No Content\r\nX-A: b\tc\r\nX-Request-Id: r-1\r\n\
+                     Connection: keep-alive\r\n\r\n";
         check_head(204, Some(0), Persistence::KeepAlive, empty);
-        let stream = "HTTP/1.1 200 OK\r\nX-A: b\tc\r\nConnection: close\r\n\r\n";
+        let stream =
+            "HTTP/1.1 200 OK\r\nX-A: b\tc\r\nX-Request-Id: r-1\r\nConnection: close\r\n\r\n";
         check_head(200, None, Persistence::Close, stream);
     }
 
@@ -277,10 +291,11 @@ mod tests {
             ("Content-Length", "5"),
             ("connection", "close"),
             ("Transfer-Encoding", "chunked"),
+            ("X-Request-Id", "twice"),
         ] {
             let mut out = Vec::new();
             let headers = [(name, value.to_owned())];
-            let written = write_head(&mut out, 200, &headers, Some(0), Persistence::Silent);
+            let written = write_head(&mut out, "r-1", 200, &headers, Some(0), Persistence::Silent);
             assert_eq!(written, Err(BadField(name)), "{name}: {value:?}");
         }
     }

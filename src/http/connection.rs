@@ -3,9 +3,9 @@
 //! Owns: the order of things on a connection, on the thread `conn-<n>`: wait, head, admission,
 //! body, handler, answer, and again; or a stream until its end. Promises: requests are answered in
 //! the order in which they came; after a request that can not be read to its end, the connection is
-//! closed in a way that lets the answer arrive; a panic in the handler is a 500. The thread ends
-//! when the client is gone, a deadline has passed, the server stops, or the stream returns. It
-//! deliberately knows nothing of what requests mean.
+//! closed in a way that lets the answer arrive; a panic in the handler is a 500; each answer names
+//! its request, and so does the log. The thread ends when the client is gone, a deadline has passed,
+//! the server stops, or the stream returns. It deliberately knows nothing of what requests mean.
 
 use super::answer::{self, Answer, BadField, Persistence, Response, StreamBody, StreamHead};
 use super::body;
@@ -13,6 +13,7 @@ use super::head::{Head, Length};
 use super::inbox::{End, Inbox};
 use super::outbox::{self, StreamWriter};
 use super::registry::{Link, Registry};
+use super::request_id;
 use super::{Handler, Limits, Request};
 use crate::error::Error;
 use rustix::net::sockopt;
@@ -61,6 +62,7 @@ pub(super) fn serve(common: &Arc<Common>, link: &Arc<Link>, peer: SocketAddr) {
         out: Vec::with_capacity(OUT_BYTES),
         write_timeout,
         peer,
+        request_id: String::new(),
         is_first: true,
     };
     // The buffers are gone before the stream begins, since it may be quiet for days.
@@ -91,6 +93,8 @@ struct Connection<'a> {
     out: Vec<u8>,
     write_timeout: Duration,
     peer: SocketAddr,
+    /// What the request of now is called in its answer and in the log.
+    request_id: String,
     /// No request has come yet.
     is_first: bool,
 }
@@ -159,10 +163,15 @@ impl Connection<'_> {
         if !self.wait_for_request() {
             return Ok(Step::Close);
         }
+        // A head that can not be read is answered under an id too.
+        self.request_id = request_id::make();
         let deadline = Instant::now() + Duration::from_millis(limits.head_ms);
         let range = self.inbox.head(limits.headers, deadline)?;
         let head = Head::parse(self.inbox.bytes(range), limits.headers, self.peer)?;
         self.common.registry.totals.requests.fetch_add(1, Ordering::Relaxed);
+        if let Some(given) = request_id::given(&head) {
+            given.clone_into(&mut self.request_id);
+        }
         let mut terms = Terms::of(&head);
         let admitted = self.guard(|handler| handler.admit(&head));
         let body_bytes_max = match admitted {
@@ -231,6 +240,7 @@ impl Connection<'_> {
         self.out.clear();
         let head = answer::write_head(
             &mut self.out,
+            &self.request_id,
             response.status,
             &response.headers,
             Some(body.len()),
@@ -239,6 +249,7 @@ impl Connection<'_> {
         if let Err(field) = head {
             return self.write_bad_field(&field, terms);
         }
+        self.tell(response);
         let has_body = !terms.is_head && answer::has_length(response.status);
         let body = if has_body { body } else { &[] };
         match outbox::write_parts(self.link, &self.out, body, self.write_timeout) {
@@ -252,8 +263,14 @@ impl Connection<'_> {
     fn write_stream_head(&mut self, head: &StreamHead, body: StreamBody, terms: &Terms) -> Step {
         self.out.clear();
         let persistence = Persistence::Close;
-        let written =
-            answer::write_head(&mut self.out, head.status, &head.headers, None, persistence);
+        let written = answer::write_head(
+            &mut self.out,
+            &self.request_id,
+            head.status,
+            &head.headers,
+            None,
+            persistence,
+        );
         if let Err(field) = written {
             return self.write_bad_field(&field, terms);
         }
@@ -292,6 +309,13 @@ impl Connection<'_> {
     fn write_last(&mut self, error: &Error, terms: &Terms) -> Step {
         let terms = Terms { persistence: Persistence::Close, ..*terms };
         self.write_whole(&Response::from(error), &terms)
+    }
+
+    /// Writes down what the answer has for the log, with the name under which its client knows it.
+    fn tell(&self, response: &Response) {
+        if let Some(note) = &response.note {
+            log::log!(note.level, "{} (request {} of {})", note.text, self.request_id, self.peer);
+        }
     }
 
     fn give_up(&self, error: &io::Error) -> Step {

@@ -9,6 +9,7 @@
 use super::answer::{self, Persistence, Response};
 use super::connection::{self, Common};
 use super::registry::{Link, Registry};
+use super::request_id;
 use super::{Handler, Limits};
 use crate::error::{Code, Error};
 use crate::thread::{self, Thread};
@@ -66,6 +67,27 @@ pub struct Counters {
     pub panics: u64,
 }
 
+/// A reader of the counters.
+pub struct Meter {
+    registry: Arc<Registry>,
+}
+
+impl Meter {
+    pub fn counters(&self) -> Counters {
+        let registry = &self.registry;
+        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        Counters {
+            open: registry.open_count(),
+            streams: read(&registry.totals.streams_open),
+            accepted: read(&registry.totals.accepted),
+            refused: read(&registry.totals.refused),
+            accept_errors: read(&registry.totals.accept_errors),
+            requests: read(&registry.totals.requests),
+            panics: read(&registry.totals.panics),
+        }
+    }
+}
+
 impl Server {
     /// Starts to serve. Errors: the listener can not be used, or the system has no thread to give.
     pub fn start(
@@ -114,17 +136,12 @@ impl Server {
     }
 
     pub fn counters(&self) -> Counters {
-        let registry = &self.common.registry;
-        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        Counters {
-            open: registry.open_count(),
-            streams: read(&registry.totals.streams_open),
-            accepted: read(&registry.totals.accepted),
-            refused: read(&registry.totals.refused),
-            accept_errors: read(&registry.totals.accept_errors),
-            requests: read(&registry.totals.requests),
-            panics: read(&registry.totals.panics),
-        }
+        self.meter().counters()
+    }
+
+    /// Reads the counters without the server; what it says after the end is the end's.
+    pub fn meter(&self) -> Meter {
+        Meter { registry: Arc::clone(&self.common.registry) }
     }
 
     fn end(&mut self, grace: Duration) {
@@ -219,8 +236,8 @@ fn take(common: &Arc<Common>, stream: TcpStream, peer: SocketAddr, refusal: &mut
 
 /// How connections are refused.
 struct Refusal {
-    /// The 503, made once.
-    answer: Vec<u8>,
+    /// The 503.
+    response: Response,
     kept: VecDeque<TcpStream>,
 }
 
@@ -228,26 +245,16 @@ impl Refusal {
     fn new() -> Refusal {
         let error = Error::new(Code::Capacity, "the server is at its limit of connections");
         let response = Response::from(&error.hint("try again in a moment"));
-        let body = response.body.as_bytes();
-        let mut answer = Vec::new();
-        answer::write_head(
-            &mut answer,
-            response.status,
-            &response.headers,
-            Some(body.len()),
-            Persistence::Close,
-        )
-        .expect("the fields are our own constants");
-        answer.extend_from_slice(body);
-        Refusal { answer, kept: VecDeque::with_capacity(REFUSED_KEPT_MAX) }
+        Refusal { response, kept: VecDeque::with_capacity(REFUSED_KEPT_MAX) }
     }
 
     /// Answers without waiting: the socket is new, so its send buffer is empty. The request is not
     /// waited for; an error means that the client is gone.
     fn send(&mut self, mut stream: TcpStream) {
+        let answer = self.bytes();
         let sent = stream
             .set_nonblocking(true)
-            .and_then(|()| stream.write_all(&self.answer))
+            .and_then(|()| stream.write_all(&answer))
             .and_then(|()| stream.shutdown(Shutdown::Write));
         if sent.is_err() {
             return;
@@ -259,5 +266,22 @@ impl Refusal {
             drop(oldest.read(&mut [0; 4096]));
         }
         self.kept.push_back(stream);
+    }
+
+    /// The whole answer; its request was not read, so it has an id of ours.
+    fn bytes(&self) -> Vec<u8> {
+        let body = self.response.body.as_bytes();
+        let mut answer = Vec::new();
+        answer::write_head(
+            &mut answer,
+            &request_id::make(),
+            self.response.status,
+            &self.response.headers,
+            Some(body.len()),
+            Persistence::Close,
+        )
+        .expect("the fields are our own constants");
+        answer.extend_from_slice(body);
+        answer
     }
 }

@@ -58,6 +58,18 @@ struct Scopes {
     changed: HashSet<i64>,
 }
 
+/// What the tail holds now.
+#[derive(Clone, Copy, Debug)]
+pub struct TailFacts {
+    pub frames: usize,
+    pub bytes: usize,
+    pub newest_row_id: i64,
+    /// All frames behind this row are held.
+    pub complete_after: i64,
+    /// Scopes that somebody watches, the whole log among them.
+    pub watched_scopes: usize,
+}
+
 /// What a look into the ring found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
@@ -140,6 +152,18 @@ impl Tail {
     /// The last committed row.
     pub fn newest_row_id(&self) -> i64 {
         lock(&self.ring).newest_row_id
+    }
+
+    pub fn facts(&self) -> TailFacts {
+        let watched_scopes = lock(&self.wakers).len();
+        let ring = lock(&self.ring);
+        TailFacts {
+            frames: ring.frames.len(),
+            bytes: ring.bytes,
+            newest_row_id: ring.newest_row_id,
+            complete_after: ring.complete_after,
+            watched_scopes,
+        }
     }
 
     /// Registers a stream with one scope, or with the whole log. Register first, look second: so nothing is missed.

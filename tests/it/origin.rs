@@ -58,14 +58,18 @@ fn a_page_on_the_list_gets_its_preflight_and_its_answers() {
     for method in ["get", "post", "delete"] {
         assert!(words(&reply, "access-control-allow-methods").contains(&method.to_owned()));
     }
-    for header in ["authorization", "content-type", "idempotency-key", "last-event-id"] {
+    let wanted =
+        ["authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id"];
+    for header in wanted {
         assert!(words(&reply, "access-control-allow-headers").contains(&header.to_owned()));
     }
     let origin = [("Origin", page)];
     let reply = stage.client.request("GET", "/v1/sessions", &origin, b"").expect(200);
     assert_eq!(reply.header("access-control-allow-origin"), Some(page));
     let exposed = words(&reply, "access-control-expose-headers");
-    assert!(exposed.contains(&"x-next-cursor".to_owned()), "{exposed:?}");
+    for header in ["x-request-id", "x-next-cursor", "x-as-of-seq", "retry-after", "allow"] {
+        assert!(exposed.contains(&header.to_owned()), "{header} is not in {exposed:?}");
+    }
     // The page must be able to read errors too, those before the handler and those of it.
     for path in ["/v1/nothing", "/v1/sessions/sess_0", "/v1/sessions?limit=x"] {
         let reply = stage.client.request("GET", path, &origin, b"");

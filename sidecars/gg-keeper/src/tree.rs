@@ -57,6 +57,12 @@ pub fn descendants(root: i32) -> Vec<Process> {
     below(&all(), &[root])
 }
 
+/// The same for several roots, out of one look at the machine.
+pub fn families(roots: &[i32]) -> Vec<Vec<Process>> {
+    let all = all();
+    roots.iter().map(|root| below(&all, &[*root])).collect()
+}
+
 /// Every living process that has the mark of this child in its environment, and whatever lives
 /// below those. The calling process is never among them.
 pub fn marked(child_id: &str) -> Vec<Process> {

@@ -5,7 +5,7 @@
 //! out, and a character that a block cuts in two is told whole with the next one.
 
 use super::owned;
-use crate::api::stream::Place;
+use crate::api::reader::{Place, Reads};
 use crate::api::{Api, Call, json};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response, StreamHead, StreamWriter};
@@ -77,7 +77,7 @@ fn follow(
     is_text: bool,
     row: &ProcessRow,
 ) -> Result<Answer> {
-    let place = Place::take(api)?;
+    let place = Place::take(api, call, Reads::Output, 0)?;
     let process_id = call.part(0).to_owned();
     let scope_key =
         api.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Process, &process_id)?))?;

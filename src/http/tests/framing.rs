@@ -280,13 +280,15 @@ fn an_early_refusal_keeps_the_connection_only_without_a_body() {
 fn an_answer_has_the_length_of_its_body() {
     let house = House::new();
     let mut client = house.client();
-    client.send("HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    let named = "/hello HTTP/1.1\r\nHost: a\r\nX-Request-Id: r-1\r\n\r\n";
+    client.send(format!("HEAD {named}GET {named}"));
     let (head, get) = (client.answer_to("HEAD"), client.answer());
     assert_eq!(head.head, get.head);
     assert!(get.has("Content-Length: 14") && get.has("Content-Type: application/json"));
     assert_eq!(get.body, br#"{"hello":true}"#);
-    client.send("GET /empty HTTP/1.1\r\nHost: a\r\n\r\nGET /shared HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.answer().head, "HTTP/1.1 204 No Content\r\n\r\n");
+    client.send("GET /empty HTTP/1.1\r\nHost: a\r\nX-Request-Id: r-2\r\n\r\n");
+    client.send("GET /shared HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().head, "HTTP/1.1 204 No Content\r\nX-Request-Id: r-2\r\n\r\n");
     assert_eq!(client.answer().body, b"kept");
     client.send("GET /big/5000000 HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().body, vec![b'x'; 5_000_000]);
@@ -294,6 +296,38 @@ fn an_answer_has_the_length_of_its_body() {
     let reply = client.answer();
     assert_eq!((reply.status, reply.code().as_str()), (500, "internal"));
     assert!(!reply.head.contains("evil") && client.is_closed());
+}
+
+#[test]
+fn every_answer_names_its_request() {
+    let house = House::new();
+    let named = |head: &str| -> String {
+        let line = head.lines().find_map(|line| line.strip_prefix("X-Request-Id: "));
+        line.unwrap_or_else(|| panic!("no name in {head}")).to_owned()
+    };
+    let mut seen = Vec::new();
+    // What has no name of its own, or none that can be taken, gets one; also what is no request.
+    for head in [
+        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET /refuse HTTP/1.1\r\nHost: a\r\nX-Request-Id: a b\r\n\r\n".to_owned(),
+        format!("GET /hello HTTP/1.1\r\nHost: a\r\nX-Request-Id: {}\r\n\r\n", "x".repeat(129)),
+        "GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(),
+        "nonsense\r\n\r\n".to_owned(),
+    ] {
+        let mut client = house.client();
+        client.send(&head);
+        let name = named(&client.answer().head);
+        assert!(name.starts_with("req_") && name.len() == 36, "{name} for {head}");
+        assert!(!seen.contains(&name), "{name} comes twice");
+        seen.push(name);
+    }
+    // A good one is kept, for its own request only.
+    let mut client = house.client();
+    client.send("GET /refuse HTTP/1.1\r\nHost: a\r\nx-request-id: trace-7/1\r\n\r\n");
+    assert_eq!(named(&client.answer().head), "trace-7/1");
+    client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(named(&client.answer().head).starts_with("req_"));
 }
 
 #[test]

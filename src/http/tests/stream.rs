@@ -4,7 +4,7 @@ use super::House;
 use std::net::Shutdown;
 
 fn get(path: &str) -> String {
-    format!("GET /stream/{path} HTTP/1.1\r\nHost: a\r\n\r\n")
+    format!("GET /stream/{path} HTTP/1.1\r\nHost: a\r\nX-Request-Id: r-1\r\n\r\n")
 }
 
 #[test]
@@ -12,7 +12,8 @@ fn a_stream_ends_with_its_connection() {
     let house = House::new();
     let mut client = house.client();
     client.send(get("three"));
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Request-Id: r-1\r\n\
+                Connection: close\r\n\r\n";
     assert_eq!(client.head(), head);
     assert_eq!(client.rest(), b"id: 1\n\nid: 2\n\nid: 3\n\n");
     assert_eq!(house.report(), "21");

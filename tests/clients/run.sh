@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# The clients of docs/clients against the server, which is killed with -9 in the middle of a turn and started again.
+#
+# usage: run.sh [FOLDER]   FOLDER holds the built programs (target/debug)
+#
+# Needs node (20 or newer) and python3. The browser is chromium, when it is there; that it is not is said. Each part has
+# a folder, a server and a time limit of its own, and leaves nothing behind.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+programs=$(realpath "${1:-target/debug}")
+folder=$(mktemp -d)
+server=
+others=()
+
+finish() {
+    status=$?
+    trap - EXIT
+    for pid in ${others[@]+"${others[@]}"}; do
+        kill "$pid" 2>/dev/null || :
+        wait "$pid" 2>/dev/null || :
+    done
+    if [ -n "$server" ]; then
+        # SIGINT ends the agents too.
+        kill -INT "$server" 2>/dev/null || :
+        wait "$server" || :
+    fi
+    if [ "$status" -ne 0 ]; then
+        echo "clients: it failed ($status); the logs:" >&2
+        cat "$folder"/*.log >&2 || :
+    fi
+    rm -rf "$folder"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+mkfifo "$folder/words"
+exec 5<>"$folder/words"
+cp docs/clients/client.mjs docs/clients/client.py tests/clients/* "$folder/"
+
+# Starts the server at the address (port 0: any), and sets server, url and token.
+start() {
+    local line
+    rm -f "$folder/stdout"
+    mkfifo "$folder/stdout"
+    "$programs/gg-runtime-server" --config "$folder/config.toml" --bind "$1" --data-dir "$folder/data" \
+        >"$folder/stdout" 2>>"$folder/server.log" 5>&- &
+    server=$!
+    exec 6<"$folder/stdout"
+    read -r -t 60 line <&6 || { echo "clients: the server does not listen" >&2; exit 1; }
+    url=${line#listening on }
+    token=$(cat "$folder/data/auth/api-token")
+}
+
+# Waits for a word of a client. A client that failed says nothing: the time limit is for that.
+word() {
+    local said
+    IFS= read -r -t 90 said <&5 || { echo "clients: $1 was awaited in vain" >&2; exit 1; }
+    case $said in
+    "$1"*) printf '%s\n' "$said" ;;
+    *) echo "clients: $1 was awaited, and came: $said" >&2; exit 1 ;;
+    esac
+}
+
+kill_and_start_again() {
+    word middle
+    kill -9 "$server"
+    wait "$server" 2>/dev/null || :
+    start "${url#http://}"
+}
+
+# Runs a client in its own process beside the kill.
+run() {
+    local name=$1 client
+    shift
+    echo "== $name"
+    "$@" "$url" "$token" "$folder/words" >"$folder/$name.log" 2>&1 5>&- &
+    client=$!
+    others+=("$client")
+    kill_and_start_again
+    wait "$client"
+    others=("$page")
+    cat "$folder/$name.log"
+}
+
+mkfifo "$folder/port"
+python3 "$folder/page.py" "$folder" "$folder/words" >"$folder/port" 2>"$folder/page.log" 5>&- &
+page=$!
+others=("$page")
+read -r -t 60 port <"$folder/port" || { echo "clients: the page is not served" >&2; exit 1; }
+printf '[server]\ncors_origins = ["http://127.0.0.1:%s"]\n' "$port" >"$folder/config.toml"
+
+start 127.0.0.1:0
+run node node "$folder/node.mjs"
+run python python3 "$folder/drive.py"
+
+browser=$(command -v chromium || command -v chromium-browser || :)
+if [ -n "$browser" ]; then
+    echo "== browser"
+    printf '{"baseUrl":"%s","token":"%s"}' "$url" "$token" >"$folder/settings.json"
+    flags=(--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking
+        --disable-component-update --disable-sync --user-data-dir="$folder/profile" --remote-debugging-port=0)
+    # Chromium has no sandbox for root.
+    [ "$(id -u)" != 0 ] || flags+=(--no-sandbox)
+    "$browser" "${flags[@]}" "http://127.0.0.1:$port/page.html" >"$folder/browser.log" 2>&1 5>&- &
+    others+=($!)
+    kill_and_start_again
+    word passed
+else
+    echo "!!!! SKIPPED: there is no chromium; the JavaScript client was NOT tested in a browser"
+fi
+echo "clients: done"
