@@ -1,7 +1,7 @@
 //! The log of the server as it grows, read by whoever waits for something to be in it.
 //!
-//! It is read only while something is awaited, on the caller's thread. What an agent asks meanwhile is accepted, so that
-//! agents that ask before every command and tool can be in a story that is about something else.
+//! It is read only while something is awaited, on the caller's thread. What an agent asks meanwhile is accepted, so
+//! that agents that ask before every command and tool can be in a story that is about something else.
 
 use gooselake_harness::client::Client;
 use gooselake_harness::stream::{Record, Stream};
