@@ -15,7 +15,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 #[derive(Deserialize)]
-struct InvokeBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ToolInvoke"))]
+pub(super) struct InvokeBody {
     namespace: Option<String>,
     #[serde(alias = "toolName")]
     tool_name: String,

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 /// A team as clients see it, without its members.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Team"))]
 pub struct TeamRecord {
     #[serde(skip)]
     pub team_key: i64,
@@ -28,6 +29,7 @@ pub struct TeamRecord {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Member"))]
 pub struct MemberRecord {
     pub team_id: String,
     pub agent_id: String,
@@ -41,6 +43,7 @@ pub struct MemberRecord {
 
 /// A team with its members, ordered by when they joined.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamWithMembers"))]
 pub struct Roster {
     pub team: TeamRecord,
     pub members: Vec<MemberRecord>,
