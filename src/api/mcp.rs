@@ -15,8 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 #[derive(Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ToolInvoke"))]
-pub(super) struct InvokeBody {
+struct InvokeBody {
     namespace: Option<String>,
     #[serde(alias = "toolName")]
     tool_name: String,

@@ -309,7 +309,7 @@ routes! {
             .fails(&[NotFound, SessionClosed]);
     gateway(post("/v1/mcp/invoke", SmallJson, mcp::invoke))
         => op("invoke_tool", "One call of a tool.").answers::<ToolEnvelope>()
-            .takes::<mcp::InvokeBody>(json!({"tool_name": "gg_ping", "args": {}}))
+            .takes::<ToolInvoke>(json!({"tool_name": "gg_ping", "args": {}}))
             .fails(&[NotFound, SessionClosed]);
     gateway(get("/v1/mcp/capabilities", mcp::capabilities))
         => op("mcp_capabilities", "The tools with their schemas.").answers::<Capabilities>()

@@ -14,6 +14,7 @@ mod claude;
 mod cli;
 mod codex;
 mod command;
+mod contract;
 mod crew;
 mod delivery;
 mod doctor;

@@ -256,6 +256,33 @@ impl JsonSchema for McpMessage {
     }
 }
 
+/// A call of a tool: each field in one of two spellings.
+pub(in crate::api) struct ToolInvoke;
+
+impl JsonSchema for ToolInvoke {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ToolInvoke".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> schemars::Schema {
+        let maybe = json!({"type": ["string", "null"]});
+        schemars::json_schema!({
+            "type": "object",
+            "anyOf": [{"required": ["tool_name"]}, {"required": ["toolName"]}],
+            "properties": {
+                "tool_name": {"type": "string"},
+                "toolName": {"type": "string", "description": "The same as `tool_name`."},
+                "args": {"description": "Checked against the schema of the tool."},
+                "caller_agent_id": maybe,
+                "callerAgentId": maybe,
+                "invocation_id": maybe,
+                "invocationId": maybe,
+                "namespace": maybe,
+            },
+        })
+    }
+}
+
 /// A body that may be left out and whose fields are not looked at.
 pub(in crate::api) struct Anything;
 

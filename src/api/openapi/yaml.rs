@@ -110,8 +110,18 @@ mod tests {
         let value = json!({
             "b": [1, "no", {"type": "x", "a": null}, []], "name": "it: is", "200": {}, "c": true,
         });
-        let wanted = "name: \"it: is\"\n\"200\": {}\nb:\n  - 1\n  - \"no\"\n  - type: x\n    a: null\n\
-            \x20 - []\nc: true\n";
-        assert_eq!(text(&value), wanted);
+        let wanted = [
+            "name: \"it: is\"",
+            "\"200\": {}",
+            "b:",
+            "  - 1",
+            "  - \"no\"",
+            "  - type: x",
+            "    a: null",
+            "  - []",
+            "c: true",
+            "",
+        ];
+        assert_eq!(text(&value), wanted.join("\n"));
     }
 }
