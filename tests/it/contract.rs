@@ -1,8 +1,8 @@
 //! The API document against what the server really says.
 //!
 //! Every test of this program talks over a client that is watched by [`hold`]: each request that the server has taken,
-//! and each answer that it has given, must be as `docs/openapi` tells it. A key that is missing, a key that is not told,
-//! a status, a code, a header or a parameter that the document does not have: each fails the test that met it.
+//! and each answer that it has given, must be as `docs/openapi` tells it. A key that is missing, a key that is not
+//! told, a status, a code, a header or a parameter that the document does not have: each fails the test that met it.
 
 mod schema;
 mod yaml;
