@@ -22,6 +22,7 @@ HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
 .PHONY: help run demo build test test-ops test-clients test-real crash conformance bench check
+.PHONY: api-docs-refresh api-docs-status api-docs-check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
 
@@ -65,6 +66,17 @@ bench: build ## measure throughput, latency and memory of the optimised programs
 
 check: ## what a change must pass: format, lints, tests
 	scripts/check.sh
+
+api-docs-refresh: ## write docs/openapi anew from the routes and the types
+	UPDATE=1 cargo test --quiet --lib api::openapi
+
+api-docs-status: ## whether docs/openapi is what the sources tell, and what it differs in from the last commit
+	@cargo test --quiet --lib api::openapi >/dev/null && echo "docs/openapi follows the sources" \
+	    || echo "docs/openapi does not follow the sources: make api-docs-refresh"
+	@git diff --stat HEAD -- docs/openapi
+
+api-docs-check: ## fail when a route or a type has changed and docs/openapi has not
+	cargo test --quiet --lib api::openapi
 
 package: ## the bundle of a release, in dist/
 	scripts/package-release.sh

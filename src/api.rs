@@ -1,4 +1,4 @@
-//! Floor 7: the HTTP API. The route table, and what every request passes through: host, origin, token, body rules.
+//! Floor 7: the HTTP API. What every request passes through: host, origin, token, body rules.
 //!
 //! One file per resource below; each handler parses, calls the floors beneath, and answers. Handlers run on the
 //! connection's thread. Nothing here knows an agent or a statement.
@@ -12,10 +12,12 @@ mod mcp;
 mod meta;
 mod metrics;
 mod multipart;
+pub mod openapi;
 mod process;
 mod provider;
 mod query;
 mod reader;
+mod route;
 mod session;
 mod stream;
 mod team;
@@ -36,6 +38,7 @@ use crate::team::Teams;
 use crate::worktree::Worktrees;
 use access::Access;
 pub use reader::Readers;
+use route::{BodyRule, ROUTES, Route};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -67,155 +70,6 @@ struct Call {
     /// What stood in the path where the pattern has a name, in order.
     parts: Vec<String>,
 }
-
-type Handle = fn(&Api, &Call) -> Result<Answer>;
-
-/// What a route does with a body.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum BodyRule {
-    /// It is not read for meaning.
-    Ignored,
-    Json,
-    /// JSON of a call of a tool.
-    SmallJson,
-    /// JSON, or nothing at all.
-    OptionalJson,
-    /// `multipart/form-data`.
-    Form,
-}
-
-struct Route {
-    method: &'static str,
-    /// A part in braces takes any one path segment.
-    pattern: &'static str,
-    access: Access,
-    body: BodyRule,
-    handle: Handle,
-}
-
-const fn get(pattern: &'static str, handle: Handle) -> Route {
-    let (access, body) = (Access::Operator, BodyRule::Ignored);
-    Route { method: "GET", pattern, access, body, handle }
-}
-
-const fn public(pattern: &'static str, handle: Handle) -> Route {
-    Route { access: Access::Public, ..get(pattern, handle) }
-}
-
-const fn post(pattern: &'static str, body: BodyRule, handle: Handle) -> Route {
-    Route { method: "POST", body, ..get(pattern, handle) }
-}
-
-/// A route that agents may call too.
-const fn gateway(route: Route) -> Route {
-    Route { access: Access::Gateway, ..route }
-}
-
-/// The whole surface.
-static ROUTES: &[Route] = &[
-    public("/health", meta::health),
-    public("/ready", meta::ready),
-    get("/metrics", metrics::metrics),
-    get("/v1/health", meta::health),
-    get("/v1/version", meta::version),
-    get("/v1/diagnostics", meta::diagnostics),
-    get("/v1/diagnostics/providers", meta::diagnostics_providers),
-    get("/v1/diagnostics/processes", process::diagnostics),
-    get("/v1/diagnostics/recovery", meta::diagnostics_recovery),
-    get("/v1/diagnostics/comms", meta::diagnostics_comms),
-    get("/v1/providers", provider::list),
-    get("/v1/providers/{provider}/models", provider::models),
-    get("/v1/providers/{provider}/auth/status", login::status),
-    post("/v1/providers/claude/auth/api-key", BodyRule::Json, login::set_api_key),
-    post("/v1/providers/claude/auth/import-json", BodyRule::Json, login::import_json),
-    post("/v1/providers/claude/auth/import-file", BodyRule::Form, login::import_file),
-    post("/v1/providers/claude/auth/logout", BodyRule::Ignored, login::log_out),
-    get("/v1/sessions/{session_id}", session::get),
-    post("/v1/sessions", BodyRule::Json, session::create),
-    get("/v1/sessions", session::list),
-    Route { method: "DELETE", ..get("/v1/sessions/{session_id}", session::delete) },
-    post("/v1/sessions/{session_id}/resume", BodyRule::OptionalJson, session::resume),
-    post("/v1/sessions/{session_id}/close", BodyRule::OptionalJson, session::close),
-    get("/v1/sessions/{session_id}/transcript", session::transcript),
-    post("/v1/sessions/{session_id}/turns", BodyRule::Json, turn::create),
-    get("/v1/sessions/{session_id}/turns", turn::list),
-    get("/v1/sessions/{session_id}/turns/{turn_id}", turn::get),
-    get("/v1/sessions/{session_id}/turns/{turn_id}/items", turn::items),
-    post(
-        "/v1/sessions/{session_id}/turns/{turn_id}/interrupt",
-        BodyRule::OptionalJson,
-        turn::interrupt,
-    ),
-    get("/v1/approvals", approval::list_all),
-    get("/v1/sessions/{session_id}/approvals", approval::list_of_session),
-    get("/v1/sessions/{session_id}/approvals/{approval_id}", approval::get),
-    post("/v1/sessions/{session_id}/approvals/{approval_id}", BodyRule::Json, approval::decide),
-    post("/v1/processes", BodyRule::Json, process::create),
-    get("/v1/processes", process::list),
-    get("/v1/processes/{process_id}", process::get),
-    post("/v1/processes/{process_id}/kill", BodyRule::OptionalJson, process::kill),
-    post("/v1/processes/{process_id}/stdin", BodyRule::Json, process::stdin),
-    get("/v1/processes/{process_id}/logs", process::logs),
-    get("/v1/processes/{process_id}/events", event::list_of_process),
-    get("/v1/processes/{process_id}/events/stream", event::stream_of_process),
-    get("/v1/diagnostics/worktrees", worktree::diagnostics),
-    post("/v1/worktrees", BodyRule::Json, worktree::create),
-    get("/v1/worktrees", worktree::list),
-    get("/v1/worktrees/{worktree_id}", worktree::get),
-    get("/v1/worktrees/{worktree_id}/status", worktree::status),
-    get("/v1/worktrees/{worktree_id}/diff", worktree::diff),
-    get("/v1/worktrees/{worktree_id}/claims", worktree::claims),
-    post("/v1/worktrees/{worktree_id}/claims", BodyRule::Json, worktree::claim),
-    post("/v1/worktrees/{worktree_id}/release", BodyRule::Json, worktree::release),
-    post("/v1/worktrees/{worktree_id}/cleanup", BodyRule::OptionalJson, worktree::cleanup),
-    get("/v1/worktrees/{worktree_id}/events", event::list_of_worktree),
-    get("/v1/worktrees/{worktree_id}/events/stream", event::stream_of_worktree),
-    get("/v1/events", event::list_all),
-    get("/v1/events/stream", event::stream_all),
-    get("/v1/system/events", event::list_of_system),
-    get("/v1/system/events/stream", event::stream_of_system),
-    get("/v1/sessions/{session_id}/events", event::list_of_session),
-    get("/v1/sessions/{session_id}/events/stream", event::stream_of_session),
-    gateway(post("/v1/mcp", BodyRule::SmallJson, mcp::message)),
-    gateway(post("/v1/mcp/invoke", BodyRule::SmallJson, mcp::invoke)),
-    gateway(get("/v1/mcp/capabilities", mcp::capabilities)),
-    post("/v1/teams", BodyRule::Json, team::create),
-    get("/v1/teams", team::list),
-    get("/v1/teams/{team_id}", team::get),
-    Route { method: "DELETE", ..get("/v1/teams/{team_id}", team::delete) },
-    post("/v1/teams/{team_id}/members", BodyRule::Json, team::join),
-    Route { method: "DELETE", ..get("/v1/teams/{team_id}/members/{agent_id}", team::leave) },
-    post("/v1/teams/{team_id}/members/spawn", BodyRule::Json, team::spawn::spawn),
-    get("/v1/teams/{team_id}/operations", team::spawn::operations),
-    get("/v1/team-operations/{operation_id}", team::spawn::operation),
-    get("/v1/diagnostics/team-operations", team::spawn::diagnostics),
-    get("/v1/teams/{team_id}/members/{agent_id}/activity", team::activity),
-    post(
-        "/v1/teams/{team_id}/members/{agent_id}/interrupt",
-        BodyRule::OptionalJson,
-        team::interrupt_member,
-    ),
-    post("/v1/teams/{team_id}/lead", BodyRule::Json, team::set_lead),
-    post("/v1/teams/{team_id}/messages", BodyRule::Json, team::message::direct),
-    get("/v1/teams/{team_id}/messages", team::message::list),
-    post(
-        "/v1/teams/{team_id}/messages/{message_id}/cancel",
-        BodyRule::OptionalJson,
-        team::message::cancel,
-    ),
-    post("/v1/teams/{team_id}/broadcasts", BodyRule::Json, team::message::broadcast),
-    get("/v1/teams/{team_id}/deliveries", team::message::deliveries),
-    post(
-        "/v1/teams/{team_id}/deliveries/{delivery_id}/retry",
-        BodyRule::OptionalJson,
-        team::message::retry,
-    ),
-    get("/v1/teams/{team_id}/status", team::status),
-    get("/v1/teams/{team_id}/view", team::message::view),
-    post("/v1/teams/{team_id}/interrupt-all", BodyRule::OptionalJson, team::interrupt_all),
-    get("/v1/teams/{team_id}/events", event::list_of_team),
-    get("/v1/teams/{team_id}/events/stream", event::stream_of_team),
-];
 
 impl Handler for Api {
     fn admit(&self, head: &Head) -> std::result::Result<Admission, Answer> {

@@ -14,6 +14,7 @@ mod reap;
 mod serve;
 mod token;
 mod verify;
+mod write_openapi;
 
 use crate::config::{Config, Overrides, Problems};
 use crate::error::Error;
@@ -126,6 +127,8 @@ const COMMANDS: &[Command] = &[
 /// What the arguments ask for.
 enum Wanted {
     Run(&'static Command, Options),
+    /// The API document, into this file or onto stdout.
+    WriteOpenapi(Option<PathBuf>),
     Tell(String),
 }
 
@@ -140,6 +143,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             tell(text.trim_end());
             ExitCode::SUCCESS
         }
+        Ok(Wanted::WriteOpenapi(file)) => write_openapi::run(file.as_deref()),
         Ok(Wanted::Run(command, options)) => {
             logging::start(options.log_format, command.name);
             (command.run)(&options).unwrap_or_else(|error| {
@@ -163,6 +167,9 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wanted, lexopt::Er
             Long("help") | Short('h') => is_help = true,
             Long("version") | Short('V') => {
                 return Ok(Wanted::Tell(format!("gg-runtime-server {VERSION}")));
+            }
+            Long("write-openapi") => {
+                return Ok(Wanted::WriteOpenapi(write_openapi::file(&mut parser)));
             }
             Long(name) => {
                 let name = name.to_owned();
@@ -257,6 +264,7 @@ usage: gg-runtime-server [COMMAND] [OPTIONS]
   --config FILE      the configuration (TOML); without it everything has its default
   --data-dir DIR     where everything is kept (~/.gg-runtime)
   --log-format FORM  plain or json: how the log on stderr is written
+  --write-openapi [FILE]  write the API document (YAML) to FILE, else to stdout
   --version, --help  (gg-runtime-server COMMAND --help tells more)
 
 Exit codes: 0 done, 1 failed, 2 wrong use. RUST_LOG=debug tells more on stderr.
@@ -273,6 +281,7 @@ mod tests {
                 let words: Vec<_> = options.words.iter().map(|w| w.to_string_lossy()).collect();
                 [vec![command.name.into()], words].concat().join(" ")
             }
+            Ok(Wanted::WriteOpenapi(file)) => format!("write-openapi {file:?}"),
             Ok(Wanted::Tell(text)) => text.lines().next().unwrap_or_default().to_owned(),
             Err(error) => error.to_string(),
         }
@@ -284,6 +293,9 @@ mod tests {
         assert_eq!(parsed("--bind 127.0.0.1:0 serve"), "serve");
         assert_eq!(parsed("backup --data-dir d f.sqlite3 --force"), "backup f.sqlite3");
         assert_eq!(parsed("token rotate"), "token rotate");
+        assert_eq!(parsed("--write-openapi"), "write-openapi None");
+        assert_eq!(parsed("--write-openapi a.yaml"), "write-openapi Some(\"a.yaml\")");
+        assert_eq!(parsed("--write-openapi=a.yaml"), "write-openapi Some(\"a.yaml\")");
         assert_eq!(parsed("--version"), format!("gg-runtime-server {VERSION}"));
     }
 

@@ -65,6 +65,38 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code, in the order of the declaration.
+    pub const ALL: &'static [Code] = &[
+        Code::BadRequest,
+        Code::UnsupportedInput,
+        Code::InitScriptFailed,
+        Code::Unauthorized,
+        Code::Forbidden,
+        Code::HostNotAllowed,
+        Code::OriginNotAllowed,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::Conflict,
+        Code::TurnActive,
+        Code::TurnMismatch,
+        Code::SteerUnsupported,
+        Code::AlreadyResolved,
+        Code::SessionClosed,
+        Code::CursorAhead,
+        Code::IdempotencyMismatch,
+        Code::LengthRequired,
+        Code::PayloadTooLarge,
+        Code::UnsupportedMediaType,
+        Code::HeadTooLarge,
+        Code::TooManyRequests,
+        Code::RequestTimeout,
+        Code::Internal,
+        Code::AgentFailed,
+        Code::Capacity,
+        Code::ShuttingDown,
+        Code::AgentTimeout,
+    ];
+
     /// The stable text of the code, and its HTTP status.
     pub fn parts(self) -> (&'static str, u16) {
         match self {
@@ -180,3 +212,18 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_codes_has_each_arm_of_the_match() {
+        let arms = include_str!("error.rs").lines().filter(|line| line.contains("=> (\"")).count();
+        let mut listed: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        listed.sort_unstable();
+        listed.dedup();
+        assert_eq!(listed.len(), Code::ALL.len(), "a code is listed twice");
+        assert_eq!(listed.len(), arms);
+    }
+}

@@ -6,6 +6,8 @@
 pub mod event;
 pub mod id;
 pub mod input;
+#[cfg(test)]
+pub mod shape;
 pub mod team;
 pub mod worktree;
 
@@ -35,6 +37,18 @@ macro_rules! words {
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 to.serialize_str(self.as_str())
+            }
+        }
+
+        #[cfg(test)]
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let words: Vec<&str> = $name::ALL.iter().map(|word| word.as_str()).collect();
+                schemars::json_schema!({"type": "string", "enum": words})
             }
         }
     };

@@ -47,6 +47,7 @@ pub struct Teams {
 
 /// What the dispatcher is doing.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DispatchCounts {
     pub recipients_awaited: usize,
     pub attempts_under_way: usize,

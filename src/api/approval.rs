@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 #[derive(Deserialize)]
-struct DecideBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ApprovalDecide"))]
+pub(super) struct DecideBody {
     decision: Option<String>,
     option_id: Option<String>,
     scope: Option<String>,

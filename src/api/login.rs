@@ -15,12 +15,14 @@ use serde_json::{Value, json};
 use std::time::Instant;
 
 #[derive(Deserialize)]
-struct KeyBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ApiKey"))]
+pub(super) struct KeyBody {
     api_key: Option<Value>,
 }
 
 #[derive(Deserialize)]
-struct ImportBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "LoginImport"))]
+pub(super) struct ImportBody {
     auth_json: Option<Value>,
     auth_json_text: Option<Value>,
 }

@@ -20,7 +20,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[derive(Deserialize)]
-struct CreateBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ProcessCreate"))]
+pub(super) struct CreateBody {
     command: Option<String>,
     args: Option<Vec<String>>,
     cwd: Option<String>,
@@ -38,7 +39,8 @@ struct CreateBody {
 }
 
 #[derive(Default, Deserialize)]
-struct KillBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ProcessKill"))]
+pub(super) struct KillBody {
     session_id: Option<String>,
     reason: Option<String>,
     signal: Option<String>,
@@ -47,7 +49,8 @@ struct KillBody {
 }
 
 #[derive(Deserialize)]
-struct StdinBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ProcessStdin"))]
+pub(super) struct StdinBody {
     session_id: Option<String>,
     #[serde(default)]
     text: String,

@@ -18,7 +18,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
-struct CreateBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SessionCreate"))]
+pub(super) struct CreateBody {
     provider: String,
     agent: Option<String>,
     title: Option<String>,
@@ -28,10 +29,12 @@ struct CreateBody {
     reasoning_level: Option<String>,
     permission_mode: Option<String>,
     system_prompt: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<Value>"))]
     metadata: Option<Box<RawValue>>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::McpServer>"))]
     mcp_servers: Vec<Value>,
     #[serde(default = "yes")]
     wait: bool,
@@ -39,13 +42,15 @@ struct CreateBody {
 }
 
 #[derive(Default, Deserialize)]
-struct ResumeBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SessionResume"))]
+pub(super) struct ResumeBody {
     provider_session_ref: Option<String>,
     canonical_provider_session_ref: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
-struct CloseBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SessionClose"))]
+pub(super) struct CloseBody {
     reason: Option<String>,
 }
 

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 #[derive(Deserialize)]
-struct CreateBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamCreate"))]
+pub(super) struct CreateBody {
     name: String,
     lead_agent_id: String,
     #[serde(default)]
@@ -21,7 +22,8 @@ struct CreateBody {
 }
 
 #[derive(Deserialize)]
-struct JoinBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamJoin"))]
+pub(super) struct JoinBody {
     agent_id: String,
     title: Option<String>,
     added_by: Option<String>,
@@ -31,7 +33,8 @@ struct JoinBody {
 }
 
 #[derive(Deserialize)]
-struct LeadBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamLead"))]
+pub(super) struct LeadBody {
     lead_agent_id: String,
 }
 

@@ -19,7 +19,9 @@ const WAIT_MS: i64 = 300_000;
 const WAIT_MS_MAX: i64 = 3_600_000;
 
 #[derive(Deserialize)]
-struct CreateBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TurnCreate"))]
+pub(super) struct CreateBody {
+    #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::GivenInput>"))]
     input: Vec<Value>,
     when: Option<String>,
     expected_turn_id: Option<String>,

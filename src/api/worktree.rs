@@ -13,12 +13,14 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 #[derive(Deserialize)]
-struct CreateBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeCreate"))]
+pub(super) struct CreateBody {
     source_session_id: Option<String>,
     worktree_name: String,
     repo_root: Option<String>,
     branch_prefix: Option<String>,
     base_ref: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::worktree::DeletionPolicy>"))]
     deletion_policy: Option<String>,
     #[serde(default = "yes")]
     run_init_script: bool,
@@ -29,6 +31,7 @@ struct CreateBody {
 
 /// The field `worktree` of `POST /v1/sessions`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeWish"))]
 pub(super) struct WishBody {
     mode: Option<String>,
     name: String,
@@ -37,24 +40,28 @@ pub(super) struct WishBody {
     repo_root: Option<String>,
     #[serde(default = "yes")]
     run_init_script: bool,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::worktree::DeletionPolicy>"))]
     deletion_policy: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct ClaimBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeClaim"))]
+pub(super) struct ClaimBody {
     session_id: String,
     claim_role: String,
 }
 
 #[derive(Deserialize)]
-struct ReleaseBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeRelease"))]
+pub(super) struct ReleaseBody {
     session_id: String,
     #[serde(default = "yes")]
     cleanup_if_last_claim: bool,
 }
 
 #[derive(Default, Deserialize)]
-struct CleanupBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeCleanup"))]
+pub(super) struct CleanupBody {
     reason: Option<String>,
     #[serde(default)]
     force: bool,

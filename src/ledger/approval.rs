@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 /// An approval as clients see it.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Approval"))]
 pub struct ApprovalRecord {
     #[serde(skip)]
     pub approval_key: i64,
@@ -23,10 +24,14 @@ pub struct ApprovalRecord {
     pub id: String,
     pub session_id: String,
     pub turn_id: String,
+    #[cfg_attr(test, schemars(with = "crate::model::ApprovalOrigin"))]
     pub origin: String,
+    #[cfg_attr(test, schemars(with = "crate::model::ApprovalStatus"))]
     pub status: String,
     pub title: String,
+    #[cfg_attr(test, schemars(with = "crate::model::shape::ApprovalSubject"))]
     pub subject: Box<RawValue>,
+    #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::ApprovalOption>"))]
     pub options: Box<RawValue>,
     /// The item that it is about.
     pub tool_call_id: Option<String>,
@@ -36,6 +41,7 @@ pub struct ApprovalRecord {
     pub decision: Option<String>,
     pub scope: Option<String>,
     pub decided_by: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
     pub response: Option<Box<RawValue>>,
     pub withdrawn_reason: Option<String>,
     pub created_at: i64,
@@ -55,6 +61,7 @@ impl ApprovalRecord {
 }
 
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RequestReason {
     pub reason: String,
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 
 /// A claim as clients see it.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Claim"))]
 pub struct ClaimRecord {
     pub worktree_id: String,
     pub session_id: String,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 /// An item as clients see it: these keys, and those of its type.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Item"))]
 pub struct ItemRecord {
     #[serde(skip)]
     pub item_key: i64,
@@ -17,11 +18,14 @@ pub struct ItemRecord {
     pub session_id: String,
     pub turn_id: String,
     #[serde(rename = "type")]
+    #[cfg_attr(test, schemars(with = "crate::model::ItemType"))]
     pub item_type: String,
+    #[cfg_attr(test, schemars(with = "crate::model::ItemStatus"))]
     pub status: String,
     pub created_at: i64,
     pub completed_at: Option<i64>,
     #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "crate::model::shape::ItemBody"))]
     pub body: Map<String, Value>,
 }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 /// A session as clients see it; every key is always there.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Session"))]
 pub struct SessionRecord {
     #[serde(skip)]
     pub session_key: i64,
@@ -16,6 +17,7 @@ pub struct SessionRecord {
     pub provider: String,
     pub agent: String,
     /// A word of [`crate::model::SessionStatus`].
+    #[cfg_attr(test, schemars(with = "crate::model::SessionStatus"))]
     pub status: String,
     pub title: Option<String>,
     pub cwd: Option<String>,
@@ -25,6 +27,7 @@ pub struct SessionRecord {
     pub permission_mode: Option<String>,
     pub system_prompt: Option<String>,
     /// The caller's own, untouched.
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub metadata: Box<RawValue>,
     pub provider_session_ref: Option<String>,
     pub canonical_provider_session_ref: Option<String>,
@@ -32,7 +35,9 @@ pub struct SessionRecord {
     pub worktree_id: Option<String>,
     /// Whether an agent process is attached.
     pub live: bool,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::Usage>"))]
     pub usage: Option<Box<RawValue>>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::AgentError>"))]
     pub last_error: Option<Box<RawValue>>,
     pub created_at: i64,
     pub updated_at: i64,

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 /// A team as clients see it, without its members.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Team"))]
 pub struct TeamRecord {
     #[serde(skip)]
     pub team_key: i64,
@@ -30,6 +31,7 @@ pub struct TeamRecord {
 }
 
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Member"))]
 pub struct MemberRecord {
     pub team_id: String,
     pub agent_id: String,
@@ -45,6 +47,7 @@ pub struct MemberRecord {
 
 /// A team with its members, ordered by when they joined.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamWithMembers"))]
 pub struct Roster {
     pub team: TeamRecord,
     pub members: Vec<MemberRecord>,

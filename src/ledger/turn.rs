@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 /// A turn as clients see it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Turn"))]
 pub struct TurnRecord {
     #[serde(skip)]
     pub turn_key: i64,
@@ -23,14 +24,19 @@ pub struct TurnRecord {
     pub session_id: String,
     pub provider_turn_ref: Option<String>,
     /// A word of [`TurnStatus`].
+    #[cfg_attr(test, schemars(with = "crate::model::TurnStatus"))]
     pub status: String,
+    #[cfg_attr(test, schemars(with = "crate::model::TurnSource"))]
     pub source: String,
+    #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::Input>"))]
     pub input: Box<RawValue>,
     pub model: Option<String>,
     pub mode: Option<String>,
     pub reasoning_level: Option<String>,
     pub permission_mode: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::Usage>"))]
     pub usage: Option<Box<RawValue>>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::AgentError>"))]
     pub error: Option<Box<RawValue>>,
     pub stop_reason: Option<String>,
     pub assistant_text: Option<String>,

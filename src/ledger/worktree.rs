@@ -17,11 +17,13 @@ use serde_json::{Value, json};
 
 /// A worktree as clients see it; every key is always there.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Worktree"))]
 pub struct WorktreeRecord {
     #[serde(skip)]
     pub worktree_key: i64,
     pub id: String,
     /// A word of [`crate::model::worktree::WorktreeStatus`].
+    #[cfg_attr(test, schemars(with = "crate::model::worktree::WorktreeStatus"))]
     pub status: String,
     pub problem: Option<String>,
     pub repo_root: String,
@@ -35,7 +37,9 @@ pub struct WorktreeRecord {
     pub base_commit: String,
     pub base_ref: Option<String>,
     /// A word of [`DeletionPolicy`].
+    #[cfg_attr(test, schemars(with = "crate::model::worktree::DeletionPolicy"))]
     pub deletion_policy: String,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::worktree::InitScriptStatus>"))]
     pub init_script_status: Option<String>,
     pub active_claim_count: i64,
     /// Why a cleanup is due or under way.

@@ -43,6 +43,7 @@ pub enum Recipients {
 
 /// A message, how far it has come, and whether this call has made it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MessageAck"))]
 pub struct Ack {
     pub message: MessageRecord,
     pub deliveries: Vec<DeliveryRecord>,

@@ -63,6 +63,7 @@ pub enum Spawned {
 
 /// A member that was spawned, as everything is now.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SpawnResult {
     pub operation_id: String,
     pub team: Roster,
@@ -71,13 +72,16 @@ pub struct SpawnResult {
     /// None: it has left since.
     pub spawned_member: Option<MemberRecord>,
     pub worktree: Option<WorktreeRecord>,
+    #[cfg_attr(test, schemars(with = "AssignmentMode"))]
     pub worktree_assignment_mode: String,
     pub worktree_created_by_operation: bool,
     pub onboarding: Onboarding,
+    #[cfg_attr(test, schemars(with = "OperationStage"))]
     pub journal_stage: String,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Onboarding {
     pub status: &'static str,
     pub message_id: Option<String>,

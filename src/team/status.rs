@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TeamStatus {
     pub team_id: String,
     pub lead_agent_id: String,
@@ -25,6 +26,7 @@ pub struct TeamStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MemberStatus {
     pub agent_id: String,
     pub session_id: String,
@@ -43,8 +45,10 @@ pub struct MemberStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastMessage {
     pub message_id: String,
+    #[cfg_attr(test, schemars(with = "crate::model::team::MessageScope"))]
     pub scope: String,
     pub sender_agent_id: String,
     pub created_at_ms: i64,

@@ -16,6 +16,7 @@ use serde_json::json;
 
 /// What a member is doing.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Activity {
     pub team_id: String,
     pub agent_id: String,
@@ -35,6 +36,7 @@ pub struct Activity {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct InterruptAll {
     pub team_id: String,
     pub interrupted_session_ids: Vec<String>,

@@ -16,9 +16,11 @@ use serde_json::{Value, json};
 
 /// How a cleanup ended, as clients see it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CleanupResult {
     pub worktree_id: String,
     pub status: CleanupStatus,
+    #[cfg_attr(test, schemars(with = "crate::model::worktree::DeletionPolicy"))]
     pub deletion_policy: String,
     pub active_claim_count: i64,
     pub worktree_path_deleted: bool,

@@ -32,6 +32,7 @@ pub(super) struct Tree {
 
 /// One thing that would be lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Lost {
     /// `modified`, `untracked`, `commit`, `operation`, `locked`, `nested_repository`, `submodule`, `unreadable`.
     pub kind: &'static str,

@@ -48,7 +48,7 @@ fn a_backup_of_a_working_server_becomes_the_same_transcript_elsewhere() {
     run_on(&data_dir, &["restore", name]).expect(0);
     run_on(&data_dir, &["verify"]).expect(0);
     let server = Server::start(Options { data_dir: Some(data_dir.clone()), ..Options::default() });
-    let client = server.client();
+    let client = crate::contract::client(&server);
     let path = format!("/v1/sessions/{session_id}/transcript");
     assert_eq!(client.get(&path).expect(200).text(), transcript);
     // The turn that ran has lost its agent, and is over.
@@ -80,7 +80,7 @@ fn a_restore_over_a_database_puts_it_aside_and_ends_its_agents() {
         .collect();
     assert!(names.iter().any(|name| name.contains(".replaced-")), "{names:?}");
     stage.server.restart();
-    stage.client = stage.server.client();
+    stage.client = crate::contract::client(&stage.server);
     assert_eq!(stage.run(&session_id, "say after")["assistant_text"], "after");
 }
 

@@ -37,7 +37,7 @@ impl Scene {
         server.restart();
         let cwd = server.folder().join("work");
         fs::create_dir(&cwd).unwrap();
-        Scene { stage: Stage { client: server.client(), server, cwd }, log }
+        Scene { stage: Stage { client: crate::contract::client(&server), server, cwd }, log }
     }
 
     fn session(&self) -> String {

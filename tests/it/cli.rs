@@ -58,7 +58,7 @@ fn the_token_is_printed_and_a_new_one_is_taken_at_the_next_start() {
     let mode = fs::metadata(data_dir.join("auth/api-token")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     // The server that runs has the old one.
-    assert_eq!(stage.server.client().get("/v1/version").status, 401);
+    assert_eq!(crate::contract::client(&stage.server).get("/v1/version").status, 401);
     stage.client.get("/v1/version").expect(200);
     stage.restart();
     assert_eq!(stage.server.token(), new);

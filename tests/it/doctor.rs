@@ -79,7 +79,7 @@ fn agents_without_a_server_are_seen_and_reaped_and_their_end_is_known() {
     assert!(said.stdout.contains("1 agents and processes ended"), "{}", said.stdout);
     assert!(proc::keepers_of(&data_dir).is_empty());
     stage.server.restart();
-    stage.client = stage.server.client();
+    stage.client = crate::contract::client(&stage.server);
     let turn = stage.ended(&session_id, &turn_id);
     // The agent may have had the time to say that it was interrupted.
     assert!(["failed", "interrupted"].contains(&turn["status"].as_str().unwrap()), "{turn}");

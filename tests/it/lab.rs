@@ -60,7 +60,7 @@ impl Lab {
         let server = Server::start(Options { config_toml, env, ..Options::default() });
         let cwd = server.folder().join("work");
         fs::create_dir(&cwd).unwrap();
-        Lab { stage: Stage { client: server.client(), server, cwd }, bin }
+        Lab { stage: Stage { client: crate::contract::client(&server), server, cwd }, bin }
     }
 
     /// Puts another script in the place of one, as an update does.

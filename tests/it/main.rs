@@ -16,6 +16,7 @@ mod codex;
 mod command;
 mod configuration;
 mod conformance;
+mod contract;
 mod crew;
 mod delivery;
 mod doctor;

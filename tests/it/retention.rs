@@ -71,7 +71,7 @@ fn a_session_that_was_closed_long_ago_goes_whole_and_the_others_stay() {
         assert_eq!(database.execute(sql, params![session_id, age]).unwrap(), 1);
     }
     stage.server.restart();
-    stage.client = stage.server.client();
+    stage.client = crate::contract::client(&stage.server);
     wait::until(SOON, "the old session is gone", || {
         let reply = stage.client.get(&format!("/v1/sessions/{old}"));
         (reply.status == 404).then_some(())

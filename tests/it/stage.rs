@@ -34,13 +34,13 @@ impl Stage {
         let server = Server::start(Options { config_toml, ..Options::default() });
         let cwd = server.folder().join("work");
         fs::create_dir(&cwd).unwrap();
-        Stage { client: server.client(), server, cwd }
+        Stage { client: crate::contract::client(&server), server, cwd }
     }
 
     /// Terminates the server, starts it again, and talks to the new one.
     pub(crate) fn restart(&mut self) {
         self.server.restart();
-        self.client = self.server.client();
+        self.client = crate::contract::client(&self.server);
     }
 
     /// A client without a token.

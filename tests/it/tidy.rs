@@ -329,24 +329,18 @@ fn anchors(page: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// The routes of the table in src/api.rs, as `METHOD /path`.
+/// The routes of the table in src/api/route.rs, as `METHOD /path`.
 pub(crate) fn routes() -> Vec<String> {
-    let source = read("src/api.rs");
-    let table = source.split("static ROUTES: &[Route] = &[").nth(1).expect("the table of routes");
-    let table = table.split("\n];").next().unwrap_or(table);
+    let source = read("src/api/route.rs");
+    let table = source.split("\nroutes! {\n").nth(1).expect("the table of routes");
     let mut routes = Vec::new();
-    let mut method = "";
-    // The texts between quotes are every second part.
-    let parts: Vec<&str> = table.split('"').collect();
-    for pair in parts.chunks_exact(2) {
-        let (before, text) = (pair[0], pair[1]);
-        if !text.starts_with('/') {
-            method = text;
-            continue;
-        }
-        let told = if before.contains("post(") { "POST" } else { "GET" };
-        let method = if method.is_empty() { told } else { std::mem::take(&mut method) };
-        routes.push(format!("{method} {text}"));
+    for row in table.split(';') {
+        // `get("/path", handler) => what is told of it`; nothing behind the last row.
+        let Some((route, _)) = row.split_once("=>") else { continue };
+        let method = ["post(", "delete("].into_iter().find(|word| route.contains(word));
+        let method = method.unwrap_or("get(").trim_end_matches('(').to_uppercase();
+        let path = route.split('"').nth(1).expect("a path in quotes");
+        routes.push(format!("{method} {path}"));
     }
     assert!(routes.len() > 20, "{routes:?}");
     routes

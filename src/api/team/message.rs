@@ -15,13 +15,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
-struct DirectBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MessageSend"))]
+pub(in crate::api) struct DirectBody {
     sender_agent_id: String,
     recipient_agent_id: String,
+    #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::GivenInput>"))]
     input: Vec<Value>,
     #[serde(default)]
     image_paths: Vec<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::team::Priority>"))]
     priority: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::team::Policy>"))]
     policy: Option<String>,
     correlation_id: Option<String>,
     reply_to_message_id: Option<String>,
@@ -29,12 +33,16 @@ struct DirectBody {
 }
 
 #[derive(Deserialize)]
-struct BroadcastBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BroadcastSend"))]
+pub(in crate::api) struct BroadcastBody {
     sender_agent_id: String,
+    #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::GivenInput>"))]
     input: Vec<Value>,
     #[serde(default)]
     image_paths: Vec<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::team::Priority>"))]
     priority: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::team::Policy>"))]
     policy: Option<String>,
     correlation_id: Option<String>,
     idempotency_key: Option<String>,

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 #[derive(Deserialize)]
-struct SpawnBody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SpawnRequest"))]
+pub(in crate::api) struct SpawnBody {
     source_session_id: String,
     provider: Option<String>,
     agent: Option<String>,
@@ -26,6 +27,7 @@ struct SpawnBody {
     prompt: Option<String>,
     #[serde(default)]
     image_paths: Vec<String>,
+    #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
     metadata: Option<Box<RawValue>>,
     worktree: Option<WishBody>,
     creator_agent_id: Option<String>,

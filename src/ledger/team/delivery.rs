@@ -15,6 +15,7 @@ use serde::Serialize;
 
 /// A delivery as clients see it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Delivery"))]
 pub struct DeliveryRecord {
     #[serde(skip)]
     pub delivery_key: i64,
@@ -26,10 +27,15 @@ pub struct DeliveryRecord {
     pub recipient_agent_id: String,
     pub provider: Option<String>,
     /// A word of [`DeliveryStatus`].
+    #[cfg_attr(test, schemars(with = "crate::model::team::DeliveryStatus"))]
     pub status: String,
+    #[cfg_attr(test, schemars(with = "crate::model::team::Policy"))]
     pub effective_policy: String,
+    #[cfg_attr(test, schemars(with = "crate::model::team::Priority"))]
     pub priority: String,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::team::DeferredReason>"))]
     pub deferred_reason: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::team::InjectionStrategy>"))]
     pub injection_strategy: Option<String>,
     pub injected_turn_id: Option<String>,
     pub last_error_code: Option<String>,

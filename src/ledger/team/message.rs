@@ -11,19 +11,26 @@ use serde_json::value::RawValue;
 
 /// A message as clients see it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Message"))]
 pub struct MessageRecord {
     #[serde(skip)]
     pub message_key: i64,
     pub id: String,
     pub team_id: String,
     /// A word of [`MessageScope`].
+    #[cfg_attr(test, schemars(with = "crate::model::team::MessageScope"))]
     pub scope: String,
     pub sender_agent_id: String,
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub recipient_agent_ids: Box<RawValue>,
     /// As the sender gave it.
+    #[cfg_attr(test, schemars(with = "Vec<serde_json::Value>"))]
     pub input: Box<RawValue>,
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub image_paths: Box<RawValue>,
+    #[cfg_attr(test, schemars(with = "crate::model::team::Priority"))]
     pub priority: String,
+    #[cfg_attr(test, schemars(with = "crate::model::team::Policy"))]
     pub policy: String,
     pub correlation_id: Option<String>,
     pub reply_to_message_id: Option<String>,

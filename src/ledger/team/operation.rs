@@ -18,21 +18,26 @@ use serde_json::value::RawValue;
 
 /// An operation as clients see it.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Operation"))]
 pub struct OperationRecord {
     #[serde(skip)]
     pub operation_key: i64,
     pub operation_id: String,
     pub team_id: String,
     /// A word of [`OperationKind`].
+    #[cfg_attr(test, schemars(with = "OperationKind"))]
     pub kind: String,
     /// A word of [`OperationStage`].
+    #[cfg_attr(test, schemars(with = "OperationStage"))]
     pub stage: String,
     pub source_session_id: Option<String>,
     pub session_id: Option<String>,
     pub worktree_id: Option<String>,
     /// A word of [`AssignmentMode`].
+    #[cfg_attr(test, schemars(with = "AssignmentMode"))]
     pub worktree_assignment_mode: String,
     pub message_id: Option<String>,
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub request: Box<RawValue>,
     pub reason: Option<String>,
     pub message: Option<String>,
@@ -51,12 +56,14 @@ impl OperationRecord {
 
 /// What went wrong in an operation.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "OperationDiagnostic"))]
 pub struct DiagnosticRecord {
     pub id: i64,
     pub operation_id: String,
     pub team_id: String,
     pub code: String,
     pub message: String,
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub payload: Box<RawValue>,
     pub created_at: i64,
 }

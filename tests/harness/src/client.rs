@@ -24,7 +24,21 @@ pub struct Client {
     address: SocketAddr,
     token: String,
     deadline: Duration,
+    watch: Option<Watch>,
     kept: Mutex<Option<Connection>>,
+}
+
+/// Looks at each exchange of a client; panics when it does not like one.
+pub type Watch = fn(&Exchange<'_>);
+
+/// A request and its answer.
+pub struct Exchange<'a> {
+    pub method: &'a str,
+    /// With its query.
+    pub path: &'a str,
+    pub headers: Headers<'a>,
+    pub body: &'a [u8],
+    pub reply: &'a Reply,
 }
 
 /// An answer, whole.
@@ -41,7 +55,14 @@ pub struct Reply {
 impl Client {
     /// A client that sends the token with every call; an empty one is not sent.
     pub fn new(address: SocketAddr, token: &str) -> Client {
-        Client { address, token: token.to_owned(), deadline: DEADLINE, kept: Mutex::new(None) }
+        let (token, kept) = (token.to_owned(), Mutex::new(None));
+        Client { address, token, deadline: DEADLINE, watch: None, kept }
+    }
+
+    /// The same, whose whole answers somebody looks at; streams are not among them.
+    pub fn watched(mut self, watch: Watch) -> Client {
+        self.watch = Some(watch);
+        self
     }
 
     /// The same with another deadline.
@@ -89,12 +110,16 @@ impl Client {
         let deadline = Instant::now() + self.deadline;
         let (mut connection, head) = self.send(method, path, headers, body, deadline)?;
         let framing = head.body(method)?;
-        let body = connection.body(&framing, deadline)?;
+        let told = connection.body(&framing, deadline)?;
         if head.keeps_alive(&framing) {
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
         let asked = format!("{method} {path}");
-        Ok(Reply { status: head.status, headers: head.headers, body, asked })
+        let reply = Reply { status: head.status, headers: head.headers, body: told, asked };
+        if let Some(watch) = self.watch {
+            watch(&Exchange { method, path, headers, body, reply: &reply });
+        }
+        Ok(reply)
     }
 
     /// Opens a stream over a connection of its own: NDJSON when `headers` accept it, else SSE. Panics: the answer is
@@ -171,7 +196,8 @@ const JSON: Headers<'static> = &[("Content-Type", "application/json")];
 impl Clone for Client {
     /// The same client with a connection of its own.
     fn clone(&self) -> Client {
-        Client::new(self.address, &self.token).with_deadline(self.deadline)
+        let client = Client::new(self.address, &self.token).with_deadline(self.deadline);
+        Client { watch: self.watch, ..client }
     }
 }
 

@@ -34,7 +34,7 @@ impl Scene {
     }
 
     pub(super) fn client(&self) -> Client {
-        self.server.client()
+        crate::contract::client(&self.server)
     }
 
     /// Kill -9 and a new start.

@@ -19,7 +19,7 @@ fn an_agents_token_opens_the_gateway_and_nothing_else() {
     let wiretap = Wiretap::start("");
     let session_id = wiretap.session("one");
     let client = wiretap.client("one");
-    let public = ["GET /health", "GET /ready"];
+    let public = ["GET /health", "GET /ready", "GET /openapi.yaml"];
     let mut refused = 0;
     for route in routes() {
         let (method, pattern) = route.split_once(' ').unwrap();

@@ -144,7 +144,8 @@ fn the_sidecar_can_be_another_program_that_must_be_there() {
     let link = folder.path().join("another-name");
     symlink(program("GG_TEST_MCP_SERVER", "gg-mcp-server").unwrap(), &link).unwrap();
     let server = with(link.to_str().unwrap()).unwrap();
-    let stage = Stage { client: server.client(), cwd: folder.path().to_owned(), server };
+    let stage =
+        Stage { client: crate::contract::client(&server), cwd: folder.path().to_owned(), server };
     let session_id = stage.session();
     assert_eq!(envelope(&stage.run(&session_id, "mcp gg gg_ping {}"))["ok"], true);
 }

@@ -158,7 +158,7 @@ fn a_kill_in_the_middle_of_many_starts_runs_each_recorded_process_once() {
         stream.until("stream.caught_up", SOON);
         let clients: Vec<_> = (0..12)
             .map(|n| {
-                let (client, cwd) = (stage.server.client(), stage.cwd.clone());
+                let (client, cwd) = (crate::contract::client(&stage.server), stage.cwd.clone());
                 let body = json!({"command": format!("echo {n} >> marks"), "cwd": cwd}).to_string();
                 let post = move || {
                     // The server may die before it answers.

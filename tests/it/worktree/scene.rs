@@ -52,7 +52,7 @@ impl Scene {
         let server = Server::start(Options { config_toml, env, ..Options::default() });
         let cwd = server.folder().join("work");
         fs::create_dir(&cwd).unwrap();
-        Scene::of(Stage { client: server.client(), server, cwd }, git)
+        Scene::of(Stage { client: crate::contract::client(&server), server, cwd }, git)
     }
 
     fn of(stage: Stage, git: TempDir) -> Scene {

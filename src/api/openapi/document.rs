@@ -1,0 +1,344 @@
+//! The document, put together: paths from the table of routes, components from the types.
+//!
+//! What every route of a sort has in common is added here: the token, the name in the path, the errors that any request
+//! can meet. Bodies and answers are told apart: what a client may leave out of a body is not required there, while an
+//! answer always has all of its keys.
+
+use super::answer::Wrong;
+use super::event::{StreamCaughtUp, StreamClosing, StreamOpened, union};
+use super::told::{Query, Told, Told200};
+use super::{DOCUMENT, yaml};
+use crate::api::access::Access;
+use crate::api::route::{self, BodyRule, ROUTES, Route};
+use crate::error::Code;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// What the parts of the document are collected in.
+struct Making {
+    bodies: SchemaGenerator,
+    answers: SchemaGenerator,
+    /// Responses of errors by their name.
+    responses: Map<String, Value>,
+}
+
+const INFO: &str = "Agents, turns, approvals, processes, worktrees and mail between agents on one \
+machine; every change is an event of a log that can be read in pages and as a stream.\n\n\
+HEAD works wherever GET does. Query parameters that a route does not know are ignored; fields of a \
+body that it does not know are refused. Every key of a record is always there, null when there is \
+nothing to say; new keys may come. Times are milliseconds since the epoch. Paths work behind \
+`server.base_path`, too.";
+
+const SSE: &str = "Server-Sent Events: first the backlog behind the cursor, then what comes. The \
+`data` of a frame is an `Event`, its `id` the cursor to come back with, its `event` the kind. \
+Control frames have no id: `stream.opened` (`StreamOpened`), `stream.caught_up` \
+(`StreamCaughtUp`), `stream.closing` (`StreamClosing`). With `Accept: application/x-ndjson` each \
+line is an `Event` and nothing else comes.";
+
+fn document() -> Value {
+    let settings = || {
+        SchemaSettings::draft2020_12().with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        })
+    };
+    let mut making = Making {
+        bodies: settings().into_generator(),
+        answers: settings().for_serialize().into_generator(),
+        responses: Map::new(),
+    };
+    let mut paths: Map<String, Value> = Map::new();
+    for (route, told) in ROUTES.iter().zip(route::told()) {
+        let path = paths.entry(route.pattern).or_insert_with(|| json!({}));
+        path[route.method.to_lowercase()] = operation(&mut making, route, &told);
+    }
+    let mut schemas = union(&mut making.answers);
+    // These are told by their names alone, in descriptions and responses.
+    making.answers.subschema_for::<Wrong>();
+    making.answers.subschema_for::<StreamOpened>();
+    making.answers.subschema_for::<StreamCaughtUp>();
+    making.answers.subschema_for::<StreamClosing>();
+    schemas.extend(making.answers.take_definitions(true));
+    for (name, mut schema) in making.bodies.take_definitions(true) {
+        refuse_unknown(&mut schema);
+        let known = schemas.insert(name.clone(), schema.clone());
+        assert!(known.is_none_or(|known| known == schema), "{name} means two things");
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "gooselake runtime server", "version": env!("CARGO_PKG_VERSION"),
+            "description": INFO, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/", "description": "the server that shows this document"}],
+        "security": [{"bearerAuth": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": making.responses,
+            "parameters": header_parameters(),
+            "headers": answer_headers(),
+            "securitySchemes": {"bearerAuth": {
+                "type": "http", "scheme": "bearer",
+                "description": "The operator's token; under /v1/mcp also an agent's.",
+            }},
+        },
+    })
+}
+
+/// A body with a field that is not known is refused, unless the request asks for leniency.
+fn refuse_unknown(schema: &mut Value) {
+    if let Some(variants) = schema.get_mut("oneOf").and_then(Value::as_array_mut) {
+        variants.iter_mut().for_each(refuse_unknown);
+    }
+    if schema["type"] == "object" && schema.get("additionalProperties").is_none() {
+        schema["additionalProperties"] = json!(false);
+    }
+}
+
+fn operation(making: &mut Making, route: &Route, told: &Told) -> Value {
+    let mut operation = json!({
+        "operationId": told.name,
+        "summary": told.summary,
+        "tags": [tag(route.pattern)],
+        "responses": responses(making, route, told),
+    });
+    let parameters = parameters(route, told);
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::from(parameters);
+    }
+    if told.is_stream {
+        operation["description"] = json!(SSE);
+    }
+    if let Some((shape, example)) = &told.body {
+        let media_type = match route.body {
+            BodyRule::Form => "multipart/form-data",
+            _ => "application/json",
+        };
+        operation["requestBody"] = json!({
+            "required": route.body != BodyRule::OptionalJson,
+            "content": {media_type: {"schema": shape(&mut making.bodies), "example": example}},
+        });
+    }
+    match route.access {
+        Access::Public => operation["security"] = json!([]),
+        Access::Gateway => operation["description"] = json!("An agent's own token opens it, too."),
+        Access::Operator => {}
+    }
+    operation
+}
+
+/// The family of a route: the first part of its path behind the version.
+fn tag(pattern: &str) -> &str {
+    let parts: Vec<&str> = pattern.split('/').collect();
+    match parts[..] {
+        [_, "v1", family, _, ..] => family,
+        [_, "v1", family] if !matches!(family, "health" | "version" | "openapi.yaml") => family,
+        _ => "server",
+    }
+}
+
+fn parameters(route: &Route, told: &Told) -> Vec<Value> {
+    let mut parameters = Vec::new();
+    for part in route.pattern.split('/') {
+        if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            let schema = json!({"type": "string", "minLength": 1});
+            let told = json!({"name": name, "in": "path", "required": true, "schema": schema});
+            parameters.push(told);
+        }
+    }
+    for Query { name, description, schema } in &told.query {
+        parameters.push(json!({
+            "name": name, "in": "query", "description": description, "schema": schema,
+        }));
+    }
+    let is_json =
+        matches!(route.body, BodyRule::Json | BodyRule::SmallJson | BodyRule::OptionalJson);
+    let mut headers = Vec::new();
+    if told.is_idempotent {
+        headers.push("IdempotencyKey");
+    }
+    if is_json && told.name != "mcp" {
+        headers.push("Lenient");
+    }
+    if told.is_stream {
+        headers.push("LastEventId");
+    }
+    let refer = |name| json!({"$ref": format!("#/components/parameters/{name}")});
+    parameters.extend(headers.into_iter().map(refer));
+    parameters
+}
+
+fn header_parameters() -> Value {
+    let header = |name: &str, description: &str, schema: Value| {
+        let place = "header";
+        json!({"name": name, "in": place, "description": description, "schema": schema})
+    };
+    json!({
+        "IdempotencyKey": header(
+            "Idempotency-Key",
+            "The same key and body answer with what the first request made, for 24 hours.",
+            json!({"type": "string", "minLength": 1, "maxLength": 255}),
+        ),
+        "Lenient": header(
+            "X-Gooselake-Lenient",
+            "`1`: fields of the body that are not known are ignored instead of refused.",
+            json!({"type": "string"}),
+        ),
+        "LastEventId": header(
+            "Last-Event-ID",
+            "The id of the last event that was seen; it wins over `after_seq`.",
+            json!({"type": "string", "pattern": "^\\s*[0-9]*\\s*$"}),
+        ),
+    })
+}
+
+fn answer_headers() -> Value {
+    json!({
+        "X-Next-Cursor": {
+            "description": "There may be more: the `cursor` (`after_seq`) of the next page.",
+            "schema": {"type": "string"},
+        },
+        "X-As-Of-Seq": {
+            "description": "The `seq` behind which a stream goes on without a gap.",
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        },
+        "Retry-After": {
+            "description": "Seconds to wait.", "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        },
+    })
+}
+
+fn responses(making: &mut Making, route: &Route, told: &Told) -> Value {
+    let mut responses: Map<String, Value> = Map::new();
+    for Told200 { status, media_type, shape, headers } in &told.answers {
+        let response = responses
+            .entry(status.to_string())
+            .or_insert_with(|| json!({"description": reason(*status)}));
+        for name in headers {
+            let header = json!({"$ref": format!("#/components/headers/{name}")});
+            response["headers"][name] = header;
+        }
+        let Some(shape) = shape else { continue };
+        let schema = shape(&mut making.answers);
+        let content = &mut response["content"][media_type]["schema"];
+        *content = match content.take() {
+            Value::Null => schema,
+            // Another one of the same sort: which it is depends on the request.
+            first => json!({"anyOf": [first, schema]}),
+        };
+    }
+    for (status, codes) in errors(route, told) {
+        let refer = error_response(making, status, &codes);
+        // A protocol of its own tells its errors in its own way, or in ours.
+        if let Some(own) = responses.get_mut(&status.to_string()) {
+            let schema = &mut own["content"]["application/json"]["schema"];
+            *schema = json!({"anyOf": [schema.take(), {"$ref": "#/components/schemas/Error"}]});
+        } else {
+            responses.insert(status.to_string(), refer);
+        }
+    }
+    let any = [Code::RequestTimeout, Code::LengthRequired, Code::HeadTooLarge, Code::Internal];
+    responses.insert("default".to_owned(), error_response(making, 0, &any));
+    Value::from(responses)
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "Done.",
+        202 => "Under way.",
+        204 => "Done; there is nothing to say.",
+        _ => "Refused.",
+    }
+}
+
+/// The codes that a route may answer with, by status; those that any request can meet come as `default`.
+fn errors(route: &Route, told: &Told) -> BTreeMap<u16, Vec<Code>> {
+    let mut codes = vec![Code::BadRequest, Code::HostNotAllowed, Code::OriginNotAllowed];
+    codes.extend([Code::PayloadTooLarge, Code::Capacity, Code::ShuttingDown]);
+    if route.access != Access::Public {
+        codes.extend([Code::Unauthorized, Code::Forbidden]);
+    }
+    if route.pattern.contains('{') {
+        codes.push(Code::NotFound);
+    }
+    if route.body != BodyRule::Ignored {
+        codes.push(Code::UnsupportedMediaType);
+    }
+    codes.extend(&told.errors);
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in Code::ALL.iter().filter(|code| codes.contains(code)) {
+        by_status.entry(code.status()).or_default().push(*code);
+    }
+    by_status
+}
+
+/// A reference to the component for these codes.
+fn error_response(making: &mut Making, status: u16, codes: &[Code]) -> Value {
+    let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let name = match status {
+        0 => "default".to_owned(),
+        _ => format!("{status}.{}", words.join(".")),
+    };
+    let refer = json!({"$ref": format!("#/components/responses/{name}")});
+    if making.responses.contains_key(&name) {
+        return refer;
+    }
+    let told: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    let mut response = json!({
+        "description": told.join(", "),
+        "content": {"application/json": {"schema": {"allOf": [
+            {"$ref": "#/components/schemas/Error"},
+            {"type": "object", "properties": {"code": {"enum": words}}},
+        ]}, "example": {"error": "what failed, on which thing; what to do", "code": words[0]}}},
+    });
+    if status == 503 {
+        let header = json!({"$ref": "#/components/headers/Retry-After"});
+        response["headers"]["Retry-After"] = header;
+    }
+    making.responses.insert(name, response);
+    refer
+}
+
+/// Where the document is kept.
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi/runtime-server-openapi.yaml");
+
+#[test]
+fn the_document_is_what_the_routes_and_the_types_tell() {
+    let made = yaml::text(&document());
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(PATH, made).expect("the document can be written");
+        return;
+    }
+    let differs = made.lines().zip(DOCUMENT.lines()).position(|(made, kept)| made != kept);
+    let line = differs.unwrap_or(made.lines().count().min(DOCUMENT.lines().count()));
+    assert!(
+        made == DOCUMENT,
+        "line {} of docs/openapi/runtime-server-openapi.yaml is\n  {}\nbut should be\n  {}\n\
+         make api-docs-refresh writes it anew",
+        line + 1,
+        DOCUMENT.lines().nth(line).unwrap_or_default(),
+        made.lines().nth(line).unwrap_or_default(),
+    );
+}
+
+#[test]
+fn operations_have_names_of_their_own() {
+    let mut names: Vec<&str> = route::told().iter().map(|told| told.name).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    assert_eq!(count, ROUTES.len());
+}
+
+#[test]
+fn each_route_tells_how_it_succeeds_and_each_one_that_takes_json_what() {
+    for (route, told) in ROUTES.iter().zip(route::told()) {
+        let name = told.name;
+        assert!(told.answers.iter().any(|answer| answer.status < 300), "{name} never succeeds");
+        assert_eq!(told.body.is_some(), route.body != BodyRule::Ignored, "the body of {name}");
+    }
+}
