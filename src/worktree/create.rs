@@ -48,13 +48,7 @@ impl Worktrees {
         let prefix = request.branch_prefix.as_deref();
         let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
         shared.check_branch(&repo, &place.branch_name)?;
-        let mut existing = shared.existing(&repo, &place)?;
-        if let Some(found) = &existing
-            && shared.settle(&found.id)?
-        {
-            existing = shared.existing(&repo, &place)?;
-        }
-        if let Some(existing) = existing {
+        if let Some(existing) = shared.existing(&repo, &place)? {
             if let Some(claim) = &request.idempotency
                 && shared.ledger.read(|db| idempotency::find(db, claim))?.as_ref()
                     == Some(&existing.id)
@@ -265,10 +259,16 @@ impl Shared {
             .hint("choose another name: only what this server makes is its to take away"))
     }
 
-    /// The living record in that place.
+    /// The living record in that place, once what the last server left there is settled.
     fn living(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
         let (cwd, common_dir) = (place.cwd.to_string_lossy(), repo.common_dir.to_string_lossy());
-        self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+        let find = || {
+            self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+        };
+        match find()? {
+            Some(found) if self.settle(&found.id)? => find(),
+            found => Ok(found),
+        }
     }
 
     /// The same. One that lost its folder and holds no work makes room.
