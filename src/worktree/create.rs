@@ -214,12 +214,15 @@ impl Worktrees {
         self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &args) }).map(|_| ())
     }
 
-    /// The files. May take long (a large repository, filters, the user's own hook), so the repository is not locked.
+    /// The files. May take long (a large repository, filters, the user's own hook), so the repository is not locked for
+    /// that. It is for the last word: git reads the records of all worktrees for it, and one that is half written, of
+    /// another creation, would end it with an error.
     fn fill(&self, new: &NewWorktree, repo: &Repo) -> Result<()> {
         let mark = git::mark(&new.worktree_id);
         let cwd = Path::new(&new.worktree_cwd);
         let checkout = ["checkout", "--quiet", "--force", "HEAD", "--"];
         self.shared.tell(Call { with_hooks: true, mark: &mark, ..Call::new(cwd, &checkout) })?;
+        let _repository = self.shared.lock_repository(&repo.common_dir)?;
         let unlock = ["worktree", "unlock", "--", &new.worktree_cwd];
         self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &unlock) }).map(|_| ())
     }
