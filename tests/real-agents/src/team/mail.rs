@@ -163,7 +163,8 @@ impl Team {
             self.completed(text(&delivery, "injected_turn_id"))?;
             deliveries.push(delivery);
         }
-        Ok([deliveries.swap_remove(0), deliveries.swap_remove(1)])
+        // The reviewer's is between them.
+        Ok([deliveries.swap_remove(0), deliveries.swap_remove(0)])
     }
 }
 
