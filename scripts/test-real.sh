@@ -2,7 +2,7 @@
 # Real agents through the real server: installs them (pinned), runs agent × scenario, keeps the matrix.
 #
 #   scripts/test-real.sh            all installed agents; the matrix goes to docs/REAL_AGENTS.md
-#   scripts/test-real.sh NAME …     only these; the matrix is only printed
+#   scripts/test-real.sh NAME …     only these ("team": three agents in one team); the matrix is only printed
 #
 # Needs npm for the install and Linux on x86_64 for the pinned packages; says so when it cannot.
 set -euo pipefail

@@ -68,11 +68,13 @@ impl Teams {
         Teams { shared: Arc::new(shared) }
     }
 
-    /// Takes up the operations that the last server left in their middle. Before the first request, and when the
-    /// sessions are being taken up.
+    /// Takes up the operations that the last server left in their middle: those that had made nothing at once, so that
+    /// whoever asks again with their key is not told that they go on. Before the first request, and when the sessions
+    /// are being taken up.
     pub fn recover(&self) -> Result<Thread> {
         let shared = Arc::clone(&self.shared);
-        let left = shared.ledger.read(operation::unfinished)?;
+        let mut left = shared.ledger.read(operation::unfinished)?;
+        recovery::take_back_planned(&shared, &mut left)?;
         thread::spawn("team-recovery", move || recovery::take_up(&shared, &left))
             .map_err(|error| Error::internal("no thread can be started").source(error))
     }

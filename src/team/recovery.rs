@@ -1,9 +1,10 @@
 //! What a start does with operations that the last server was in the middle of.
 //!
-//! One thread takes them up, one after the other, in the order in which they were begun. It holds nobody up who waits
-//! for the server: agents of sessions that were being opened are being opened by then, all at once (see
-//! `session::Sessions::recover`), so that to wait for one after the other takes no longer than for the slowest. It ends
-//! when it is through, or when the server stops; what it did not come to is left to the next start.
+//! Those that had made nothing are undone before the first request. One thread takes the others up, one after the
+//! other, in the order in which they were begun. It holds nobody up who waits for the server: agents of sessions that
+//! were being opened are being opened by then, all at once (see `session::Sessions::recover`), so that to wait for one
+//! after the other takes no longer than for the slowest. It ends when it is through, or when the server stops; what it
+//! did not come to is left to the next start.
 
 use super::shared::Shared;
 use super::{spawn, takedown};
@@ -14,6 +15,24 @@ use crate::model::team::OperationStage;
 
 /// Why an operation is undone that had made nothing that stays.
 const SERVER_STOPPED: &str = "server_stopped";
+
+/// Undoes those that were only written down, and leaves the others in the list. Their worktrees, if there are any, are
+/// intents, which the thread of worktrees takes back. Errors: the ledger can not be read.
+pub(super) fn take_back_planned(shared: &Shared, left: &mut Vec<String>) -> Result<()> {
+    let mut others = Vec::new();
+    for operation_id in left.drain(..) {
+        let record = shared.ledger.read(|db| operation::get(db, &operation_id))?;
+        if record.stage == OperationStage::Planned.as_str() {
+            let message = "the server was stopped before the session was made";
+            let error = Error::internal(message).hint("ask for it again");
+            takedown::undo(shared, &operation_id, SERVER_STOPPED, error);
+        } else {
+            others.push(operation_id);
+        }
+    }
+    *left = others;
+    Ok(())
+}
 
 /// The body of the thread. `left` are the operations that were not over before the first request.
 pub(super) fn take_up(shared: &Shared, left: &[String]) {
@@ -30,13 +49,6 @@ pub(super) fn take_up(shared: &Shared, left: &[String]) {
 fn go_on(shared: &Shared, operation_id: &str) -> Result<()> {
     let record = shared.ledger.read(|db| operation::get(db, operation_id))?;
     match OperationStage::parse(&record.stage) {
-        Some(OperationStage::Planned) => {
-            // Its worktree, if there is one, is an intent, which the thread of worktrees takes back.
-            let message = "the server was stopped before the session was made";
-            let error = Error::internal(message).hint("ask for it again");
-            takedown::undo(shared, operation_id, SERVER_STOPPED, error);
-            Ok(())
-        }
         Some(OperationStage::SessionCreated) => {
             let session_id = record.session_id.unwrap_or_default();
             let outcome = open(shared, &session_id)
@@ -50,7 +62,7 @@ fn go_on(shared: &Shared, operation_id: &str) -> Result<()> {
         Some(OperationStage::RollingBack | OperationStage::MemberLeft) => {
             takedown::finish(shared, operation_id).map(drop)
         }
-        Some(OperationStage::Completed | OperationStage::RolledBack) | None => Ok(()),
+        _ => Ok(()),
     }
 }
 

@@ -48,13 +48,7 @@ impl Worktrees {
         let prefix = request.branch_prefix.as_deref();
         let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
         shared.check_branch(&repo, &place.branch_name)?;
-        let mut existing = shared.existing(&repo, &place)?;
-        if let Some(found) = &existing
-            && shared.settle(&found.id)?
-        {
-            existing = shared.existing(&repo, &place)?;
-        }
-        if let Some(existing) = existing {
+        if let Some(existing) = shared.existing(&repo, &place)? {
             if let Some(claim) = &request.idempotency
                 && shared.ledger.read(|db| idempotency::find(db, claim))?.as_ref()
                     == Some(&existing.id)
@@ -220,12 +214,15 @@ impl Worktrees {
         self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &args) }).map(|_| ())
     }
 
-    /// The files. May take long (a large repository, filters, the user's own hook), so the repository is not locked.
+    /// The files. May take long (a large repository, filters, the user's own hook), so the repository is not locked for
+    /// that. It is for the last word: git reads the records of all worktrees for it, and one that is half written, of
+    /// another creation, would end it with an error.
     fn fill(&self, new: &NewWorktree, repo: &Repo) -> Result<()> {
         let mark = git::mark(&new.worktree_id);
         let cwd = Path::new(&new.worktree_cwd);
         let checkout = ["checkout", "--quiet", "--force", "HEAD", "--"];
         self.shared.tell(Call { with_hooks: true, mark: &mark, ..Call::new(cwd, &checkout) })?;
+        let _repository = self.shared.lock_repository(&repo.common_dir)?;
         let unlock = ["worktree", "unlock", "--", &new.worktree_cwd];
         self.shared.tell(Call { mark: &mark, ..Call::new(&repo.root, &unlock) }).map(|_| ())
     }
@@ -265,10 +262,16 @@ impl Shared {
             .hint("choose another name: only what this server makes is its to take away"))
     }
 
-    /// The living record in that place.
+    /// The living record in that place, once what the last server left there is settled.
     fn living(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
         let (cwd, common_dir) = (place.cwd.to_string_lossy(), repo.common_dir.to_string_lossy());
-        self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+        let find = || {
+            self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+        };
+        match find()? {
+            Some(found) if self.settle(&found.id)? => find(),
+            found => Ok(found),
+        }
     }
 
     /// The same. One that lost its folder and holds no work makes room.

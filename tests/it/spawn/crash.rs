@@ -1,7 +1,7 @@
 //! Kill -9 at each step of an operation: the next start completes it or takes it back, and tells which.
 
 use super::scene::{Nest, slow_agent};
-use crate::stage::{list, text};
+use crate::stage::{check_told, list, text};
 use crate::worktree::scene::{Repo, is_there};
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proc, wait};
@@ -16,6 +16,11 @@ fn pid_in(path: &Path) -> u32 {
     wait::until(SOON, "the program runs", || fs::read_to_string(path).ok()?.trim().parse().ok())
 }
 
+/// The pid of the program that was started after that one.
+fn pid_unlike(path: &Path, other: u32) -> u32 {
+    wait::until(SOON, "another program runs", || Some(pid_in(path)).filter(|pid| *pid != other))
+}
+
 #[test]
 fn while_the_worktree_is_made_it_is_taken_back() {
     let mut nest = Nest::new();
@@ -26,8 +31,15 @@ fn while_the_worktree_is_made_it_is_taken_back() {
     let operation = nest.operation_at("planned");
     nest.crash();
     assert!(spawning.join().is_err());
+    // The key is good for another try, at once: without a look at what was cut off.
+    let again = nest.spawning(json!({"worktree": {"name": "one"}}));
+    let other = pid_unlike(&pid_file, pid);
+    let operations = nest.operations();
+    assert_eq!(operations.len(), 2, "{operations:?}");
+    proc::signal(other, proc::Signal::KILL).unwrap();
+    check_told(&again.join().unwrap(), 400, "init_script_failed", "137");
     let operation_id = text(&operation, "operation_id");
-    let undone = nest.operation_at("rolled_back");
+    let undone = nest.operations().remove(0);
     assert_eq!(
         (&undone["operation_id"], &undone["reason"]),
         (&json!(operation_id), &json!("server_stopped"))
@@ -39,7 +51,7 @@ fn while_the_worktree_is_made_it_is_taken_back() {
     proc::wait_gone(&[pid], SOON).unwrap();
     assert!(!is_there(&worktree) && !nest.repo().is_branch("gg/one"));
     assert_eq!((nest.members().len(), nest.sessions().len()), (1, 1));
-    // The key is good for another try.
+    // And for a third, which works.
     nest.init_script("true");
     let answer = nest.spawning(json!({"worktree": {"name": "one"}})).join().unwrap().expect(200);
     assert_eq!(answer.json()["journal_stage"], "completed");

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 fn what_is_wrong_is_found_before_anything_is_made() {
     let nest = Nest::new();
     let taken = nest.spawn(json!({"worktree": {"name": "taken"}}));
+    // Nothing is told any more when its first turn is over.
+    nest.onboarded(&taken);
     nest.repo().git(&["branch", "gg/foreign"]);
     let stranger = nest.stage().session();
     let (before, operations) = (nest.head(), nest.operations().len());

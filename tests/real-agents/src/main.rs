@@ -1,9 +1,9 @@
 //! Real agents through the real server: agent × scenario, as a matrix.
 //!
 //! For each installed agent a server of its own is started, with the agent's own program, against a mock model on
-//! loopback. Two agents run at a time, each on a thread of its own; `main` joins them. Exit code 0 when every cell
-//! is as expected, 1 when one is not, 2 for wrong use. `--write FILE` keeps the matrix. It installs nothing:
-//! `scripts/real-agents.sh` does.
+//! loopback. Two agents run at a time, each on a thread of its own; `main` joins them. Then three of them form a team
+//! on one server, on the main thread. Exit code 0 when every cell and every step is as expected, 1 when one is not,
+//! 2 for wrong use. `--write FILE` keeps the matrix. It installs nothing: `scripts/real-agents.sh` does.
 
 mod echo;
 mod scenario;
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     let rows = drive(&names, &root);
     let is_team_wanted = wanted.is_empty() || wanted.iter().any(|wanted| wanted == team::NAME);
     let told = if is_team_wanted { team::run(&root, &|line| say(line)) } else { Vec::new() };
-    let mut matrix = matrix(&rows);
+    let mut matrix = if rows.is_empty() { String::new() } else { matrix(&rows) };
     matrix.push_str(&story(&told));
     say(&matrix);
     if let Some(path) = write_to

@@ -236,7 +236,7 @@ impl Team {
     }
 
     fn worktree_path(&self) -> PathBuf {
-        PathBuf::from(text(&self.worktree, "worktree_path"))
+        PathBuf::from(text(&self.worktree, "worktree_cwd"))
     }
 
     fn take_down(&mut self) -> Result<String, String> {
@@ -259,7 +259,7 @@ impl Team {
         self.client.get(&self.path("/view")).expect(404);
         for session in [&self.lead, &self.reviewer] {
             let record = self.client.get(&format!("/v1/sessions/{session}")).json();
-            must(record["status"] == "idle", "who was not spawned goes on", &record)?;
+            must(record["status"] == "ready", "who was not spawned goes on", &record)?;
             self.post(&format!("/v1/sessions/{session}/close"), &json!({}))?;
         }
         Ok("spawned session closed, its work kept, the others went on".to_owned())

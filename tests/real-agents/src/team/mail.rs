@@ -163,7 +163,8 @@ impl Team {
             self.completed(text(&delivery, "injected_turn_id"))?;
             deliveries.push(delivery);
         }
-        Ok([deliveries.swap_remove(0), deliveries.swap_remove(1)])
+        // The reviewer's is between them.
+        Ok([deliveries.swap_remove(0), deliveries.swap_remove(0)])
     }
 }
 
@@ -250,7 +251,7 @@ pub(super) fn results(team: &mut Team) -> Result<String, String> {
         let said = text(&end.payload, "assistant_text");
         must(said.ends_with("heard"), "the lead reads it", &end.payload)?;
     }
-    // A lead that is busy is not disturbed, but by the operator, and its agent takes that into the turn.
+    // A lead that is busy is not disturbed,.
     let held = team.say(&lead, "HOLD")?;
     team.speaks(&held)?;
     let letter =
