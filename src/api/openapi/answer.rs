@@ -12,6 +12,7 @@ use crate::ledger::claim::ClaimRecord;
 use crate::ledger::team::Roster;
 use crate::ledger::team::delivery::DeliveryRecord;
 use crate::ledger::team::message::MessageRecord;
+use crate::ledger::team::operation::OperationRecord;
 use crate::ledger::worktree::WorktreeRecord;
 use crate::model::shape::Object;
 use crate::model::worktree::{CleanupStatus, InitScriptStatus, WorktreeStatus};
@@ -48,6 +49,9 @@ pub(super) struct Wrong {
     /// With `agent_failed`: what keeps the agent from being used.
     #[serde(skip_serializing_if = "Option::is_none")]
     readiness: Option<ReadinessFault>,
+    /// Of a spawn: the operation as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<OperationRecord>,
 }
 
 /// Every code that an error may have.
