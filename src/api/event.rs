@@ -5,7 +5,7 @@ use super::{Api, Call};
 use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::event::{self, Page, SYSTEM_SCOPE};
-use crate::ledger::{session, team, worktree};
+use crate::ledger::{Connection, session, team, worktree};
 use crate::model::ScopeKind;
 use crate::model::event::EventFilter;
 
@@ -16,79 +16,83 @@ pub(super) fn list_all(api: &Api, call: &Call) -> Result<Answer> {
     list(api, call, None)
 }
 
-pub(super) fn list_of_session(api: &Api, call: &Call) -> Result<Answer> {
-    api.ledger.read(|db| session::key(db, call.part(0)))?;
-    list_of_scope(api, call, ScopeKind::Session, call.part(0))
-}
-
-pub(super) fn list_of_team(api: &Api, call: &Call) -> Result<Answer> {
-    // What a team did can be read when it is gone.
-    api.ledger.read(|db| team::get_any(db, call.part(0)))?;
-    list_of_scope(api, call, ScopeKind::Team, call.part(0))
-}
-
-pub(super) fn stream_of_team(api: &Api, call: &Call) -> Result<Answer> {
-    api.ledger.read(|db| team::get(db, call.part(0)))?;
-    stream_of_scope(api, call, ScopeKind::Team, call.part(0))
-}
-
-pub(super) fn list_of_system(api: &Api, call: &Call) -> Result<Answer> {
-    list_of_scope(api, call, ScopeKind::System, SYSTEM_SCOPE)
-}
-
-pub(super) fn list_of_process(api: &Api, call: &Call) -> Result<Answer> {
-    let process_id = super::process::owned(api, call)?.process_id;
-    list_of_scope(api, call, ScopeKind::Process, &process_id)
-}
-
-pub(super) fn stream_of_process(api: &Api, call: &Call) -> Result<Answer> {
-    let process_id = super::process::owned(api, call)?.process_id;
-    stream_of_scope(api, call, ScopeKind::Process, &process_id)
-}
-
-pub(super) fn list_of_worktree(api: &Api, call: &Call) -> Result<Answer> {
-    api.ledger.read(|db| worktree::get(db, call.part(0)))?;
-    list_of_scope(api, call, ScopeKind::Worktree, call.part(0))
-}
-
-pub(super) fn stream_of_worktree(api: &Api, call: &Call) -> Result<Answer> {
-    api.ledger.read(|db| worktree::get(db, call.part(0)))?;
-    stream_of_scope(api, call, ScopeKind::Worktree, call.part(0))
-}
-
-/// The log of one scope in pages. The caller has seen that the thing is there.
-pub(super) fn list_of_scope(
-    api: &Api,
-    call: &Call,
-    scope: ScopeKind,
-    scope_id: &str,
-) -> Result<Answer> {
-    let scope_key = api.ledger.read(|db| Ok(event::scope_key(db, scope, scope_id)?))?;
-    list(api, call, Some(scope_key))
-}
-
-/// The log of one scope as a stream. The caller has seen that the thing is there.
-pub(super) fn stream_of_scope(
-    api: &Api,
-    call: &Call,
-    scope: ScopeKind,
-    scope_id: &str,
-) -> Result<Answer> {
-    let scope_key = api.ledger.read(|db| Ok(event::scope_key(db, scope, scope_id)?))?;
-    stream(api, call, Some(scope_key))
-}
-
 pub(super) fn stream_all(api: &Api, call: &Call) -> Result<Answer> {
     stream(api, call, None)
 }
 
+pub(super) fn list_of_session(api: &Api, call: &Call) -> Result<Answer> {
+    list(api, call, Some(session_scope(api, call.part(0))?))
+}
+
 pub(super) fn stream_of_session(api: &Api, call: &Call) -> Result<Answer> {
-    api.ledger.read(|db| session::key(db, call.part(0)))?;
-    stream_of_scope(api, call, ScopeKind::Session, call.part(0))
+    stream(api, call, Some(session_scope(api, call.part(0))?))
+}
+
+pub(super) fn list_of_team(api: &Api, call: &Call) -> Result<Answer> {
+    // What a team did can be read when it is gone.
+    let id = call.part(0);
+    let scope = scope_of(api, ScopeKind::Team, id, |db| team::get_any(db, id).map(drop))?;
+    list(api, call, Some(scope))
+}
+
+pub(super) fn stream_of_team(api: &Api, call: &Call) -> Result<Answer> {
+    let id = call.part(0);
+    let scope = scope_of(api, ScopeKind::Team, id, |db| team::get(db, id).map(drop))?;
+    stream(api, call, Some(scope))
+}
+
+pub(super) fn list_of_system(api: &Api, call: &Call) -> Result<Answer> {
+    list(api, call, Some(system_scope(api)?))
 }
 
 pub(super) fn stream_of_system(api: &Api, call: &Call) -> Result<Answer> {
-    stream_of_scope(api, call, ScopeKind::System, SYSTEM_SCOPE)
+    stream(api, call, Some(system_scope(api)?))
+}
+
+pub(super) fn list_of_process(api: &Api, call: &Call) -> Result<Answer> {
+    list(api, call, Some(process_scope(api, call)?))
+}
+
+pub(super) fn stream_of_process(api: &Api, call: &Call) -> Result<Answer> {
+    stream(api, call, Some(process_scope(api, call)?))
+}
+
+pub(super) fn list_of_worktree(api: &Api, call: &Call) -> Result<Answer> {
+    list(api, call, Some(worktree_scope(api, call.part(0))?))
+}
+
+pub(super) fn stream_of_worktree(api: &Api, call: &Call) -> Result<Answer> {
+    stream(api, call, Some(worktree_scope(api, call.part(0))?))
+}
+
+fn session_scope(api: &Api, id: &str) -> Result<i64> {
+    scope_of(api, ScopeKind::Session, id, |db| session::key(db, id).map(drop))
+}
+
+fn worktree_scope(api: &Api, id: &str) -> Result<i64> {
+    scope_of(api, ScopeKind::Worktree, id, |db| worktree::get(db, id).map(drop))
+}
+
+fn process_scope(api: &Api, call: &Call) -> Result<i64> {
+    let process_id = super::process::owned(api, call)?.process_id;
+    scope_of(api, ScopeKind::Process, &process_id, |_db| Ok(()))
+}
+
+fn system_scope(api: &Api) -> Result<i64> {
+    scope_of(api, ScopeKind::System, SYSTEM_SCOPE, |_db| Ok(()))
+}
+
+/// The key of a log, once `check` has found the thing whose log it is.
+fn scope_of(
+    api: &Api,
+    kind: ScopeKind,
+    id: &str,
+    check: impl FnOnce(&Connection) -> Result<()>,
+) -> Result<i64> {
+    api.ledger.read(|db| {
+        check(db)?;
+        Ok(event::scope_key(db, kind, id)?)
+    })
 }
 
 fn filter(call: &Call) -> Result<EventFilter> {

@@ -41,7 +41,7 @@ mod update;
 mod wire;
 
 use crate::error::{Code, Error, Result};
-use crate::provider::rpc;
+use crate::provider::rpc::{self, Kind};
 use crate::provider::{Adapter, AgentEvent, Capabilities, Command, Effects, Open};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -93,15 +93,15 @@ impl Acp {
     fn message(&mut self, message: &Map<String, Value>, line: &[u8], out: &mut Effects) {
         let nothing = Map::new();
         let params = wire::object(message, "params").unwrap_or(&nothing);
-        match (message.get("method").map(Value::as_str), message.get("id")) {
-            (Some(Some(method)), Some(id)) => self.request(method, id, params, line, out),
-            (Some(Some(method)), None) => self.notification(method, params, line, out),
-            (Some(None), Some(id)) => {
-                wire::refuse(&mut out.stdin, id, wire::INVALID_REQUEST, "the method is no text");
+        match rpc::kind(message) {
+            Kind::Request { method, id } => self.request(method, id, params, line, out),
+            Kind::Notification { method } => self.notification(method, params, line, out),
+            Kind::Response { id } => self.response(id, message, line, out),
+            Kind::BadRequest { id, why } => {
+                wire::refuse(&mut out.stdin, id, rpc::INVALID_REQUEST, why);
                 unparsed(line, out);
             }
-            (None, Some(id)) => self.response(id, message, line, out),
-            _ => unparsed(line, out),
+            Kind::Unknown => unparsed(line, out),
         }
     }
 

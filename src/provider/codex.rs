@@ -41,7 +41,7 @@ mod wire;
 pub(super) use open::VERSION_MIN;
 pub(super) use permission::check_permission_mode;
 
-use super::rpc::{self, object};
+use super::rpc::{self, Kind, object};
 use super::{Adapter, AgentEvent, Capabilities, Command, Effects, Open};
 use crate::error::{Code, Error, Result};
 use serde::Deserialize;
@@ -81,16 +81,15 @@ impl Codex {
     fn message(&mut self, message: &Map<String, Value>, line: &[u8], out: &mut Effects) {
         let nothing = Map::new();
         let params = object(message, "params").unwrap_or(&nothing);
-        match (message.get("method").map(Value::as_str), message.get("id")) {
-            (Some(Some(method)), Some(id)) => self.request(method, id, params, line, out),
-            (Some(Some(method)), None) => self.notification(method, params, line, out),
-            (Some(None), Some(id)) => {
-                let why = "the method is no text";
+        match rpc::kind(message) {
+            Kind::Request { method, id } => self.request(method, id, params, line, out),
+            Kind::Notification { method } => self.notification(method, params, line, out),
+            Kind::Response { id } => self.response(id, message, line, out),
+            Kind::BadRequest { id, why } => {
                 wire::refuse(&mut out.stdin, id, rpc::INVALID_REQUEST, why);
                 unparsed(line, out);
             }
-            (None, Some(id)) => self.response(id, message, line, out),
-            _ => unparsed(line, out),
+            Kind::Unknown => unparsed(line, out),
         }
     }
 

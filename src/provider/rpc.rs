@@ -28,8 +28,43 @@ const ID_BYTES_MAX: usize = 1024;
 pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// Whether this can be the id of a request.
-pub(super) fn is_id(id: &Value) -> bool {
+fn is_id(id: &Value) -> bool {
     id.as_str().map_or(0, str::len) <= ID_BYTES_MAX && !id.is_object() && !id.is_array()
+}
+
+/// What kind of message an agent has sent.
+pub(super) enum Kind<'a> {
+    Request {
+        method: &'a str,
+        id: &'a Value,
+    },
+    Notification {
+        method: &'a str,
+    },
+    Response {
+        id: &'a Value,
+    },
+    /// Answered with [`INVALID_REQUEST`] and the reason.
+    BadRequest {
+        id: &'a Value,
+        why: &'static str,
+    },
+    /// Nothing that can be answered.
+    Unknown,
+}
+
+/// Tells the kinds apart by what every message has.
+pub(super) fn kind(message: &Map<String, Value>) -> Kind<'_> {
+    match (message.get("method").map(Value::as_str), message.get("id")) {
+        (Some(Some(_)), Some(id)) if !is_id(id) => {
+            Kind::BadRequest { id, why: "an id is a number or a short text" }
+        }
+        (Some(Some(method)), Some(id)) => Kind::Request { method, id },
+        (Some(Some(method)), None) => Kind::Notification { method },
+        (Some(None), Some(id)) => Kind::BadRequest { id, why: "the method is no text" },
+        (None, Some(id)) => Kind::Response { id },
+        (Some(None) | None, None) => Kind::Unknown,
+    }
 }
 
 /// What a response says: its result (`nothing` where that is no object), or its error.

@@ -12,7 +12,6 @@ use super::state::{Approval, Errand, Phase};
 use super::wire::{self, list, object, text};
 use super::{Acp, tool, unparsed};
 use crate::model::ItemType;
-use crate::provider::rpc;
 use crate::provider::{AgentEvent, Answer, ApprovalOption, Effects, HostError, HostRequest};
 use serde_json::{Map, Value, json};
 
@@ -30,11 +29,6 @@ impl Acp {
         line: &[u8],
         out: &mut Effects,
     ) {
-        if !rpc::is_id(id) {
-            let why = "an id is a number or a short text";
-            wire::refuse(&mut out.stdin, id, wire::INVALID_REQUEST, why);
-            return unparsed(line, out);
-        }
         let is_offered = match method {
             "session/request_permission" => return self.permission(id, params, line, out),
             "fs/read_text_file" | "fs/write_text_file" => self.state.client_fs,

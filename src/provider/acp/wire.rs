@@ -6,8 +6,8 @@
 //! in [`crate::provider::rpc`]. Deliberately without state.
 
 pub(super) use crate::provider::rpc::{
-    CANCELLED, INTERNAL, INVALID_PARAMS, INVALID_REQUEST, KEPT_BYTES_MAX, METHOD_NOT_FOUND,
-    agent_error, cut, cut_bytes, list, object, says_gone, text,
+    CANCELLED, INTERNAL, INVALID_PARAMS, KEPT_BYTES_MAX, METHOD_NOT_FOUND, agent_error, cut,
+    cut_bytes, list, object, says_gone, text,
 };
 
 use crate::provider::rpc::write;

@@ -32,11 +32,6 @@ impl Codex {
         line: &[u8],
         out: &mut Effects,
     ) {
-        if !rpc::is_id(id) {
-            let why = "an id is a number or a short text";
-            wire::refuse(&mut out.stdin, id, rpc::INVALID_REQUEST, why);
-            return unparsed(line, out);
-        }
         let asked = match method {
             "item/commandExecution/requestApproval" => self.command_asked(params),
             "item/fileChange/requestApproval" => self.change_asked(params),
