@@ -41,6 +41,8 @@ pub struct Config {
     pub root_dir: PathBuf,
     pub sqlite_path: PathBuf,
     pub logs_dir: PathBuf,
+    /// What is kept for the agents of vendors, a folder for each provider.
+    pub providers_dir: PathBuf,
     pub synchronous: Synchronous,
     /// By provider: `acp`, `claude`, `codex`, `demo`.
     pub providers: BTreeMap<&'static str, Provider>,
@@ -189,6 +191,7 @@ impl Check<'_> {
             token_file: under_root(file.auth.token_file.as_ref(), "auth/api-token"),
             sqlite_path: under_root(file.data.sqlite_path.as_ref(), "runtime.sqlite3"),
             logs_dir: under_root(file.data.logs_dir.as_ref(), "logs"),
+            providers_dir: under_root(file.data.providers_dir.as_ref(), "providers"),
             root_dir,
             synchronous,
             providers,
