@@ -39,8 +39,6 @@ pub struct ProcessRequest {
 
 /// The longest name, in bytes.
 const NAME_BYTES: usize = 200;
-/// The command and its environment together; a keeper takes a little more.
-const COMMAND_BYTES: usize = 1_000_000;
 /// An hour between the first signal and KILL; a century of running. Beyond that a number is a mistake.
 const GRACE_MS_MAX: u64 = 3_600_000;
 const TIMEOUT_MS_MAX: u64 = 3_153_600_000_000;
@@ -116,13 +114,13 @@ impl ProcessRequest {
     }
 
     fn check_size(&self, argv: &[String]) -> Result<()> {
-        let of_env: usize = self.env.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-        let bytes = argv.iter().map(|arg| arg.len() + 4).sum::<usize>() + of_env;
-        if bytes > COMMAND_BYTES {
+        let of_argv: usize = argv.iter().map(|arg| arg.len() + 4).sum();
+        let bytes = of_argv + environment::bytes(&self.env);
+        if bytes > limits::ENV_BYTES {
             let told = "the command and its environment have";
             return Err(Error::new(
                 Code::PayloadTooLarge,
-                format!("{told} {bytes} bytes, at most {COMMAND_BYTES}"),
+                format!("{told} {bytes} bytes, at most {}", limits::ENV_BYTES),
             )
             .hint("put what is long into a file, or send it as stdin"));
         }
