@@ -11,6 +11,9 @@ use std::fmt;
 /// A client that sends this header has fields that are not known ignored.
 const LENIENT: &str = "x-gooselake-lenient";
 
+/// Where serde_json ends what nests.
+const DEPTH_MAX: usize = 128;
+
 impl Call {
     /// The body. Errors: not JSON, not of this shape, or with a field that is not known.
     pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T> {
@@ -62,15 +65,22 @@ fn check_values(json: &[u8]) -> Result<()> {
     Err(Error::new(Code::PayloadTooLarge, text))
 }
 
-/// How many values there are at most, told by the commas and opening brackets outside of texts.
+/// How many values there are at most, told by the commas and opening brackets outside of texts. What lies deeper than
+/// the parser goes is no value: it is refused there, or passed over.
 fn value_count(json: &[u8]) -> usize {
-    let (mut count, mut is_text, mut is_escaped) = (1, false, false);
+    let (mut count, mut depth, mut is_text, mut is_escaped) = (1, 0_usize, false, false);
     for byte in json {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' => is_escaped = is_text,
             b'"' => is_text = !is_text,
-            b',' | b'[' | b'{' if !is_text => count += 1,
+            _ if is_text => {}
+            b'[' | b'{' => {
+                depth += 1;
+                count += usize::from(depth <= DEPTH_MAX);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => count += usize::from(depth <= DEPTH_MAX),
             _ => {}
         }
     }
@@ -162,5 +172,7 @@ mod tests {
         ] {
             assert_eq!(value_count(json.as_bytes()), count, "{json}");
         }
+        let deep = format!("{}1,2{},3", "[".repeat(1000), "]".repeat(1000));
+        assert_eq!(value_count(deep.as_bytes()), 1 + DEPTH_MAX + 1);
     }
 }

@@ -1,7 +1,7 @@
 //! How the log is written: one line for each record, on stderr, for people or for programs.
 //!
-//! No colours, so that a journal holds text alone. A record is one line, and whatever it quotes of a client, an agent or
-//! a file can neither end that line nor speak to the terminal that shows it: control characters, and those that turn
+//! No colours, so that a journal holds text alone. A record is one line, and whatever it quotes of a client, an agent
+//! or a file can neither end that line nor speak to the terminal that shows it: control characters, and those that turn
 //! the direction of writing, are told as escapes. `RUST_LOG` filters, as everywhere.
 
 use crate::model::id;
@@ -155,7 +155,8 @@ mod tests {
         };
         assert_eq!(
             written(Format::Plain),
-            "1970-01-01T00:00:00.000Z WARN  gooselake::server: two\\nlines \"quoted\"\\u{1b}[2J\\u{9b}\\u{202e}ä\n"
+            "1970-01-01T00:00:00.000Z WARN  gooselake::server: \
+             two\\nlines \"quoted\"\\u{1b}[2J\\u{9b}\\u{202e}ä\n"
         );
         let line = written(Format::Json);
         assert!(!line.trim_end().contains(char::is_control), "{line:?}");

@@ -93,6 +93,7 @@ impl ProcessRequest {
                 if text.is_empty() {
                     return Err(Error::bad_request("command: it is empty"));
                 }
+                check_nul("command", text)?;
                 json!({"command": text})
             }
             (None, Some(args)) => {
@@ -100,6 +101,7 @@ impl ProcessRequest {
                     return Err(Error::bad_request("args: the program is missing")
                         .hint("the first element names it"));
                 }
+                args.iter().try_for_each(|arg| check_nul("args", arg))?;
                 json!({"args": args})
             }
             (None, None) => {
@@ -107,9 +109,6 @@ impl ProcessRequest {
                     .hint("send command (a text for the shell) or args (a list, no shell)"));
             }
         };
-        if to_json(&command).contains("\\u0000") {
-            return Err(Error::bad_request("command: it has a NUL character"));
-        }
         Ok(command)
     }
 
@@ -136,6 +135,14 @@ impl ProcessRequest {
                 .hint("give its whole path, or set PATH in env"));
         }
         Ok(())
+    }
+}
+
+/// Errors: a text that no program can be given.
+fn check_nul(field: &str, text: &str) -> Result<()> {
+    match text.contains('\0') {
+        true => Err(Error::bad_request(format!("{field}: it has a NUL character"))),
+        false => Ok(()),
     }
 }
 

@@ -21,6 +21,7 @@ mod crew;
 mod delivery;
 mod doctor;
 mod host;
+mod hostile;
 mod hostile_agent;
 mod idempotency;
 mod kill;
