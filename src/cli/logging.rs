@@ -55,39 +55,31 @@ fn write_record(
     let message = record.args().to_string();
     match format {
         Format::Plain => {
-            let message = escaped(&message);
+            let message = printable(&message, false);
             writeln!(out, "{time} {level:<5} {module}: {message}")
         }
         Format::Json => {
             let level = level.as_str().to_lowercase();
             let object =
                 json!({"time": time, "level": level, "module": module, "message": message});
-            writeln!(out, "{}", quoted(&object.to_string()))
+            writeln!(out, "{}", printable(&object.to_string(), false))
         }
     }
 }
 
-/// The text with what a terminal would act on told as an escape. Escapes that are in it already stay as they are.
-fn escaped(text: &str) -> String {
+/// The text with what a terminal would act on told as JSON tells it, so that JSON stays what it is.
+pub(super) fn printable(text: &str, has_lines: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() || is_unseen(letter) {
-            shown.extend(letter.escape_default());
-        } else {
-            shown.push(letter);
-        }
-    }
-    shown
-}
-
-/// The same for JSON, which has escaped what lies below a space: the rest stands inside its texts alone.
-fn quoted(json: &str) -> String {
-    let mut shown = String::with_capacity(json.len());
-    for letter in json.chars() {
-        if letter.is_control() || is_unseen(letter) {
-            shown += &format!("\\u{:04x}", u32::from(letter));
-        } else {
-            shown.push(letter);
+        match letter {
+            '\n' if has_lines => shown.push('\n'),
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            letter if letter.is_control() || is_unseen(letter) => {
+                shown += &format!("\\u{:04x}", u32::from(letter));
+            }
+            letter => shown.push(letter),
         }
     }
     shown
@@ -156,7 +148,7 @@ mod tests {
         assert_eq!(
             written(Format::Plain),
             "1970-01-01T00:00:00.000Z WARN  gooselake::server: \
-             two\\nlines \"quoted\"\\u{1b}[2J\\u{9b}\\u{202e}ä\n"
+             two\\nlines \"quoted\"\\u001b[2J\\u009b\\u202eä\n"
         );
         let line = written(Format::Json);
         assert!(!line.trim_end().contains(char::is_control), "{line:?}");
