@@ -216,10 +216,12 @@ fn list_place(cursor: &str) -> Result<(i64, i64)> {
 
 pub(super) fn resume(api: &Api, call: &Call) -> Result<Answer> {
     let body: ResumeBody = call.optional_body()?;
-    check_words([
+    for (field, text) in [
         ("provider_session_ref", &body.provider_session_ref),
         ("canonical_provider_session_ref", &body.canonical_provider_session_ref),
-    ])?;
+    ] {
+        check_length(field, text.as_deref(), limits::LINE_BYTES)?;
+    }
     let native_ref = body.provider_session_ref.or(body.canonical_provider_session_ref);
     api.sessions.resume(call.part(0), native_ref)?;
     Ok(json(200, api.ledger.session_json(call.part(0))?))
