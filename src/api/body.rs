@@ -25,7 +25,7 @@ impl Call {
         if bytes.trim_ascii_start().first() == Some(&b'[') {
             return Err(Error::bad_request("the body is a JSON array").hint("send a JSON object"));
         }
-        check_values(bytes)?;
+        check_values("the body", bytes)?;
         let is_lenient = self.head().header(LENIENT).is_some_and(|value| value == "1");
         let mut unknown = None;
         let mut json = serde_json::Deserializer::from_slice(bytes);
@@ -56,12 +56,12 @@ impl Call {
     }
 }
 
-/// Errors: the body holds more values than any request of sense, whose memory is many times that of their text.
-fn check_values(json: &[u8]) -> Result<()> {
+/// Errors: there are more values than in any request of sense, whose memory is many times that of their text.
+pub(super) fn check_values(what: &str, json: &[u8]) -> Result<()> {
     if value_count(json) <= limits::BODY_VALUES {
         return Ok(());
     }
-    let text = format!("the body holds more than {} values", limits::BODY_VALUES);
+    let text = format!("{what} holds more than {} values", limits::BODY_VALUES);
     Err(Error::new(Code::PayloadTooLarge, text))
 }
 

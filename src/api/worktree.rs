@@ -200,6 +200,7 @@ pub(super) fn claims(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn claim(api: &Api, call: &Call) -> Result<Answer> {
     let body: ClaimBody = call.body()?;
+    check_length("claim_role", Some(&body.claim_role), limits::WORD_BYTES)?;
     let (worktree, claim) =
         api.worktrees.claim(call.part(0), &body.session_id, &body.claim_role)?;
     Ok(json(200, to_json(&json!({"worktree": worktree, "claim": claim}))))

@@ -101,11 +101,10 @@ fn those_who_send_a_byte_now_and_then_are_sent_away() {
     }
     // Ten times the deadline of ten seconds, at this pace.
     for _ in 0..400 {
-        for raw in &mut slow[1..] {
+        for raw in &mut slow {
             // An error is one that was answered and closed.
             drop(std::io::Write::write_all(&mut raw.socket, b"y"));
         }
-        slow[0].send("y");
         if slow[0].hears_within(Duration::from_millis(250)) {
             break;
         }
