@@ -66,7 +66,7 @@ impl Server {
             log::warn!("the lock does not say who holds it: {error}");
         }
         make_folder(&config.root_dir.join("keepers"))?;
-        make_folder(&config.root_dir.join("providers"))?;
+        make_folder(&config.providers_dir)?;
         make_folder(&config.root_dir.join(TOKENS_FOLDER))?;
         let token = token(&config)?;
         let sidecars = sidecars()?;
