@@ -291,14 +291,11 @@ fn hours(number: Option<u64>, each: u64) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod page;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
     /// What comes of a text when `path` is PATH.
-    pub(super) fn checked(text: &str, path: &str) -> Result<Config, Problems> {
+    fn checked(text: &str, path: &str) -> Result<Config, Problems> {
         check(&place::read(text), PathBuf::new(), path.to_owned(), &Overrides::default())
     }
 

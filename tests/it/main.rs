@@ -14,6 +14,7 @@ mod claude;
 mod cli;
 mod codex;
 mod command;
+mod configuration;
 mod conformance;
 mod contract;
 mod crew;
