@@ -11,7 +11,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The floors of the house (see src/lib.rs), lowest first. `main` is the program that stands on it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits", "thread", "model", "config", "environment", "folder", "secret", "signals"],
+    &["error", "limits", "thread", "model", "config", "environment", "folder", "secret", "signals", "sync"],
     &["ledger"],
     &["keeper", "http"],
     &["provider", "process", "worktree"],
