@@ -36,6 +36,8 @@ pub struct Config {
     pub connections_max: usize,
     pub streams_max: usize,
     pub shutdown_grace: Duration,
+    /// A thread that is at one piece of work for longer is told of.
+    pub stuck_after: Duration,
     pub token: Option<String>,
     pub token_file: PathBuf,
     pub root_dir: PathBuf,
@@ -171,6 +173,7 @@ impl Check<'_> {
         let claude_auth_mode = self.claude_auth_mode();
         let worktrees = self.worktrees(&root_dir);
         let teams = self.teams();
+        let stuck_after = self.seconds("server.stuck_after_secs", file.server.stuck_after_secs, 30);
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -186,6 +189,7 @@ impl Check<'_> {
             connections_max,
             streams_max,
             shutdown_grace: Duration::from_secs(file.server.shutdown_grace_secs.unwrap_or(10)),
+            stuck_after,
             token,
             token_file: under_root(file.auth.token_file.as_ref(), "auth/api-token"),
             sqlite_path: under_root(file.data.sqlite_path.as_ref(), "runtime.sqlite3"),
