@@ -3,7 +3,7 @@
 use crate::stage::{SOON, Stage, text};
 use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::process::Command;
@@ -81,14 +81,15 @@ fn a_thread_that_hangs_is_told_of_until_it_goes_on() {
         assert!(threads.iter().all(|thread| thread["bound_ms"] == 1000), "{threads:?}");
         found
     };
-    let is_stuck = |stage: &Stage, wanted: bool| {
-        standing(stage).filter(|thread| thread["stuck"] == wanted)
-    };
+    let is_stuck =
+        |stage: &Stage, wanted: bool| standing(stage).filter(|thread| thread["stuck"] == wanted);
     let hung = wait::until(SOON, "the thread is told of", || is_stuck(&stage, true));
     assert!(hung["busy_since"].is_i64(), "{hung}");
     let name = text(&hung, "name");
     let told = format!("the thread {name} has been at one piece of work for 1 s");
-    wait::until(SOON, "the log has it", || stage.server.stderr_text().contains(&told).then_some(()));
+    wait::until(SOON, "the log has it", || {
+        stage.server.stderr_text().contains(&told).then_some(())
+    });
     let metrics = stage.client.get("/metrics").expect(200).text();
     assert!(!metrics.contains("gooselake_threads_stuck 0"), "{metrics}");
     // A reader comes, and the thread goes on.
@@ -98,5 +99,7 @@ fn a_thread_that_hangs_is_told_of_until_it_goes_on() {
         is_stuck(&stage, false)
     });
     let told = format!("the thread {name} goes on after");
-    wait::until(SOON, "the log has it", || stage.server.stderr_text().contains(&told).then_some(()));
+    wait::until(SOON, "the log has it", || {
+        stage.server.stderr_text().contains(&told).then_some(())
+    });
 }

@@ -14,7 +14,7 @@ fn writer(outbox: &Arc<Outbox>) -> thread::JoinHandle<()> {
 }
 
 pub(crate) fn what_is_put_is_written() {
-    let puts: [fn(&Outbox); 5] = [
+    let puts: [fn(&Outbox); 6] = [
         Outbox::put_kill,
         |outbox| outbox.put_ack(1, 2, false),
         |outbox| outbox.put_signal(2),
@@ -22,6 +22,10 @@ pub(crate) fn what_is_put_is_written() {
             // In either order: the bytes go when there is a window for them.
             assert!(outbox.put_stdin(0, b"x".to_vec()));
             outbox.set_taken(0);
+        },
+        |outbox| {
+            outbox.set_taken(0);
+            assert!(outbox.put_stdin(0, b"x".to_vec()));
         },
         |outbox| {
             outbox.set_taken(0);
