@@ -43,6 +43,7 @@ use crate::process::Processes;
 use crate::provider::readiness::Readiness;
 use crate::provider::stage;
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use crate::worktree::Worktrees;
 use actor::{Actor, Command};
 use capacity::{Capacity, Reservation};
@@ -431,7 +432,8 @@ impl Sessions {
 
 /// The answer, or `agent_timeout` when none comes.
 fn wait_for<T>(answer: &Receiver<T>, at_most: Duration) -> Result<T> {
-    answer.recv_timeout(at_most).map_err(|error| match error {
+    // The session's own thread is watched; who waits for it hangs by no fault of his.
+    watchdog::rest(|| answer.recv_timeout(at_most)).map_err(|error| match error {
         crossbeam_channel::RecvTimeoutError::Timeout => {
             Error::new(Code::AgentTimeout, "the session did not answer in time")
         }
