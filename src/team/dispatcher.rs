@@ -175,7 +175,7 @@ impl Dispatcher {
                 None => crossbeam_channel::never(),
             };
             crossbeam_channel::select! {
-                recv(self.shared.post.rings) -> _ => {}
+                recv(self.shared.sessions.post().rings) -> _ => {}
                 recv(self.rings) -> _ => {}
                 recv(self.done) -> done => {
                     done.into_iter().for_each(|done| self.attempt_ended(done));
@@ -241,7 +241,7 @@ impl Dispatcher {
 
     /// Looks at every mailbox that something has happened to, and writes down together what has to wait.
     fn round(&mut self) {
-        for (recipient, trigger) in self.shared.post.take() {
+        for (recipient, trigger) in self.shared.sessions.post().take() {
             self.open(recipient, trigger);
         }
         for scope_key in self.bell.changed() {
