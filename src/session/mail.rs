@@ -3,8 +3,8 @@
 //! Runs on the session's thread, but for [`Sessions::carry`]. What is accepted is one transaction with the turn that
 //! carries it (and, where an agent is open, with the bytes that tell it): so a letter is in a turn or it is not,
 //! whatever is killed when. A session that is not as the caller thought changes nothing and says so; the caller looks
-//! again. What joined a turn and was not heard is given back, in the transaction of the step in which the agent said so.
-//! Whose mail it is, and what goes first, is not known here.
+//! again. What joined a turn and was not heard is given back, in the transaction of the step in which the agent said
+//! so. Whose mail it is, and what goes first, is not known here.
 
 use super::actor::{self, Actor, Answer, LiveTurn, Phase};
 use super::capacity::Reservation;

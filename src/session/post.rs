@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Where mail that waits is announced. It holds each recipient once, so it is never fuller than there are recipients, and
-/// announcing waits for nobody.
+/// Where mail that waits is announced. It holds each recipient once, so it is never fuller than there are recipients,
+/// and announcing waits for nobody.
 pub struct Post {
     awaited: Mutex<HashMap<String, &'static str>>,
     ring: Sender<()>,

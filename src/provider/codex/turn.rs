@@ -140,8 +140,9 @@ impl Codex {
             (Turn::None, _) => out.events.push(AgentEvent::SteerRefused(steer)),
             (_, None) => self.state.steers.push(steer),
             (_, Some(turn)) => {
+                let input = blocks(&steer.input);
                 let params = json!({
-                    "threadId": self.state.thread, "expectedTurnId": turn, "input": blocks(&steer.input),
+                    "threadId": self.state.thread, "expectedTurnId": turn, "input": input,
                 });
                 self.call("turn/steer", &params, Call::Steer(steer), out);
             }
