@@ -23,7 +23,7 @@ mod doctor;
 mod host;
 mod hostile_agent;
 mod idempotency;
-mod kill;
+pub(crate) mod kill;
 mod lab;
 mod login;
 mod mail;
