@@ -110,6 +110,7 @@ impl Server {
             teams.clone(),
         );
         ledger.write(tell_start)?;
+        mcp.recover()?;
         let api = Arc::new(Api {
             config: Arc::clone(&config),
             ledger: ledger.clone(),

@@ -17,6 +17,7 @@ mod load;
 mod mail;
 mod opening;
 mod place;
+mod post;
 mod rest;
 mod steer;
 mod step;
@@ -27,6 +28,7 @@ pub use actor::{Decision, TurnRequest, When};
 pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
 pub use mail::{Accept, Mail, Way};
 pub use place::{PlaceMode, WorktreeWish};
+pub use post::Post;
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};
@@ -75,6 +77,7 @@ struct Shared {
     readiness: Readiness,
     worktrees: Worktrees,
     capacity: Arc<Capacity>,
+    post: Post,
     threads: Mutex<Threads>,
     is_stopping: AtomicBool,
 }
@@ -144,6 +147,7 @@ impl Sessions {
                 readiness,
                 worktrees,
                 capacity: Arc::new(Capacity::default()),
+                post: Post::default(),
                 threads: Mutex::new(Threads::default()),
                 is_stopping: AtomicBool::new(false),
             }),
@@ -335,11 +339,6 @@ impl Sessions {
             }
         }
         Ok(())
-    }
-
-    /// Live agents of a provider.
-    pub fn live_agents(&self, provider: &str) -> usize {
-        self.shared.capacity.live(provider)
     }
 
     /// Threads of sessions now.

@@ -163,6 +163,8 @@ pub(super) struct State {
     pub open_failure: Option<(AgentError, bool)>,
     /// What a restored adapter asks for again, until the agent is attached.
     pub again: Effects,
+    /// The turn that mail joined last, None when that was not seen, and when.
+    pub steered: (Option<Arc<str>>, Instant),
     /// Who waits for the agent to be ready.
     pub openers: Vec<Answer<()>>,
     /// Who waits for the agent's process tree to be gone, and for that to be in the ledger.
@@ -561,6 +563,7 @@ impl Default for State {
             is_gated: false,
             open_failure: None,
             again: Effects::default(),
+            steered: (None, Instant::now()),
             openers: Vec::new(),
             closers: Vec::new(),
         }

@@ -190,7 +190,7 @@ impl Dispatcher {
             };
             let woken = watchdog::rest(|| {
                 crossbeam_channel::select! {
-                    recv(self.shared.post.rings) -> _ => Woken::Look,
+                    recv(self.shared.sessions.post().rings) -> _ => Woken::Look,
                     recv(self.rings) -> _ => Woken::Look,
                     recv(self.done) -> done => done.map_or(Woken::Look, Woken::Done),
                     recv(deadline) -> _ => Woken::Look,
@@ -260,7 +260,7 @@ impl Dispatcher {
 
     /// Looks at every mailbox that something has happened to, and writes down together what has to wait.
     fn round(&mut self) {
-        for (recipient, trigger) in self.shared.post.take() {
+        for (recipient, trigger) in self.shared.sessions.post().take() {
             self.open(recipient, trigger);
         }
         for scope_key in self.bell.changed() {

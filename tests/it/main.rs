@@ -24,7 +24,7 @@ mod host;
 mod hostile;
 mod hostile_agent;
 mod idempotency;
-mod kill;
+pub(crate) mod kill;
 mod lab;
 mod login;
 mod mail;
