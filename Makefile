@@ -21,7 +21,7 @@ RUNTIME_BIN ?=
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-clients test-real crash conformance bench check
+.PHONY: help run demo build test test-ops test-clients test-real crash power conformance bench check
 .PHONY: api-docs-refresh api-docs-status api-docs-check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
@@ -57,6 +57,9 @@ test-real: ## drive real agents against a scripted model (needs node and npm, do
 
 crash: dev ## kill the server at random moments under mixed load (ROUNDS=500, SEED=… repeats a run)
 	@$(DEV)/crash
+
+power: dev ## take the power away at many moments (CUTS=1000, GG_TEST_SEED=… repeats a run)
+	CUTS=$(or $(CUTS),1000) cargo test -p gooselake --test it power -- --nocapture
 
 conformance: ## prove of the server at BASE_URL (with TOKEN) that its streams keep their promises
 	@GG_RUNTIME_TOKEN=$(TOKEN) cargo run --quiet -p gooselake-conformance -- $(BASE_URL) $(ARGS)

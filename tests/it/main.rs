@@ -30,6 +30,7 @@ mod mail;
 mod mcp;
 mod metrics;
 mod origin;
+mod power;
 mod process;
 mod readiness;
 mod request_id;
