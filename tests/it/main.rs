@@ -20,6 +20,7 @@ mod contract;
 mod crew;
 mod delivery;
 mod doctor;
+mod fault;
 mod host;
 mod hostile_agent;
 mod idempotency;

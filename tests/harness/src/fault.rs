@@ -34,6 +34,8 @@ pub enum Number {
     ThreadErrno,
     /// How often something has failed, or waited for a slow sync.
     Fired,
+    /// How many panics are still to come; see [`Fault::panic_in`].
+    Panics,
 }
 
 /// The faults of one server. Keep it as long as the server runs.
@@ -88,6 +90,14 @@ impl Fault {
     /// From now on.
     pub fn set(&self, number: Number, value: i64) {
         self.page.write_all_at(&value.to_ne_bytes(), number as u64 * 8).expect("the page is ours");
+    }
+
+    /// The next thread of the server whose name begins like this panics when it asks for the time of day.
+    pub fn panic_in(&self, thread: &str) {
+        let name = [thread.as_bytes(), &[0]].concat();
+        let behind = (Number::Panics as u64 + 1) * 8;
+        self.page.write_all_at(&name, behind).expect("the page is ours");
+        self.set(Number::Panics, 1);
     }
 
     pub fn get(&self, number: Number) -> i64 {
