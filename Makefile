@@ -22,7 +22,7 @@ SECONDS ?= 20
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-clients test-guide test-real crash fuzz loom conformance bench check
+.PHONY: help run demo build test test-ops test-clients test-guide test-real crash power fuzz loom conformance bench check
 .PHONY: api-docs-refresh api-docs-status api-docs-check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
@@ -67,6 +67,9 @@ fuzz: ## look for bytes that break a rule, SECONDS=20 for each target (needs a C
 
 loom: ## try every order of the threads that hand things over (downloads loom)
 	@cd tests/loom && cargo run --quiet --release
+
+power: dev ## take the power away at many moments (CUTS=1000, GG_TEST_SEED=… repeats a run)
+	CUTS=$(or $(CUTS),1000) cargo test -p gooselake --test it power -- --nocapture
 
 conformance: ## prove of the server at BASE_URL (with TOKEN) that its streams keep their promises
 	@GG_RUNTIME_TOKEN=$(TOKEN) cargo run --quiet -p gooselake-conformance -- $(BASE_URL) $(ARGS)
