@@ -11,7 +11,7 @@ mod login;
 mod mcp;
 mod meta;
 mod metrics;
-mod multipart;
+pub mod multipart;
 pub mod openapi;
 mod process;
 mod provider;

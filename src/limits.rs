@@ -116,6 +116,8 @@ pub const ERROR_BYTES: usize = 4 * 1024;
 pub const REFUSAL_PAUSE_SECS: u64 = 10;
 /// A body on the routes of the MCP gateway; more is 413.
 pub const GATEWAY_BODY_BYTES: usize = 64 * 1024;
+/// Calls of one caller that are one after the other; a further one is refused.
+pub const TOOL_LINE: usize = 16;
 /// The arguments, and the result, of one call of a tool in the log; beyond it their beginning and their size.
 pub const TOOL_CALL_BYTES: usize = 16 * 1024;
 /// The part of a log that a tool answers, of each stream, when its caller names no `max_bytes`; a model reads it.
