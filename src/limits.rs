@@ -87,8 +87,8 @@ pub const MAIL_TURN_BYTES: usize = 1024 * 1024;
 pub const MAIL_LANE_FAST: usize = 4;
 pub const MAIL_LANE_SLOW: usize = 4;
 
-/// A body on a route that takes none is read and ignored up to here. Some of these routes need no token, and as many may
-/// send one as there are connections.
+/// A body on a route that takes none is read and ignored up to here. Some of these routes need no token, so every
+/// connection may hold as much.
 pub const IGNORED_BODY_BYTES: usize = 8 * 1024;
 /// A JSON body; more where an image or the stdin of a process may be in it.
 pub const BODY_BYTES: usize = 2 * 1024 * 1024;
