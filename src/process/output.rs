@@ -5,8 +5,8 @@
 //! offset that is committed never lies inside one, so the next server tells it right too.
 //!
 //! When the file can not be written, the chunk is kept and nothing more is taken: the keeper's journal holds the rest.
-//! After a time the stream is given up, what is not in the file counts as dropped, and the record says why. It also says
-//! so when the file is shorter than what was committed: the power was lost, since the files are not synced.
+//! After a time the stream is given up, what is not in the file counts as dropped, and the record says why. It says so
+//! too when the file is shorter than what was committed: the power was lost, since the files are not synced.
 
 use super::log::{Log, open_character};
 use crate::keeper::Stream;

@@ -1,8 +1,8 @@
 //! The body of a session's thread, and what comes after a panic in it.
 //!
-//! A panic ends this session's turn with what it had said and a reason, and its agent; nothing else. What the thread held
-//! is not trusted any more: the session is read again from the ledger, on the same thread, and ended from there. Should
-//! that panic as well, the records alone are ended, which runs no other code of the session.
+//! A panic ends this session's turn with what it had said and a reason, and its agent; nothing else. What the thread
+//! held is not trusted any more: the session is read again from the ledger, on the same thread, and ended from there.
+//! Should that panic as well, the records alone are ended, which runs no other code of the session.
 
 use super::Shared;
 use super::actor::{Actor, Command};

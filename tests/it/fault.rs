@@ -1,8 +1,8 @@
 //! A machine that goes wrong: what the server does, as docs/RELIABILITY.md says it in its table of faults.
 //!
 //! Owns: a server whose disk, clock, threads and programs fail when a test says so ([`Broken`]), by the library of
-//! `gooselake_harness::fault`. `disk` is about a disk that is full, read only, slow or that errs; `clock` about one that
-//! is set back; `room` about a lack of descriptors, threads, memory and programs; `defect` about panics; `lost` about
+//! `gooselake_harness::fault`. `disk` is about a disk that is full, read only, slow or errs; `clock` about one that is
+//! set back; `room` about a lack of descriptors, threads, memory and programs; `defect` about panics; `lost` about
 //! what a loss of power leaves beside the database.
 
 mod clock;

@@ -1,6 +1,6 @@
 //! The power goes: what is promised of the database then, for both values of `data.synchronous`.
 //!
-//! Owns: the load, and what is checked of each disk. A server runs with the library of `gooselake_harness::fault`, which
+//! Owns: the load, and what is checked of each disk. A server runs with the library of `gooselake_harness::fault`; it
 //! writes down what it writes and syncs; `disk` says what a disk may hold at a moment in that trace: what was synced,
 //! and any part of the rest, in any order, sectors torn. A client notes how long the trace is whenever it is told
 //! something. So a disk that lacks what was told before its moment is a promise broken. `CUTS` says how many moments
