@@ -2,9 +2,9 @@
 
 use crate::report::{Report, Target};
 use crate::rig::{Agent, Rig};
-use crate::sample::pause;
 use gooselake_harness::proc;
 use gooselake_harness::server::program;
+use gooselake_harness::wait::pause;
 use std::fs;
 use std::time::Duration;
 
@@ -47,11 +47,7 @@ struct Memory {
 
 /// A megabyte is 1,000,000 bytes here, as for files.
 fn memory(pid: u32) -> Memory {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let mb = |name: &str| -> f64 {
-        let line = rollup.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kib.unwrap_or_default() * 1024.0 / 1e6
-    };
-    Memory { rss_mb: mb("Rss:"), private_mb: mb("Private_Clean:") + mb("Private_Dirty:") }
+    let memory = proc::memory(pid);
+    let mb = |kib: u64| kib as f64 * 1024.0 / 1e6;
+    Memory { rss_mb: mb(memory.rss_kib), private_mb: mb(memory.private_kib) }
 }

@@ -1,8 +1,9 @@
 //! The machine's shape and load: without them no figure means anything.
 
 use crate::report::Report;
-use crate::sample::{Samples, pause};
+use crate::sample::Samples;
 use gooselake_harness::temp::TempDir;
+use gooselake_harness::wait::pause;
 use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
