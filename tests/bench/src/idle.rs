@@ -9,6 +9,8 @@ use std::fs;
 use std::time::Duration;
 
 const SETTLE: Duration = Duration::from_secs(2);
+/// Sessions whose agents live at once.
+const LIVE: usize = 200;
 
 pub(crate) fn run(report: &mut Report) {
     let rig = Rig::start();
@@ -28,6 +30,13 @@ pub(crate) fn run(report: &mut Report) {
     report.figure("a keeper, RSS", keeper.rss_mb, "MB", Target::AtMost(2.5));
     report.figure("… of it private, beside another", keeper.private_mb, "MB", Target::AtMost(0.5));
     report.figure("server with one live session, RSS", one.rss_mb, "MB", Target::None);
+    let more: Vec<String> = (2..LIVE).map(|_| rig.session(Agent::Demo)).collect();
+    assert_eq!(more.len() + 2, LIVE);
+    pause(SETTLE);
+    let live = memory(rig.pid());
+    let what = format!("server with {LIVE} live sessions, RSS");
+    report.figure(&what, live.rss_mb, "MB", Target::AtMost(40.0));
+    report.figure("… of it private", live.private_mb, "MB", Target::None);
     let server = Target::AtMost(4.0);
     sized(report, "gg-runtime-server", "GG_TEST_SERVER", server);
     sized(report, "gg-keeper", "", Target::None);

@@ -37,7 +37,7 @@ pub(crate) fn round(player: &mut Player) {
         if !player.goes_on() {
             break;
         }
-        turns += turn(player, &session);
+        turns += turn(player, &session, is_asked);
         let is_long = player.rng.chance(30);
         let (least, most) = if is_long { (4000, 12_000) } else { (100, 4000) };
         player.rest(least, most);
@@ -53,17 +53,17 @@ pub(crate) fn round(player: &mut Player) {
     player.rest(0, 3000);
 }
 
-/// A turn of some kind, up to its end; gives how many turns it was.
-fn turn(player: &mut Player, session: &str) -> usize {
+/// A turn of some kind, up to its end; gives how many turns it was. A session that asks only talks.
+fn turn(player: &mut Player, session: &str, is_asked: bool) -> usize {
     let path = format!("/v1/sessions/{session}/turns");
-    let prompt = match player.rng.below(10) {
+    let prompt = match player.rng.below(if is_asked { 8 } else { 10 }) {
         0..4 => "say a few words that come one after the other, as an agent's do".to_owned(),
         4 => "think of something\nplan one; two; three\nsay done".to_owned(),
         5 => format!("slow {} 20", 10 + player.rng.below(60)),
-        6 => format!("flood {} 200", 200 + player.rng.below(2000)),
-        7 => "run echo hello; seq 1 500".to_owned(),
-        8 => "stderr 20\nterminal seq 1 200".to_owned(),
-        _ => "instant".to_owned(),
+        6 => format!("flood {} 200", 50 + player.rng.below(500)),
+        7 => "instant".to_owned(),
+        8 => "run echo hello; seq 1 500".to_owned(),
+        _ => "stderr 20\nterminal seq 1 200".to_owned(),
     };
     let made = player.post(&path, &json!({"input": [prompt], "when": "now"}));
     let mut turns = vec![text(&made, "turn_id")];
