@@ -13,6 +13,7 @@ use crate::ledger::{Ledger, agent};
 use crate::limits;
 use crate::model::id;
 use crate::process::Processes;
+use crate::provider::stage;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -27,8 +28,8 @@ pub struct Housekeeper {
     pub delta_retention: Option<Duration>,
     /// None = closed sessions stay.
     pub session_retention: Option<Duration>,
-    /// Where children have their folders.
-    pub keepers_dir: PathBuf,
+    /// The data folder.
+    pub root_dir: PathBuf,
 }
 
 /// The longest time between two rounds: what becomes due without being announced waits so long at most.
@@ -156,6 +157,8 @@ impl Round<'_> {
 
     /// Purges a session step by step; false when the server stops before that is done.
     fn purge(&self, session_id: &str) -> Result<bool> {
+        // First the files: a purge that is cut off here is done again.
+        stage::unstage(&self.house.root_dir, session_id)?;
         loop {
             let begun = Instant::now();
             let id = session_id.to_owned();
@@ -171,13 +174,14 @@ impl Round<'_> {
     /// Children that the ledger does not know and whose folder is old: what lives of them is ended.
     fn leftovers(&mut self) -> Result<Option<Duration>> {
         // Listed first: a row is committed before its folder is made.
-        let found = keeper::list(&self.house.keepers_dir)?;
+        let keepers_dir = self.house.root_dir.join("keepers");
+        let found = keeper::list(&keepers_dir)?;
         if found.is_empty() {
             return Ok(None);
         }
         let known = self.house.ledger.read(agent::known_children)?;
         for child_id in found.into_iter().filter(|child_id| !known.contains(child_id)) {
-            let dir = self.house.keepers_dir.join(&child_id);
+            let dir = keepers_dir.join(&child_id);
             let changed = std::fs::metadata(&dir).and_then(|metadata| metadata.modified());
             let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
             if age.is_some_and(|age| age >= LEFTOVER_AGE) {

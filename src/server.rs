@@ -150,7 +150,7 @@ impl Server {
             processes: Some(processes),
             delta_retention: config.delta_retention,
             session_retention: config.session_retention,
-            keepers_dir: config.root_dir.join("keepers"),
+            root_dir: config.root_dir.clone(),
         };
         let housekeeper = thread::spawn("housekeeper", move || house.keep(&end))
             .map_err(|error| Error::internal("no thread can be started").source(error))?;
