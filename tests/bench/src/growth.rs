@@ -1,7 +1,8 @@
 //! `growth`: what one more session, stream or event costs, and a picture of it.
 //!
-//! Three rows of servers: with more and more sessions whose agents live, with more and more quiet streams, on a longer
-//! and longer log. Each is asked the same: its memory, the time of a turn in one session, the way of a delta, the start.
+//! Three rows of servers: with more and more sessions whose agents live, with more and more quiet streams, on a
+//! longer and longer log. Each is asked the same: its memory, the time of a turn in one session, the way of a delta,
+//! the start.
 //! The picture is `growth.svg` in the folder `OUT` (docs/plots). A line that rises is a cost that grows; the log's
 //! must be level.
 

@@ -1,10 +1,10 @@
 //! The soak: mixed load on the built server for an hour, and whether anything grows.
 //!
-//! Owns: the command line and the order. `MINUTES` (60), `SEED` and `OUT` (a folder for the picture and the table) come
-//! from the environment. The load (`load`) is paced, so that the machine is at work but not full: what is looked for is
-//! what grows, not what is slow. Each ten seconds the server is looked at from outside (`sample`); at the end the second
-//! half of each figure has to be flat (`verdict`), the load has to be right (each client checks what it sees), and
-//! when the load is gone the server must be back at the threads and descriptors of its start.
+//! Owns: the command line and the order. `MINUTES` (60), `SEED` and `OUT` (a folder for the picture and the table)
+//! come from the environment. The load (`load`) is paced, so that the machine is at work but not full: what is
+//! looked for is what grows, not what is slow. Each ten seconds the server is looked at from outside (`sample`); at
+//! the end the second half of each figure has to be flat (`verdict`), the load has to be right (each client checks
+//! what it sees), and when the load is gone the server must be back at the threads and descriptors of its start.
 
 mod command;
 mod load;

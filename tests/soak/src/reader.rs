@@ -1,7 +1,7 @@
 //! A stream that comes and goes: opened somewhere, read in some manner, dropped.
 //!
-//! Owns: the reader's round, and the rule that all of them check: ids only grow, and where nothing can have been dropped
-//! by age there is no hole. Its ids are those of the frames; what is in them is the witness's matter (`talk`).
+//! Owns: the reader's round, and the rule that all of them check: ids only grow, and where nothing can have been
+//! dropped by age there is no hole. Its ids are those of the frames; what is in them is the witness's matter (`talk`).
 
 use crate::load::{Counts, Player};
 use gooselake_harness::client::Reply;

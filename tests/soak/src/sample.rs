@@ -1,7 +1,7 @@
 //! Looks at the server from outside, each ten seconds, and what they draw.
 //!
-//! Owns: the samples, their table (CSV) and their picture (SVG). It asks the server nothing: memory, threads, descriptors
-//! and CPU time come from `/proc`, sizes from the folder.
+//! Owns: the samples, their table (CSV) and their picture (SVG). It asks the server nothing: memory, threads,
+//! descriptors and CPU time come from `/proc`, sizes from the folder.
 
 use crate::load::{Board, Counts};
 use gooselake_harness::plot::{self, Line, Panel};
