@@ -14,6 +14,7 @@ use crate::limits;
 use crate::model::id;
 use crate::process::Processes;
 use crate::provider::stage;
+use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -28,8 +29,10 @@ pub struct Housekeeper {
     pub delta_retention: Option<Duration>,
     /// None = closed sessions stay.
     pub session_retention: Option<Duration>,
-    /// The data folder.
-    pub root_dir: PathBuf,
+    /// Where children have their folders.
+    pub keepers_dir: PathBuf,
+    /// Where something is staged for sessions.
+    pub providers_dir: PathBuf,
 }
 
 /// The longest time between two rounds: what becomes due without being announced waits so long at most.
@@ -50,8 +53,9 @@ impl Housekeeper {
     /// Keeps house until the channel closes.
     pub fn keep(&self, end: &Receiver<()>) {
         let mut round = Round { house: self, end, failed: HashSet::new() };
+        watchdog::watch();
         while let Ok(next) = round.run() {
-            match end.recv_timeout(next.clamp(ROUND_MIN, ROUND)) {
+            match watchdog::rest(|| end.recv_timeout(next.clamp(ROUND_MIN, ROUND))) {
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
@@ -158,7 +162,7 @@ impl Round<'_> {
     /// Purges a session step by step; false when the server stops before that is done.
     fn purge(&self, session_id: &str) -> Result<bool> {
         // First the files: a purge that is cut off here is done again.
-        stage::unstage(&self.house.root_dir, session_id)?;
+        stage::unstage(&self.house.providers_dir, session_id)?;
         loop {
             let begun = Instant::now();
             let id = session_id.to_owned();
@@ -174,14 +178,13 @@ impl Round<'_> {
     /// Children that the ledger does not know and whose folder is old: what lives of them is ended.
     fn leftovers(&mut self) -> Result<Option<Duration>> {
         // Listed first: a row is committed before its folder is made.
-        let keepers_dir = self.house.root_dir.join("keepers");
-        let found = keeper::list(&keepers_dir)?;
+        let found = keeper::list(&self.house.keepers_dir)?;
         if found.is_empty() {
             return Ok(None);
         }
         let known = self.house.ledger.read(agent::known_children)?;
         for child_id in found.into_iter().filter(|child_id| !known.contains(child_id)) {
-            let dir = keepers_dir.join(&child_id);
+            let dir = self.house.keepers_dir.join(&child_id);
             let changed = std::fs::metadata(&dir).and_then(|metadata| metadata.modified());
             let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
             if age.is_some_and(|age| age >= LEFTOVER_AGE) {
@@ -197,7 +200,8 @@ impl Round<'_> {
     /// Leaves the writer to others for a while; false when the server stops.
     fn pause(&self, step_begun: Instant) -> bool {
         let pause = step_begun.elapsed() * PAUSE_SHARE;
-        matches!(self.end.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
+        let waited = watchdog::rest(|| self.end.recv_timeout(pause));
+        matches!(waited, Err(RecvTimeoutError::Timeout))
     }
 
     fn is_ended(&self) -> bool {

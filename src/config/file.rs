@@ -35,6 +35,7 @@ pub struct Server {
     pub max_connections: Option<usize>,
     pub max_streams: Option<usize>,
     pub shutdown_grace_secs: Option<u64>,
+    pub stuck_after_secs: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -6,7 +6,8 @@
 //! two more. Promises: the caller is woken by the answer, or by the end of whoever was to give it. A caller that finds
 //! its answer before it is woken leaves no gap: it is seen to be gone, and the next is woken in its place.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, PoisonError};
 
 /// How many callers the writer wakes, and each of those that are woken.
 const WOKEN_AT_ONCE: usize = 2;

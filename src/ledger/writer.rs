@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::{ScopeKind, id};
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use crossbeam_channel::{Receiver, select};
 use rusqlite::{Connection, OptionalExtension, Statement};
 use std::collections::HashMap;
@@ -254,6 +255,7 @@ pub(super) fn start(
     };
     thread::spawn("writer", move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            watchdog::watch();
             let statements = Statements::new(&connection).expect("these statements need no table");
             let connection = &connection;
             let mut writer = Writer { connection, statements, state, tail, cache, counters };
@@ -271,10 +273,12 @@ impl Writer<'_> {
     fn serve(&mut self, Inbox { jobs, end }: &Inbox) {
         let mut batch = Vec::new();
         let next = || {
-            select! {
-                recv(jobs) -> first => first.ok(),
-                recv(end) -> _ => None,
-            }
+            watchdog::rest(|| {
+                select! {
+                    recv(jobs) -> first => first.ok(),
+                    recv(end) -> _ => None,
+                }
+            })
         };
         while let Some(first) = next() {
             batch.push(first);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// For whom something is staged.
 pub struct Staging<'a> {
     /// The data folder.
-    pub root_dir: &'a Path,
+    pub providers_dir: &'a Path,
     pub session_id: &'a str,
     /// What the configuration and the session set for the program.
     pub given: &'a BTreeMap<String, String>,
@@ -33,7 +33,7 @@ pub fn stage(
         "claude" => claude::stage::stage(staging, env)?,
         "codex" => return codex::home::stage(staging, env),
         "demo" => {
-            let state = demo_state(staging.root_dir, staging.session_id);
+            let state = demo_state(staging.providers_dir, staging.session_id);
             env.insert("GG_DEMO_STATE_DIR".to_owned(), state.to_string_lossy().into_owned());
         }
         _ => {}
@@ -42,8 +42,8 @@ pub fn stage(
 }
 
 /// Removes what was staged for a session that is about to be purged. Errors: it can not be removed.
-pub fn unstage(root_dir: &Path, session_id: &str) -> Result<()> {
-    let state = demo_state(root_dir, session_id);
+pub fn unstage(providers_dir: &Path, session_id: &str) -> Result<()> {
+    let state = demo_state(providers_dir, session_id);
     match fs::remove_dir_all(&state) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             let text = format!("{} can not be removed", state.display());
@@ -51,10 +51,10 @@ pub fn unstage(root_dir: &Path, session_id: &str) -> Result<()> {
         }
         _ => {}
     }
-    codex::home::unstage(root_dir, session_id)
+    codex::home::unstage(providers_dir, session_id)
 }
 
 /// What the demo agent keeps of one session: its conversation, for the next process.
-fn demo_state(root_dir: &Path, session_id: &str) -> PathBuf {
-    root_dir.join("providers/demo").join(session_id)
+fn demo_state(providers_dir: &Path, session_id: &str) -> PathBuf {
+    providers_dir.join("demo").join(session_id)
 }

@@ -78,7 +78,8 @@ pub(crate) fn run(report: &mut Report) {
             processes: None,
             delta_retention: Some(Duration::ZERO),
             session_retention: None,
-            root_dir: PathBuf::from("/nowhere"),
+            keepers_dir: PathBuf::from("/nowhere"),
+            providers_dir: PathBuf::from("/nowhere"),
         };
         let (end, ended) = crossbeam_channel::bounded(0);
         let body = move || house.keep(&ended);
