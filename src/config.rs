@@ -169,7 +169,10 @@ impl Check<'_> {
         let connections_max =
             self.at_least("server.max_connections", file.server.max_connections, 1, 4096);
         let streams_max = self.at_least("server.max_streams", file.server.max_streams, 1, 1024);
-        self.retention();
+        let hours = file.events.delta_retention_hours;
+        let delta_retention = self.span("events.delta_retention_hours", hours, 1.0);
+        let session_retention = self.session_retention();
+        self.database_bytes();
         let providers = self.providers();
         let processes = self.processes();
         let claude_auth_mode = self.claude_auth_mode();
@@ -204,8 +207,8 @@ impl Check<'_> {
             claude_auth_mode,
             approval_timeout: file.approvals.timeout_secs.map(Duration::from_secs),
             heartbeat: Duration::from_secs(file.events.heartbeat_secs.unwrap_or(10).max(1)),
-            delta_retention: hours(file.events.delta_retention_hours, 1),
-            session_retention: hours(file.sessions.retention_days, 24),
+            delta_retention,
+            session_retention,
             database_bytes_max: file.data.max_database_bytes,
             keeper_lease: Duration::from_secs(file.keeper.lease_secs.unwrap_or(24 * 3600)),
             keeper_grace: Duration::from_millis(file.keeper.grace_ms.unwrap_or(5000)),
@@ -266,12 +269,30 @@ impl Check<'_> {
         path
     }
 
-    fn retention(&mut self) {
-        if self.file.sessions.retention_days == Some(0) {
+    /// How long something is kept, in a unit of so many hours; parts of one are fine. None: for ever.
+    fn span(&mut self, key: &str, number: Option<f64>, unit_hours: f64) -> Option<Duration> {
+        let number = number?;
+        let most = process::HOURS_MAX / unit_hours;
+        if !(0.0..=most).contains(&number) {
+            self.problem(format!(
+                "{key} is {number}; it must be from 0 to {most}, or left out to keep all"
+            ));
+            return None;
+        }
+        Some(Duration::from_secs_f64(number * unit_hours * 3600.0))
+    }
+
+    fn session_retention(&mut self) -> Option<Duration> {
+        let days = self.file.sessions.retention_days;
+        if days == Some(0.0) {
             self.problem(
-                "sessions.retention_days is 0; it must be at least 1, or left out to keep them all",
+                "sessions.retention_days is 0; it must be more, or left out to keep them all",
             );
         }
+        self.span("sessions.retention_days", days, 24.0)
+    }
+
+    fn database_bytes(&mut self) {
         let most = self.file.data.max_database_bytes;
         if let Some(bytes) = most.filter(|bytes| *bytes < DATABASE_BYTES_LEAST) {
             self.problem(format!(
@@ -290,10 +311,6 @@ impl Check<'_> {
 
 /// An empty database has its tables and the first events of a session in less.
 const DATABASE_BYTES_LEAST: u64 = 1024 * 1024;
-
-fn hours(number: Option<u64>, each: u64) -> Option<Duration> {
-    number.map(|number| Duration::from_secs(number.saturating_mul(each * 3600)))
-}
 
 #[cfg(test)]
 mod tests {

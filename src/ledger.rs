@@ -116,9 +116,9 @@ impl Ledger {
         Ok((Ledger { jobs, end, readers, tail, cache, counters, path }, thread))
     }
 
-    /// Runs `change` on the writer thread inside a savepoint, and returns when its transaction is committed and
-    /// published. An error of `change` undoes that change alone. Blocks while more than [`limits::WRITER_QUEUE`] jobs
-    /// wait. `change` must do no I/O of its own.
+    /// Runs `change` on the writer thread in a transaction, and returns when that is committed and published. An
+    /// error of `change` undoes that change alone. Blocks while more than [`limits::WRITER_QUEUE`] jobs wait. `change`
+    /// must do no I/O of its own.
     pub fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,

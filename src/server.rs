@@ -158,6 +158,7 @@ impl Server {
             delta_retention: config.delta_retention,
             session_retention: config.session_retention,
             keepers_dir: config.root_dir.join("keepers"),
+            providers_dir: config.providers_dir.clone(),
         };
         let housekeeper = thread::spawn("housekeeper", move || house.keep(&end))
             .map_err(|error| Error::internal("no thread can be started").source(error))?;
