@@ -14,6 +14,8 @@ mod event;
 #[cfg(test)]
 mod figure;
 #[cfg(test)]
+mod link;
+#[cfg(test)]
 mod told;
 #[cfg(test)]
 mod yaml;

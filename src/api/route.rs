@@ -147,12 +147,18 @@ routes! {
         => op("create_session", "Make a session.").answers::<SessionRecord>().idempotent()
             .takes::<session::CreateBody>(json!({"provider": "demo", "title": "First steps"}))
             .fails(&[NotFound, Conflict, SessionClosed, InitScriptFailed])
-            .fails(&[AgentFailed, AgentTimeout, Capacity]);
+            .fails(&[AgentFailed, AgentTimeout, Capacity])
+            .makes("session_id", "/id")
+            .leads("create_team", json!({"name": "crew", "lead_agent_id": "$response.body#/id"}))
+            .leads("create_process", json!({
+                "command": "echo hello", "session_id": "$response.body#/id",
+            }));
     get("/v1/sessions", session::list)
         => op("list_sessions", "All sessions, newest change first.").pages::<SessionRecord>()
             .query(word::<SessionStatus>("status", "Only with this status."))
             .query(text("provider", "Only of this provider."))
-            .query(text("team_id", "Only members of this team."));
+            .query(text("team_id", "Only members of this team."))
+            .makes("session_id", "/0/id");
     get("/v1/sessions/{session_id}", session::get)
         => op("get_session", "One session.").answers::<SessionRecord>();
     delete("/v1/sessions/{session_id}", session::delete)
@@ -179,10 +185,12 @@ routes! {
             .query(integer("timeout_ms", "How long to wait; then 202 with the turn as it is."))
             .idempotent()
             .fails(&[UnsupportedInput, Conflict, TurnActive, TurnMismatch, SteerUnsupported])
-            .fails(&[SessionClosed, AgentFailed, AgentTimeout, Capacity]);
+            .fails(&[SessionClosed, AgentFailed, AgentTimeout, Capacity])
+            .makes("turn_id", "/turn_id");
     get("/v1/sessions/{session_id}/turns", turn::list)
         => op("list_turns", "The turns of a session, oldest first.").pages::<TurnRecord>()
-            .query(word::<TurnStatus>("status", "Only with this status."));
+            .query(word::<TurnStatus>("status", "Only with this status."))
+            .makes("turn_id", "/0/id");
     get("/v1/sessions/{session_id}/turns/{turn_id}", turn::get)
         => op("get_turn", "One turn.").answers::<TurnRecord>()
             .query(integer("wait_ms", "Wait up to so long for its end."));
@@ -199,7 +207,8 @@ routes! {
             .query(text("session_id", "Only of this session.")).fails(&[NotFound]);
     get("/v1/sessions/{session_id}/approvals", approval::list_of_session)
         => op("list_approvals", "Approvals of one session.").pages::<ApprovalRecord>()
-            .query(word::<ApprovalStatus>("status", "Only with this status."));
+            .query(word::<ApprovalStatus>("status", "Only with this status."))
+            .makes("approval_id", "/0/id");
     get("/v1/sessions/{session_id}/approvals/{approval_id}", approval::get)
         => op("get_approval", "One approval.").answers::<ApprovalRecord>().fails(&[BadRequest]);
     post("/v1/sessions/{session_id}/approvals/{approval_id}", Json, approval::decide)
@@ -212,7 +221,8 @@ routes! {
     post("/v1/processes", Json, process::create)
         => op("create_process", "Start a command.").answers::<Process>().idempotent()
             .takes::<process::CreateBody>(json!({"command": "echo hello"}))
-            .fails(&[NotFound, Conflict, SessionClosed, Forbidden, Capacity]);
+            .fails(&[NotFound, Conflict, SessionClosed, Forbidden, Capacity])
+            .makes("process_id", "/process/process_id");
     get("/v1/processes", process::list)
         => op("list_processes", "Processes, newest first.").pages::<ProcessSummary>()
             .query(word::<ProcessStatus>("status", "Only with this status."))
@@ -254,13 +264,15 @@ routes! {
         => op("create_worktree", "Make a worktree, or find the one of that name.")
             .takes::<worktree::CreateBody>(json!({"worktree_name": "one"}))
             .answers::<WorktreeMade>().idempotent()
-            .fails(&[NotFound, Conflict, InitScriptFailed, SessionClosed, Capacity]);
+            .fails(&[NotFound, Conflict, InitScriptFailed, SessionClosed, Capacity])
+            .makes("worktree_id", "/worktree/id");
     get("/v1/worktrees", worktree::list)
         => op("list_worktrees", "Worktrees, oldest first; deleted ones stay.")
             .pages::<WorktreeRecord>()
             .query(word::<WorktreeStatus>("status", "Only with this status."))
             .query(text("team_id", "Only of this team."))
-            .query(text("repo_root", "Only of this repository."));
+            .query(text("repo_root", "Only of this repository."))
+            .makes("worktree_id", "/0/id");
     get("/v1/worktrees/{worktree_id}", worktree::get)
         => op("get_worktree", "One worktree.").answers::<WorktreeRecord>();
     get("/v1/worktrees/{worktree_id}/status", worktree::status)
@@ -321,7 +333,11 @@ routes! {
     post("/v1/teams", Json, team::create)
         => op("create_team", "Make a team.").answers::<Roster>().idempotent()
             .takes::<team::CreateBody>(json!({"name": "crew", "lead_agent_id": "sess_…"}))
-            .fails(&[NotFound, Conflict, SessionClosed, Capacity]);
+            .fails(&[NotFound, Conflict, SessionClosed, Capacity])
+            .makes("team_id", "/team/id").makes("agent_id", "/members/0/agent_id")
+            .leads("spawn_member", json!({
+                "source_session_id": "$response.body#/team/lead_agent_id", "prompt": "Hello",
+            }));
     get("/v1/teams", team::list)
         => op("list_teams", "Teams with their members, oldest first.").pages::<Roster>();
     get("/v1/teams/{team_id}", team::get)
@@ -340,12 +356,15 @@ routes! {
                 "source_session_id": "sess_…", "prompt": "Review the change.",
             }))
             .fails(&[Conflict, SessionClosed, InitScriptFailed, UnsupportedInput])
-            .fails(&[AgentFailed, AgentTimeout, Capacity]);
+            .fails(&[AgentFailed, AgentTimeout, Capacity])
+            .makes("agent_id", "/spawned_member/agent_id")
+            .makes("operation_id", "/operation_id");
     get("/v1/teams/{team_id}/operations", team::spawn::operations)
         => op("list_operations", "What was done to spawn and remove its members, oldest first.")
             .pages::<OperationRecord>()
             .query(word::<OperationKind>("kind", "Only of this kind."))
-            .query(word::<OperationStage>("stage", "Only at this stage."));
+            .query(word::<OperationStage>("stage", "Only at this stage."))
+            .makes("operation_id", "/0/operation_id");
     get("/v1/team-operations/{operation_id}", team::spawn::operation)
         => op("get_operation", "One operation.").answers::<OperationRecord>();
     get("/v1/diagnostics/team-operations", team::spawn::diagnostics)
@@ -373,7 +392,8 @@ routes! {
     get("/v1/teams/{team_id}/messages", team::message::list)
         => op("list_messages", "What was written, oldest first.").answers::<Messages>()
             .query(text("cursor", "The `next_cursor` of the page before."))
-            .query(integer("limit", "At most so many (100, at most 500)."));
+            .query(integer("limit", "At most so many (100, at most 500)."))
+            .makes("message_id", "/messages/0/id");
     post("/v1/teams/{team_id}/messages/{message_id}/cancel", OptionalJson, team::message::cancel)
         => op("cancel_message", "Take it back while all its deliveries wait.")
             .takes::<Anything>(json!({}))
@@ -388,7 +408,8 @@ routes! {
         => op("list_deliveries", "How far messages have come.").pages::<DeliveryRecord>()
             .query(text("message_id", "Only of this message."))
             .query(text("recipient_agent_id", "Only to this member."))
-            .query(word::<DeliveryStatus>("status", "Only with this status."));
+            .query(word::<DeliveryStatus>("status", "Only with this status."))
+            .makes("delivery_id", "/0/id");
     post("/v1/teams/{team_id}/deliveries/{delivery_id}/retry", OptionalJson, team::message::retry)
         => op("retry_delivery", "Try it again.").answers::<DeliveryRecord>()
             .takes::<Anything>(json!({})).fails(&[Conflict]);

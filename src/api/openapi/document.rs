@@ -7,7 +7,7 @@
 use super::answer::Wrong;
 use super::event::{StreamCaughtUp, StreamClosing, StreamOpened, union};
 use super::told::{Query, Told, Told200};
-use super::{DOCUMENT, yaml};
+use super::{DOCUMENT, link, yaml};
 use crate::api::access::Access;
 use crate::api::route::{self, BodyRule, ROUTES, Route};
 use crate::error::Code;
@@ -27,7 +27,8 @@ struct Making {
 const INFO: &str = "Agents, turns, approvals, processes, worktrees and mail between agents on one \
 machine; every change is an event of a log that can be read in pages and as a stream.\n\n\
 HEAD works wherever GET does. Query parameters that a route does not know are ignored; fields of a \
-body that it does not know are refused. Every key of a record is always there, null when there is \
+body that it does not know are refused. A request may come with an `X-Request-Id` of its own, which \
+its answer and the server's log then have. Every key of a record is always there, null when there is \
 nothing to say; new keys may come. Times are milliseconds since the epoch. Paths work behind \
 `server.base_path`, too.";
 
@@ -50,9 +51,12 @@ fn document() -> Value {
         responses: Map::new(),
     };
     let mut paths: Map<String, Value> = Map::new();
-    for (route, told) in ROUTES.iter().zip(route::told()) {
+    let all = route::told();
+    for (route, told) in ROUTES.iter().zip(&all) {
         let path = paths.entry(route.pattern).or_insert_with(|| json!({}));
-        path[route.method.to_lowercase()] = operation(&mut making, route, &told);
+        let mut operation = operation(&mut making, route, told);
+        add_links(&mut operation, route, told, &all);
+        path[route.method.to_lowercase()] = operation;
     }
     let mut schemas = union(&mut making.answers);
     // These are told by their names alone, in descriptions and responses.
@@ -130,6 +134,16 @@ fn operation(making: &mut Making, route: &Route, told: &Told) -> Value {
     operation
 }
 
+/// Each JSON answer tells what it leads to.
+fn add_links(operation: &mut Value, route: &Route, told: &Told, all: &[Told]) {
+    let links = link::links(route, told, all);
+    for answer in &told.answers {
+        if answer.status < 300 && answer.media_type == "application/json" && !links.is_empty() {
+            operation["responses"][answer.status.to_string()]["links"] = json!(links);
+        }
+    }
+}
+
 /// The family of a route: the first part of its path behind the version.
 fn tag(pattern: &str) -> &str {
     let parts: Vec<&str> = pattern.split('/').collect();
@@ -197,6 +211,10 @@ fn header_parameters() -> Value {
 
 fn answer_headers() -> Value {
     json!({
+        "X-Request-Id": {
+            "description": "The one that the request came with, or one of the server's own.",
+            "schema": {"type": "string"},
+        },
         "X-Next-Cursor": {
             "description": "There may be more: the `cursor` (`after_seq`) of the next page.",
             "schema": {"type": "string"},
@@ -217,7 +235,7 @@ fn responses(making: &mut Making, route: &Route, told: &Told) -> Value {
         let response = responses
             .entry(status.to_string())
             .or_insert_with(|| json!({"description": reason(*status)}));
-        for name in headers {
+        for name in headers.iter().chain(&["X-Request-Id"]) {
             let header = json!({"$ref": format!("#/components/headers/{name}")});
             response["headers"][name] = header;
         }
@@ -294,9 +312,11 @@ fn error_response(making: &mut Making, status: u16, codes: &[Code]) -> Value {
             {"type": "object", "properties": {"code": {"enum": words}}},
         ]}, "example": {"error": "what failed, on which thing; what to do", "code": words[0]}}},
     });
-    if status == 503 {
-        let header = json!({"$ref": "#/components/headers/Retry-After"});
-        response["headers"]["Retry-After"] = header;
+    let is_later = matches!(status, 429 | 503);
+    for name in ["X-Request-Id", "Retry-After"] {
+        if name == "X-Request-Id" || is_later {
+            response["headers"][name] = json!({"$ref": format!("#/components/headers/{name}")});
+        }
     }
     making.responses.insert(name, response);
     refer

@@ -22,6 +22,10 @@ pub(in crate::api) struct Told {
     pub(super) errors: Vec<Code>,
     pub(super) is_idempotent: bool,
     pub(super) is_stream: bool,
+    /// Names of paths that the answer holds, and where.
+    pub(super) makes: Vec<(&'static str, &'static str)>,
+    /// Operations whose body can be put together from the answer.
+    pub(super) leads: Vec<(&'static str, Value)>,
 }
 
 /// One way to succeed.
@@ -54,6 +58,8 @@ pub(in crate::api) fn op(name: &'static str, summary: &'static str) -> Told {
         errors: Vec::new(),
         is_idempotent: false,
         is_stream: false,
+        makes: Vec::new(),
+        leads: Vec::new(),
     }
 }
 
@@ -155,6 +161,18 @@ impl Told {
     pub(in crate::api) fn idempotent(mut self) -> Told {
         self.is_idempotent = true;
         self.fails(&[Code::IdempotencyMismatch])
+    }
+
+    /// The answer holds what stands for `name` in paths, at this place.
+    pub(in crate::api) fn makes(mut self, name: &'static str, place: &'static str) -> Told {
+        self.makes.push((name, place));
+        self
+    }
+
+    /// The answer leads to this operation with this body, in which there are runtime expressions.
+    pub(in crate::api) fn leads(mut self, name: &'static str, body: Value) -> Told {
+        self.leads.push((name, body));
+        self
     }
 
     /// What it refuses beside what every route of its sort does.
