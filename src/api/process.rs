@@ -22,7 +22,9 @@ use std::time::Duration;
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ProcessCreate"))]
 pub(super) struct CreateBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"\S")))]
     command: Option<String>,
+    #[cfg_attr(test, schemars(length(min = 1), inner(length(min = 1))))]
     args: Option<Vec<String>>,
     cwd: Option<String>,
     #[serde(default)]
@@ -31,7 +33,9 @@ pub(super) struct CreateBody {
     #[serde(default)]
     stdin_open: bool,
     name: Option<String>,
+    #[cfg_attr(test, schemars(range(max = process::TIMEOUT_MS_MAX)))]
     timeout_ms: Option<u64>,
+    #[cfg_attr(test, schemars(range(max = process::GRACE_MS_MAX)))]
     kill_grace_ms: Option<u64>,
     session_id: Option<String>,
     #[serde(default)]
@@ -43,7 +47,9 @@ pub(super) struct CreateBody {
 pub(super) struct KillBody {
     session_id: Option<String>,
     reason: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::SignalWord>"))]
     signal: Option<String>,
+    #[cfg_attr(test, schemars(range(max = process::GRACE_MS_MAX)))]
     kill_grace_ms: Option<u64>,
     wait: Option<bool>,
 }

@@ -92,9 +92,9 @@ routes! {
     public("/ready", meta::ready)
         => op("ready", "The ledger can be written and read.").answers::<Ready>();
     public("/openapi.yaml", openapi::show)
-        => op("openapi", "This document.").also::<String>("application/yaml");
+        => op("openapi", "This document.").also::<Document>("application/yaml");
     get("/v1/openapi.yaml", openapi::show)
-        => op("openapi_v1", "This document, with token.").also::<String>("application/yaml");
+        => op("openapi_v1", "This document, with token.").also::<Document>("application/yaml");
     get("/metrics", metrics::metrics)
         => op("metrics", "The server in figures, for Prometheus.").also::<String>("text/plain");
     get("/v1/health", meta::health)
@@ -262,7 +262,9 @@ routes! {
 
     post("/v1/worktrees", Json, worktree::create)
         => op("create_worktree", "Make a worktree, or find the one of that name.")
-            .takes::<worktree::CreateBody>(json!({"worktree_name": "one"}))
+            .takes::<worktree::CreateBody>(json!({
+                "worktree_name": "one", "repo_root": "/srv/repository",
+            }))
             .answers::<WorktreeMade>().idempotent()
             .fails(&[NotFound, Conflict, InitScriptFailed, SessionClosed, Capacity])
             .makes("worktree_id", "/worktree/id");
@@ -318,13 +320,15 @@ routes! {
 
     gateway(post("/v1/mcp", SmallJson, mcp::message))
         => op("mcp", "MCP: one message in, one JSON answer out.").answers::<McpMessage>().empty(202)
-            .takes::<McpMessage>(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
+            .takes::<McpCall>(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
             .with_status::<McpMessage>(400)
             .query(text("caller_agent_id", "The operator's: in whose name a tool is called."))
             .fails(&[NotFound, SessionClosed]);
     gateway(post("/v1/mcp/invoke", SmallJson, mcp::invoke))
         => op("invoke_tool", "One call of a tool.").answers::<ToolEnvelope>()
-            .takes::<ToolInvoke>(json!({"tool_name": "gg_ping", "args": {}}))
+            .takes::<ToolInvoke>(json!({
+                "tool_name": "gg_ping", "args": {}, "caller_agent_id": "sess_…",
+            }))
             .fails(&[NotFound, SessionClosed]);
     gateway(get("/v1/mcp/capabilities", mcp::capabilities))
         => op("mcp_capabilities", "The tools with their schemas.").answers::<Capabilities>()

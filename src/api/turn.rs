@@ -23,6 +23,7 @@ const WAIT_MS_MAX: i64 = 3_600_000;
 pub(super) struct CreateBody {
     #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::GivenInput>"))]
     input: Vec<Value>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::WhenWord>"))]
     when: Option<String>,
     expected_turn_id: Option<String>,
     model: Option<String>,

@@ -33,6 +33,7 @@ pub(super) struct CreateBody {
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeWish"))]
 pub(super) struct WishBody {
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::PlaceWord>"))]
     mode: Option<String>,
     name: String,
     branch_prefix: Option<String>,
@@ -48,6 +49,7 @@ pub(super) struct WishBody {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeClaim"))]
 pub(super) struct ClaimBody {
     session_id: String,
+    #[cfg_attr(test, schemars(length(min = 1, max = 64)))]
     claim_role: String,
 }
 

@@ -42,6 +42,17 @@ def is_number(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def whole(value):
+    """JSON Schema takes 1.0 for a whole number; a client that has one writes 1."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [whole(part) for part in value]
+    if isinstance(value, dict):
+        return {key: whole(part) for key, part in value.items()}
+    return value
+
+
 def change_body(name, body):
     if name == "create_process":
         if isinstance(body.get("command"), str) and body["command"]:
@@ -94,4 +105,4 @@ def before_call(context, case, **kwargs):
     if name.startswith("stream_"):
         change_stream(case)
     if isinstance(case.body, dict):
-        case.body = change_body(name, case.body)
+        case.body = change_body(name, whole(case.body))

@@ -87,5 +87,5 @@ cp docs/openapi/runtime-server-openapi.yaml "$folder/document.yaml"
 cd "$folder"
 TRIED_FOLDER=$folder/cwd TRIED_REPOSITORY=$folder/repository SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$folder \
     "$tools/venv/bin/schemathesis" --no-color run "$folder/document.yaml" --url "$url" \
-    --header "Authorization: Bearer $token" --seed "$seed" --max-time "$seconds" --no-shrink --workers 2 ${ARGS:-}
+    --header "Authorization: Bearer $token" --seed "$seed" --max-time "$seconds" --no-shrink ${ARGS:-}
 echo "openapi: done"

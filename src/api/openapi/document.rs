@@ -10,6 +10,7 @@ use super::told::{Query, Told, Told200};
 use super::{DOCUMENT, link, yaml};
 use crate::api::access::Access;
 use crate::api::route::{self, BodyRule, ROUTES, Route};
+use crate::config::PROVIDER_NAMES;
 use crate::error::Code;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -158,7 +159,10 @@ fn parameters(route: &Route, told: &Told) -> Vec<Value> {
     let mut parameters = Vec::new();
     for part in route.pattern.split('/') {
         if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-            let schema = json!({"type": "string", "minLength": 1});
+            let schema = match name {
+                "provider" => json!({"type": "string", "enum": PROVIDER_NAMES}),
+                _ => json!({"type": "string", "minLength": 1}),
+            };
             let told = json!({"name": name, "in": "path", "required": true, "schema": schema});
             parameters.push(told);
         }
