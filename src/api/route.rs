@@ -120,7 +120,7 @@ routes! {
 
     get("/v1/providers", provider::list)
         => op("list_providers", "The providers that are on, and whether they are ready.")
-            .answers::<Providers>();
+            .answers::<Providers>().makes("provider", "/providers/0/kind");
     get("/v1/providers/{provider}/models", provider::models)
         => op("list_models", "What a provider's agent offers.").answers::<Models>()
             .fails(&[BadRequest, AgentFailed, AgentTimeout]);
@@ -154,11 +154,11 @@ routes! {
                 "command": "echo hello", "session_id": "$response.body#/id",
             }));
     get("/v1/sessions", session::list)
-        => op("list_sessions", "All sessions, newest change first.").pages::<SessionRecord>()
+        => op("list_sessions", "All sessions, newest change first.")
+            .pages_by::<SessionRecord>(r"^[0-9]{1,18}\.[0-9]{1,18}$")
             .query(word::<SessionStatus>("status", "Only with this status."))
             .query(text("provider", "Only of this provider."))
-            .query(text("team_id", "Only members of this team."))
-            .makes("session_id", "/0/id");
+            .query(text("team_id", "Only members of this team."));
     get("/v1/sessions/{session_id}", session::get)
         => op("get_session", "One session.").answers::<SessionRecord>();
     delete("/v1/sessions/{session_id}", session::delete)
@@ -189,8 +189,7 @@ routes! {
             .makes("turn_id", "/turn_id");
     get("/v1/sessions/{session_id}/turns", turn::list)
         => op("list_turns", "The turns of a session, oldest first.").pages::<TurnRecord>()
-            .query(word::<TurnStatus>("status", "Only with this status."))
-            .makes("turn_id", "/0/id");
+            .query(word::<TurnStatus>("status", "Only with this status."));
     get("/v1/sessions/{session_id}/turns/{turn_id}", turn::get)
         => op("get_turn", "One turn.").answers::<TurnRecord>()
             .query(integer("wait_ms", "Wait up to so long for its end."));
@@ -273,8 +272,7 @@ routes! {
             .pages::<WorktreeRecord>()
             .query(word::<WorktreeStatus>("status", "Only with this status."))
             .query(text("team_id", "Only of this team."))
-            .query(text("repo_root", "Only of this repository."))
-            .makes("worktree_id", "/0/id");
+            .query(text("repo_root", "Only of this repository."));
     get("/v1/worktrees/{worktree_id}", worktree::get)
         => op("get_worktree", "One worktree.").answers::<WorktreeRecord>();
     get("/v1/worktrees/{worktree_id}/status", worktree::status)

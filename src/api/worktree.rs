@@ -49,7 +49,7 @@ pub(super) struct WishBody {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeClaim"))]
 pub(super) struct ClaimBody {
     session_id: String,
-    #[cfg_attr(test, schemars(length(min = 1, max = 64)))]
+    #[cfg_attr(test, schemars(length(max = 64), regex(pattern = r"\S")))]
     claim_role: String,
 }
 

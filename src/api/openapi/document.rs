@@ -79,6 +79,7 @@ fn document() -> Value {
         },
         "servers": [{"url": "/", "description": "the server that shows this document"}],
         "security": [{"bearerAuth": []}],
+        "tags": TAGS.map(|(name, description)| json!({"name": name, "description": description})),
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -144,6 +145,22 @@ fn add_links(operation: &mut Value, route: &Route, told: &Told, all: &[Told]) {
         }
     }
 }
+
+/// The families of routes, as a reader looks for them.
+const TAGS: [(&str, &str); 12] = [
+    ("server", "The server itself: alive, ready, in figures, and this document."),
+    ("diagnostics", "What the server says about itself."),
+    ("providers", "Which agents there are, whether they can be used, and their logins."),
+    ("sessions", "Conversations with agents, their turns and their logs."),
+    ("approvals", "What only a person may answer."),
+    ("processes", "Commands that the server runs."),
+    ("worktrees", "Git worktrees, and who works in them."),
+    ("events", "The whole log."),
+    ("system", "Starts and stops of the server."),
+    ("teams", "Sessions that work together, and the mail between them."),
+    ("team-operations", "How members were made and taken away."),
+    ("mcp", "The tools of agents."),
+];
 
 /// The family of a route: the first part of its path behind the version.
 fn tag(pattern: &str) -> &str {
@@ -227,6 +244,10 @@ fn answer_headers() -> Value {
             "description": "The `seq` behind which a stream goes on without a gap.",
             "schema": {"type": "string", "pattern": "^[0-9]+$"},
         },
+        "Allow": {
+            "description": "With `method_not_allowed`: the methods that the path takes.",
+            "schema": {"type": "string"},
+        },
         "Retry-After": {
             "description": "Seconds to wait.", "schema": {"type": "string", "pattern": "^[0-9]+$"},
         },
@@ -262,7 +283,13 @@ fn responses(making: &mut Making, route: &Route, told: &Told) -> Value {
             responses.insert(status.to_string(), refer);
         }
     }
-    let any = [Code::RequestTimeout, Code::LengthRequired, Code::HeadTooLarge, Code::Internal];
+    let any = [
+        Code::MethodNotAllowed,
+        Code::RequestTimeout,
+        Code::LengthRequired,
+        Code::HeadTooLarge,
+        Code::Internal,
+    ];
     responses.insert("default".to_owned(), error_response(making, 0, &any));
     Value::from(responses)
 }
@@ -317,10 +344,9 @@ fn error_response(making: &mut Making, status: u16, codes: &[Code]) -> Value {
         ]}, "example": {"error": "what failed, on which thing; what to do", "code": words[0]}}},
     });
     let is_later = matches!(status, 429 | 503);
-    for name in ["X-Request-Id", "Retry-After"] {
-        if name == "X-Request-Id" || is_later {
-            response["headers"][name] = json!({"$ref": format!("#/components/headers/{name}")});
-        }
+    let headers = [("X-Request-Id", true), ("Retry-After", is_later), ("Allow", status == 0)];
+    for (name, _) in headers.iter().filter(|(_, is_there)| *is_there) {
+        response["headers"][name] = json!({"$ref": format!("#/components/headers/{name}")});
     }
     making.responses.insert(name, response);
     refer
