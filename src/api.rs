@@ -22,6 +22,7 @@ mod session;
 mod stream;
 mod team;
 mod turn;
+mod wait;
 mod worktree;
 
 use crate::config::Config;
@@ -42,6 +43,7 @@ use route::{BodyRule, ROUTES, Route};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+pub use wait::Waits;
 
 /// All that handlers use.
 pub struct Api {
@@ -57,6 +59,7 @@ pub struct Api {
     /// Where the server listens, once it does.
     pub address: SocketAddr,
     pub streams: Arc<Readers>,
+    pub waits: Waits,
     pub started: Instant,
     /// The counters of the connections; set when they are served.
     pub http: OnceLock<Meter>,

@@ -42,13 +42,11 @@ pub enum Code {
     CursorAhead,
     /// The idempotency key was used with another body.
     IdempotencyMismatch,
-    /// The request must say how long its body is.
-    LengthRequired,
     PayloadTooLarge,
     UnsupportedMediaType,
     /// The request head is larger than the limit.
     HeadTooLarge,
-    /// The caller has too many streams or waits open.
+    /// Too many requests of the caller wait.
     TooManyRequests,
     /// The request did not arrive in time.
     RequestTimeout,
@@ -84,7 +82,6 @@ impl Code {
         Code::SessionClosed,
         Code::CursorAhead,
         Code::IdempotencyMismatch,
-        Code::LengthRequired,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
         Code::HeadTooLarge,
@@ -118,7 +115,6 @@ impl Code {
             Code::SessionClosed => ("session_closed", 409),
             Code::CursorAhead => ("cursor_ahead", 409),
             Code::IdempotencyMismatch => ("idempotency_mismatch", 409),
-            Code::LengthRequired => ("length_required", 411),
             Code::PayloadTooLarge => ("payload_too_large", 413),
             Code::UnsupportedMediaType => ("unsupported_media_type", 415),
             Code::TooManyRequests => ("too_many_requests", 429),

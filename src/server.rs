@@ -4,7 +4,7 @@
 //! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
 //! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
 
-use crate::api::Api;
+use crate::api::{Api, Waits};
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
@@ -117,6 +117,7 @@ impl Server {
             token,
             address,
             streams: Arc::default(),
+            waits: Waits::default(),
             started: Instant::now(),
             http: OnceLock::new(),
             recovered: OnceLock::new(),

@@ -185,14 +185,15 @@ routes! {
             .query(integer("timeout_ms", "How long to wait; then 202 with the turn as it is."))
             .idempotent()
             .fails(&[UnsupportedInput, Conflict, TurnActive, TurnMismatch, SteerUnsupported])
-            .fails(&[SessionClosed, AgentFailed, AgentTimeout, Capacity])
+            .fails(&[SessionClosed, TooManyRequests, AgentFailed, AgentTimeout, Capacity])
             .makes("turn_id", "/turn_id");
     get("/v1/sessions/{session_id}/turns", turn::list)
         => op("list_turns", "The turns of a session, oldest first.").pages::<TurnRecord>()
             .query(word::<TurnStatus>("status", "Only with this status."));
     get("/v1/sessions/{session_id}/turns/{turn_id}", turn::get)
         => op("get_turn", "One turn.").answers::<TurnRecord>()
-            .query(integer("wait_ms", "Wait up to so long for its end."));
+            .query(integer("wait_ms", "Wait up to so long for its end."))
+            .fails(&[TooManyRequests]);
     get("/v1/sessions/{session_id}/turns/{turn_id}/items", turn::items)
         => op("list_items", "What was said and done in a turn.").pages::<ItemRecord>();
     post("/v1/sessions/{session_id}/turns/{turn_id}/interrupt", OptionalJson, turn::interrupt)
@@ -230,6 +231,7 @@ routes! {
     get("/v1/processes/{process_id}", process::get)
         => op("get_process", "One process.").answers::<Process>()
             .query(integer("wait_ms", "Wait up to so long for its end."))
+            .fails(&[TooManyRequests])
             .query(text("session_id", "Ask as this session."));
     post("/v1/processes/{process_id}/kill", OptionalJson, process::kill)
         => op("kill_process", "End it and everything it has started.")
@@ -319,7 +321,7 @@ routes! {
     gateway(post("/v1/mcp", SmallJson, mcp::message))
         => op("mcp", "MCP: one message in, one JSON answer out.").answers::<McpMessage>().empty(202)
             .takes::<McpCall>(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
-            .with_status::<McpMessage>(400)
+            .with_status::<McpMessage>(400).with_status::<McpMessage>(404)
             .query(text("caller_agent_id", "The operator's: in whose name a tool is called."))
             .fails(&[NotFound, SessionClosed]);
     gateway(post("/v1/mcp/invoke", SmallJson, mcp::invoke))

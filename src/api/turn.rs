@@ -62,6 +62,8 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         permission_mode: body.permission_mode,
         idempotency: call.idempotency(api)?,
     };
+    // Before the turn: a wait that is refused starts nothing.
+    let _waiting = wait_ms.map(|_| api.waits.take(call)).transpose()?;
     let turn_id = api.sessions.start_turn(session_id, request)?;
     if let Some(wait_ms) = wait_ms {
         return api.waited(call, session_id, &turn_id, wait_ms);
@@ -80,6 +82,7 @@ fn wait_ms(call: &Call) -> Result<Option<i64>> {
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
     let wait_ms = call.number("wait_ms")?.unwrap_or(0).clamp(0, WAIT_MS_MAX);
+    let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;
     let record = api.wait_for_turn(call.part(0), call.part(1), wait_ms)?;
     Ok(json(200, to_json(&record)))
 }

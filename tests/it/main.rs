@@ -32,6 +32,7 @@ mod metrics;
 mod origin;
 mod process;
 mod readiness;
+mod refusal;
 mod request_id;
 mod retention;
 mod session;

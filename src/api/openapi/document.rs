@@ -7,7 +7,7 @@
 use super::answer::Wrong;
 use super::event::{StreamCaughtUp, StreamClosing, StreamOpened, union};
 use super::told::{Query, Told, Told200};
-use super::{DOCUMENT, link, yaml};
+use super::{DOCUMENT, example, link, yaml};
 use crate::api::access::Access;
 use crate::api::route::{self, BodyRule, ROUTES, Route};
 use crate::config::PROVIDER_NAMES;
@@ -28,10 +28,10 @@ struct Making {
 const INFO: &str = "Agents, turns, approvals, processes, worktrees and mail between agents on one \
 machine; every change is an event of a log that can be read in pages and as a stream.\n\n\
 HEAD works wherever GET does. Query parameters that a route does not know are ignored; fields of a \
-body that it does not know are refused. A request may come with an `X-Request-Id` of its own, which \
-its answer and the server's log then have. Every key of a record is always there, null when there is \
-nothing to say; new keys may come. Times are milliseconds since the epoch. Paths work behind \
-`server.base_path`, too.";
+body that it does not know are refused. A request may come with an `X-Request-Id` of its own, \
+which its answer and the server's log then have. Every key of a record is always there, null when \
+there is nothing to say; new keys may come. Times are milliseconds since the epoch. Paths work \
+behind `server.base_path`, too.";
 
 const SSE: &str = "Server-Sent Events: first the backlog behind the cursor, then what comes. The \
 `data` of a frame is an `Event`, its `id` the cursor to come back with, its `event` the kind. \
@@ -39,7 +39,10 @@ Control frames have no id: `stream.opened` (`StreamOpened`), `stream.caught_up` 
 (`StreamCaughtUp`), `stream.closing` (`StreamClosing`). With `Accept: application/x-ndjson` each \
 line is an `Event` and nothing else comes.";
 
-fn document() -> Value {
+/// A route and what is told of it.
+pub(super) type Row<'a> = (&'a Route, &'a Told);
+
+fn document(rows: &[Row<'_>]) -> Value {
     let settings = || {
         SchemaSettings::draft2020_12().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
@@ -52,11 +55,10 @@ fn document() -> Value {
         responses: Map::new(),
     };
     let mut paths: Map<String, Value> = Map::new();
-    let all = route::told();
-    for (route, told) in ROUTES.iter().zip(&all) {
+    for (route, told) in rows {
         let path = paths.entry(route.pattern).or_insert_with(|| json!({}));
         let mut operation = operation(&mut making, route, told);
-        add_links(&mut operation, route, told, &all);
+        add_links(&mut operation, (route, told), rows);
         path[route.method.to_lowercase()] = operation;
     }
     let mut schemas = union(&mut making.answers);
@@ -137,9 +139,9 @@ fn operation(making: &mut Making, route: &Route, told: &Told) -> Value {
 }
 
 /// Each JSON answer tells what it leads to.
-fn add_links(operation: &mut Value, route: &Route, told: &Told, all: &[Told]) {
-    let links = link::links(route, told, all);
-    for answer in &told.answers {
+fn add_links(operation: &mut Value, row: Row<'_>, rows: &[Row<'_>]) {
+    let links = link::links(row, rows);
+    for answer in &row.1.answers {
         if answer.status < 300 && answer.media_type == "application/json" && !links.is_empty() {
             operation["responses"][answer.status.to_string()]["links"] = json!(links);
         }
@@ -266,6 +268,9 @@ fn responses(making: &mut Making, route: &Route, told: &Told) -> Value {
         }
         let Some(shape) = shape else { continue };
         let schema = shape(&mut making.answers);
+        if let Some(example) = example::of(told.name, *status, media_type) {
+            response["content"][media_type]["example"] = example;
+        }
         let content = &mut response["content"][media_type]["schema"];
         *content = match content.take() {
             Value::Null => schema,
@@ -283,13 +288,7 @@ fn responses(making: &mut Making, route: &Route, told: &Told) -> Value {
             responses.insert(status.to_string(), refer);
         }
     }
-    let any = [
-        Code::MethodNotAllowed,
-        Code::RequestTimeout,
-        Code::LengthRequired,
-        Code::HeadTooLarge,
-        Code::Internal,
-    ];
+    let any = [Code::MethodNotAllowed, Code::RequestTimeout, Code::HeadTooLarge, Code::Internal];
     responses.insert("default".to_owned(), error_response(making, 0, &any));
     Value::from(responses)
 }
@@ -355,23 +354,49 @@ fn error_response(making: &mut Making, status: u16, codes: &[Code]) -> Value {
 /// Where the document is kept.
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi/runtime-server-openapi.yaml");
 
+/// Where a document that was made differs first from the one that is kept. None: it does not.
+fn difference(made: &str, kept: &str) -> Option<String> {
+    if made == kept {
+        return None;
+    }
+    let differs = made.lines().zip(kept.lines()).position(|(made, kept)| made != kept);
+    let line = differs.unwrap_or(made.lines().count().min(kept.lines().count()));
+    let at = |text: &str| text.lines().nth(line).unwrap_or_default().to_owned();
+    let (kept, made) = (at(kept), at(made));
+    Some(format!("line {} is\n  {kept}\nbut should be\n  {made}", line + 1))
+}
+
 #[test]
 fn the_document_is_what_the_routes_and_the_types_tell() {
-    let made = yaml::text(&document());
-    if std::env::var_os("UPDATE").is_some() {
+    let told = route::told();
+    let made = yaml::text(&document(&ROUTES.iter().zip(&told).collect::<Vec<_>>()));
+    if std::env::var_os("UPDATE").is_some_and(|word| !word.is_empty()) {
         std::fs::write(PATH, made).expect("the document can be written");
         return;
     }
-    let differs = made.lines().zip(DOCUMENT.lines()).position(|(made, kept)| made != kept);
-    let line = differs.unwrap_or(made.lines().count().min(DOCUMENT.lines().count()));
-    assert!(
-        made == DOCUMENT,
-        "line {} of docs/openapi/runtime-server-openapi.yaml is\n  {}\nbut should be\n  {}\n\
-         make api-docs-refresh writes it anew",
-        line + 1,
-        DOCUMENT.lines().nth(line).unwrap_or_default(),
-        made.lines().nth(line).unwrap_or_default(),
-    );
+    if let Some(difference) = difference(&made, DOCUMENT) {
+        panic!(
+            "docs/openapi/runtime-server-openapi.yaml: {difference}\n\
+             make api-docs-refresh writes it anew"
+        );
+    }
+}
+
+#[test]
+fn a_route_that_goes_and_a_type_that_changes_are_noticed() {
+    let told = route::told();
+    let mut rows: Vec<Row<'_>> = ROUTES.iter().zip(&told).collect();
+    let at = |name: &str| told.iter().position(|told| told.name == name).expect("an operation");
+    let kept = yaml::text(&document(&rows));
+    let gone = rows.remove(at("get_turn"));
+    assert!(difference(&yaml::text(&document(&rows)), &kept).is_some(), "a route that went");
+    rows.insert(at("get_turn"), gone);
+    assert_eq!(difference(&yaml::text(&document(&rows)), &kept), None);
+    let place = at("version");
+    let other = super::op("version", told[place].summary).answers::<super::answer::Health>();
+    rows[place] = (&ROUTES[place], &other);
+    let text = difference(&yaml::text(&document(&rows)), &kept).expect("another type");
+    assert!(text.contains("schemas/Health"), "{text}");
 }
 
 #[test]

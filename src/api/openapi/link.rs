@@ -4,14 +4,15 @@
 //! put together from it ([`Told::leads`]). From that come the links: to every operation whose path needs such a name,
 //! and to the next page of a list.
 
+use super::document::Row;
 use super::told::Told;
-use crate::api::route::{ROUTES, Route};
+use crate::api::route::Route;
 use serde_json::{Map, Value, json};
 
 /// The links of the successful answers of a route; none when it has nothing to lead to.
-pub(super) fn links(route: &Route, told: &Told, all: &[Told]) -> Map<String, Value> {
+pub(super) fn links((route, told): Row<'_>, all: &[Row<'_>]) -> Map<String, Value> {
     let mut links = Map::new();
-    for (next, next_told) in ROUTES.iter().zip(all) {
+    for (next, next_told) in all {
         let name = next_told.name;
         let body = told.leads.iter().find(|(led, _)| *led == name).map(|(_, body)| body);
         let parameters = parameters(route, told, next);
@@ -68,9 +69,10 @@ fn link(name: &str, parameters: Map<String, Value>, body: Option<&Value>) -> Val
 #[test]
 fn a_link_names_an_operation_and_takes_its_names_from_the_answer_and_the_request() {
     let told = crate::api::route::told();
+    let rows: Vec<Row<'_>> = crate::api::route::ROUTES.iter().zip(&told).collect();
     let of = |name: &str| {
-        let place = told.iter().position(|told| told.name == name).expect("an operation");
-        links(&ROUTES[place], &told[place], &told)
+        let row = rows.iter().find(|(_, told)| told.name == name).expect("an operation");
+        links(*row, &rows)
     };
     assert_eq!(
         of("create_turn")["get_turn"],

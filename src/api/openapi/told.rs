@@ -384,7 +384,9 @@ impl JsonSchema for ToolInvoke {
             "anyOf": [{"required": ["tool_name"]}, {"required": ["toolName"]}],
             "properties": {
                 "tool_name": {"type": "string", "pattern": "[!-~]"},
-                "toolName": {"type": "string", "pattern": "[!-~]", "description": "The same as `tool_name`."},
+                "toolName": {
+                    "type": "string", "pattern": "[!-~]", "description": "The same as `tool_name`.",
+                },
                 "args": {"description": "Checked against the schema of the tool."},
                 "caller_agent_id": maybe,
                 "callerAgentId": maybe,
