@@ -1,9 +1,8 @@
 //! What is refused for what it takes: heads that are too large or do not come, too many waits; and what the server says
-//! when a part of its installation is gone.
+//! when something of its own was spoilt.
 
 use crate::contract;
-use crate::stage::{JSON, Stage, check_error, check_told};
-use gooselake_harness::server::{Options, Server, program};
+use crate::stage::{Stage, check_error, check_told};
 use gooselake_harness::thread;
 use serde_json::json;
 use std::fs;
@@ -71,25 +70,18 @@ fn of_too_many_waits_one_is_429_and_the_others_go_on() {
     assert_eq!(waited["status"], "interrupted", "the places are free again");
 }
 
-/// The programs beside the server are part of it: what is missing is told with its name, and nothing is half started.
+/// What fails without anybody's request being wrong is ours to explain: the answer names the file, the log has why.
 #[test]
-fn an_installation_that_lost_a_program_says_which() {
-    let built = program("GG_TEST_SERVER", "gg-runtime-server").unwrap();
-    let folder = gooselake_harness::temp::TempDir::new("installed");
-    for name in
-        ["gg-runtime-server", "gg-keeper", "gg-demo-agent", "gg-mcp-server", "claude-bridge"]
-    {
-        let from = built.parent().unwrap().join(name);
-        let to = folder.path().join(name);
-        if fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).unwrap();
-        }
-    }
-    let program = Some(folder.path().join("gg-runtime-server"));
-    let server = Server::start(Options { program, ..Options::default() });
-    let client = contract::client(&server);
-    fs::remove_file(folder.path().join("gg-keeper")).unwrap();
-    let body = json!({"command": "true"}).to_string();
-    let reply = client.request("POST", "/v1/processes", &[JSON], body.as_bytes());
-    check_told(&reply, 500, "internal", "gg-keeper");
+fn a_log_file_that_somebody_made_a_folder_is_told_as_ours() {
+    let stage = Stage::new();
+    let process = stage.client.post("/v1/processes", &json!({"command": "echo a"})).expect(200);
+    let process_id = process.json()["process"]["process_id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/processes/{process_id}");
+    let ended = stage.get(&format!("{path}?wait_ms=30000"));
+    assert_eq!(ended["process"]["status"], "completed", "{ended}");
+    let log = ended["stdout_path"].as_str().unwrap();
+    fs::remove_file(log).unwrap();
+    fs::create_dir(log).unwrap();
+    let reply = stage.client.get(&format!("{path}/logs"));
+    check_told(&reply, 500, "internal", log);
 }

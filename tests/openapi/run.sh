@@ -2,7 +2,7 @@
 # The whole document against a running server with the demo agent: schemathesis makes requests from it, good ones and
 # bad ones, alone and along the links, and holds each answer to it.
 #
-# usage: run.sh [FOLDER]   FOLDER holds the built programs (target/debug)
+# usage: run.sh [FOLDER [OPTION …]]   FOLDER holds the built programs (target/debug), options go to schemathesis
 #
 # Needs python3 with venv; schemathesis is installed (pinned) into a folder of the user's cache. SEED is the seed of the run
 # and MINUTES its bound (1 and 4). The server has a home, a data folder and a repository that go away, and hooks.py lets it start
@@ -85,7 +85,11 @@ echo "openapi: SEED=$seed, at most $seconds s"
 cp tests/openapi/schemathesis.toml tests/openapi/hooks.py "$folder/"
 cp docs/openapi/runtime-server-openapi.yaml "$folder/document.yaml"
 cd "$folder"
-TRIED_FOLDER=$folder/cwd TRIED_REPOSITORY=$folder/repository SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$folder \
-    "$tools/venv/bin/schemathesis" --no-color run "$folder/document.yaml" --url "$url" \
-    --header "Authorization: Bearer $token" --seed "$seed" --max-time "$seconds" --no-shrink ${ARGS:-}
+# Requests alone, and then along the links; each has half of the time.
+for phases in examples,coverage,fuzzing stateful; do
+    TRIED_FOLDER=$folder/cwd TRIED_REPOSITORY=$folder/repository SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$folder \
+        "$tools/venv/bin/schemathesis" --no-color run "$folder/document.yaml" --url "$url" \
+        --header "Authorization: Bearer $token" --phases "$phases" --seed "$seed" --max-time $((seconds / 2)) \
+        --no-shrink "${@:2}"
+done
 echo "openapi: done"
