@@ -5,14 +5,14 @@
 # usage: run.sh [FOLDER [OPTION …]]   FOLDER holds the built programs (target/debug), options go to schemathesis
 #
 # Needs python3 with venv; schemathesis is installed (pinned) into a folder of the user's cache. SEED is the seed of the run
-# and MINUTES its bound (1 and 4). The server has a home, a data folder and a repository that go away, and hooks.py lets it start
+# and MINUTES its bound (1 and 5). The server has a home, a data folder and a repository that go away, and hooks.py lets it start
 # harmless commands alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 programs=$(realpath "${1:-target/debug}")
 tools=${GOOSELAKE_TOOLS:-$HOME/.cache/gooselake}/openapi
 seed=${SEED:-1}
-seconds=$((${MINUTES:-4} * 60))
+seconds=$((${MINUTES:-5} * 60))
 folder=$(mktemp -d)
 server=
 
