@@ -103,6 +103,7 @@ impl From<&Error> for Response {
         json.push('}');
         let response = Response { note: Some(note), ..Response::json(status, json) };
         match error.code {
+            Code::Unauthorized => response.header("WWW-Authenticate", "Bearer"),
             Code::Capacity | Code::ShuttingDown | Code::TooManyRequests => {
                 response.header("Retry-After", "1")
             }

@@ -127,7 +127,8 @@ fn answer(schemas: &Schemas<'_>, operation: &Value, reply: &Reply, is_head: bool
     };
     let told = schemas.resolved(told);
     let mut wrong = Vec::new();
-    for name in ["X-Next-Cursor", "X-As-Of-Seq", "Retry-After"] {
+    for name in ["X-Next-Cursor", "X-As-Of-Seq", "Retry-After", "WWW-Authenticate", "X-Request-Id"]
+    {
         if reply.header(name).is_some() && told["headers"][name].is_null() {
             wrong.push(format!("the header {name} is not told"));
         }

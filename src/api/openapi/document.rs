@@ -239,12 +239,16 @@ fn answer_headers() -> Value {
             "schema": {"type": "string"},
         },
         "X-Next-Cursor": {
-            "description": "There may be more: the `cursor` (`after_seq`) of the next page.",
+            "description": "There may be more: the `cursor` of the next page. Of a log its \
+                `after_seq`, with `order=desc` its `before_seq`.",
             "schema": {"type": "string"},
         },
         "X-As-Of-Seq": {
             "description": "The `seq` behind which a stream goes on without a gap.",
             "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        },
+        "WWW-Authenticate": {
+            "description": "How to say who calls.", "schema": {"const": "Bearer"},
         },
         "Allow": {
             "description": "With `method_not_allowed`: the methods that the path takes.",
@@ -343,7 +347,12 @@ fn error_response(making: &mut Making, status: u16, codes: &[Code]) -> Value {
         ]}, "example": {"error": "what failed, on which thing; what to do", "code": words[0]}}},
     });
     let is_later = matches!(status, 429 | 503);
-    let headers = [("X-Request-Id", true), ("Retry-After", is_later), ("Allow", status == 0)];
+    let headers = [
+        ("X-Request-Id", true),
+        ("Retry-After", is_later),
+        ("Allow", status == 0),
+        ("WWW-Authenticate", status == 401),
+    ];
     for (name, _) in headers.iter().filter(|(_, is_there)| *is_there) {
         response["headers"][name] = json!({"$ref": format!("#/components/headers/{name}")});
     }
