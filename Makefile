@@ -49,7 +49,7 @@ test: ## build everything and run every test that needs nothing but this reposit
 test-ops: dev ## install, upgrade, roll back, back up and restore with the scripts, in a home that goes away
 	tests/ops/run.sh $(DEV)
 
-test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them also in a browser
+test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them in a browser, with a foreign page
 	tests/clients/run.sh $(DEV)
 
 test-openapi: dev ## try the whole API document against a server, with schemathesis (needs python3, installs it)

@@ -41,6 +41,8 @@ pub struct Config {
     pub root_dir: PathBuf,
     pub sqlite_path: PathBuf,
     pub logs_dir: PathBuf,
+    /// What is kept for the agents of vendors, a folder for each provider.
+    pub providers_dir: PathBuf,
     pub synchronous: Synchronous,
     /// By provider: `acp`, `claude`, `codex`, `demo`.
     pub providers: BTreeMap<&'static str, Provider>,
@@ -189,6 +191,7 @@ impl Check<'_> {
             token_file: under_root(file.auth.token_file.as_ref(), "auth/api-token"),
             sqlite_path: under_root(file.data.sqlite_path.as_ref(), "runtime.sqlite3"),
             logs_dir: under_root(file.data.logs_dir.as_ref(), "logs"),
+            providers_dir: under_root(file.data.providers_dir.as_ref(), "providers"),
             root_dir,
             synchronous,
             providers,
@@ -288,11 +291,14 @@ fn hours(number: Option<u64>, each: u64) -> Option<Duration> {
 }
 
 #[cfg(test)]
+mod page;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     /// What comes of a text when `path` is PATH.
-    fn checked(text: &str, path: &str) -> Result<Config, Problems> {
+    pub(super) fn checked(text: &str, path: &str) -> Result<Config, Problems> {
         check(&place::read(text), PathBuf::new(), path.to_owned(), &Overrides::default())
     }
 

@@ -4,7 +4,7 @@
 //! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
 //! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
 
-use crate::api::{Api, Waits};
+use crate::api::{Api, Refusals, Waits};
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
@@ -66,7 +66,7 @@ impl Server {
             log::warn!("the lock does not say who holds it: {error}");
         }
         make_folder(&config.root_dir.join("keepers"))?;
-        make_folder(&config.root_dir.join("providers"))?;
+        make_folder(&config.providers_dir)?;
         make_folder(&config.root_dir.join(TOKENS_FOLDER))?;
         let token = token(&config)?;
         let sidecars = sidecars()?;
@@ -118,6 +118,7 @@ impl Server {
             address,
             streams: Arc::default(),
             waits: Waits::default(),
+            refusals: Refusals::default(),
             started: Instant::now(),
             http: OnceLock::new(),
             recovered: OnceLock::new(),

@@ -65,6 +65,10 @@ fn connections(api: &Api, page: &mut Page) -> Result<()> {
     ] {
         page.one(name, Sort::Counter, help, value);
     }
+    page.family("requests_refused_total", Sort::Counter, "Requests not let in, by code.");
+    for (code, count) in api.refusals.counts() {
+        page.sample(&[("code", code)], count);
+    }
     page.one("streams", Sort::Gauge, "Open streams.", api.streams.count());
     page.one("streams_max", Sort::Gauge, "One more is refused with 503.", api.config.streams_max);
     let help = "Positions that the slowest stream is behind the head of its log.";

@@ -3,7 +3,7 @@
 //! Owns: the parsing of one complete head into a [`Head`], and the decision how the body is framed
 //! and whether the connection goes on. Pure, called on connection threads. Promises: a head that
 //! two readers could understand differently (two lengths, a length and chunks, folded lines, a
-//! space before a colon, two hosts) is refused. It deliberately does not judge methods, paths or
+//! space before a colon, two hosts, two tokens or origins) is refused. It deliberately does not judge methods, paths or
 //! hosts: that is the handler's business.
 
 use super::HEADERS_MAX;
@@ -156,6 +156,11 @@ fn fields_of(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// Fields that the handler decides by, of which it reads the first: a proxy that reads the last would let another
+/// request pass than the one that is served.
+const DECISIVE: &[&str] =
+    &["Authorization", "Origin", "Content-Type", "Content-Encoding", "Idempotency-Key"];
+
 /// Reads the fields that belong to this layer, all in one pass.
 fn read_fields<'a>(
     fields: impl Iterator<Item = (&'a str, &'a str)>,
@@ -164,7 +169,14 @@ fn read_fields<'a>(
 ) -> Result<Framing> {
     let (mut host, mut length, mut is_chunked) = (None, None, false);
     let (mut says_close, mut says_keep_alive, mut expects_continue) = (false, false, false);
+    let mut seen = [false; DECISIVE.len()];
     for (name, value) in fields {
+        if let Some(place) = DECISIVE.iter().position(|field| name.eq_ignore_ascii_case(field))
+            && std::mem::replace(&mut seen[place], true)
+        {
+            let text = format!("the request has two {} fields", DECISIVE[place]);
+            return Err(Error::bad_request(text));
+        }
         if name.eq_ignore_ascii_case("host") {
             if host.replace(value).is_some() {
                 return Err(Error::bad_request("the request has two Host fields"));
