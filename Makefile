@@ -22,8 +22,9 @@ SECONDS ?= 20
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-clients test-guide test-real crash power fuzz loom conformance soak bench check
-.PHONY: api-docs-refresh api-docs-status api-docs-check
+.PHONY: help run demo build test test-ops test-clients test-openapi test-guide test-real crash power fuzz loom
+.PHONY: conformance soak bench check
+.PHONY: api-docs-refresh api-docs-status api-docs-check api-docs-examples
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
 
@@ -52,6 +53,9 @@ test-ops: dev ## install, upgrade, roll back, back up and restore with the scrip
 
 test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them in a browser, with a foreign page
 	tests/clients/run.sh $(DEV)
+
+test-openapi: dev ## try the whole API document against a server, with schemathesis (needs python3, installs it)
+	tests/openapi/run.sh $(DEV)
 
 test-guide: dev ## the pasted sessions of docs/API.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
 	python3 tests/guide/replay.py $(ARGS) $(DEV) docs/API.md
@@ -92,7 +96,11 @@ api-docs-status: ## whether docs/openapi is what the sources tell, and what it d
 	@git diff --stat HEAD -- docs/openapi
 
 api-docs-check: ## fail when a route or a type has changed and docs/openapi has not
-	cargo test --quiet --lib api::openapi
+	@UPDATE= cargo test --quiet --lib api::openapi
+
+api-docs-examples: ## take the examples in the document anew from what the tests see; then api-docs-refresh
+	cargo test --quiet --test it
+	UPDATE=1 cargo test --quiet --test seen examples
 
 package: ## the bundle of a release, in dist/
 	scripts/package-release.sh

@@ -4,7 +4,7 @@
 //! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
 //! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
 
-use crate::api::{Api, Refusals};
+use crate::api::{Api, Refusals, Waits};
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
@@ -123,6 +123,7 @@ impl Server {
             token,
             address,
             streams: Arc::default(),
+            waits: Waits::default(),
             refusals: Refusals::default(),
             started: Instant::now(),
             http: OnceLock::new(),

@@ -35,6 +35,7 @@ mod origin;
 mod power;
 mod process;
 mod readiness;
+mod refusal;
 mod request_id;
 mod retention;
 mod session;
