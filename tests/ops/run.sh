@@ -36,10 +36,11 @@ must_not() {
 told() { grep -q -- "$1" "$folder/must.log" || bad "it does not say: $1"; }
 
 folder=$(mktemp -d)
-mounted=''
+mounted='' machine=''
 finish() {
     status=$?
     trap - EXIT
+    [ -z "$machine" ] || machine_stop || status=1
     [ ! -x "$folder/service" ] || "$folder/service" stop || status=1
     for data in "$HOME/.gg-runtime" "$folder"/data-*; do
         [ ! -d "$data" ] || "$programs/gg-runtime-server" reap --data-dir "$data" >/dev/null || status=1
@@ -270,6 +271,7 @@ GG_RUNTIME_SERVICE_COMMAND='' must "into another root" env GG_RUNTIME_BIN_DIR="$
 must "the server is there" "$folder/elsewhere/bin/gg-runtime-server" --version
 
 . tests/ops/deploy.sh
+. tests/ops/systemd.sh
 . tests/ops/disk.sh
 
 echo
