@@ -66,7 +66,8 @@ pub(super) fn restore(options: &Options) -> Outcome {
     };
     let (from, to) = (options.path(0), &config.sqlite_path);
     if !from.is_file() {
-        return Err(no_database(&from));
+        return Err(Error::not_found("file", &from.display().to_string())
+            .hint("name the file that `backup` has made"));
     }
     let counts = backup::check(&from, None)?;
     folder::make_folder(&config.root_dir)?;

@@ -44,12 +44,25 @@ const SPEC_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may hold up the telling of a child that did not start.
 const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
+const USAGE: &str =
+    "usage: gg-keeper <dir>, with a connected Unix socket as fd 0: the server does it";
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(dir), None) = (arguments.next(), arguments.next()) else {
-        note::add("usage: gg-keeper <dir>, with a connected Unix socket as fd 0");
+        note::add(USAGE);
         return ExitCode::from(2);
     };
+    let told = match dir.to_str() {
+        Some("--help" | "-h") => Some(format!("{USAGE}\n")),
+        Some("--version" | "-V") => Some(format!("gg-keeper {}\n", env!("CARGO_PKG_VERSION"))),
+        _ => None,
+    };
+    if let Some(text) = told {
+        // A closed stdout has no reader to miss it.
+        drop(io::stdout().write_all(text.as_bytes()));
+        return ExitCode::SUCCESS;
+    }
     match run(Path::new(&dir)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
