@@ -21,7 +21,7 @@ RUNTIME_BIN ?=
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-package test-clients test-real crash conformance bench check
+.PHONY: help run demo build test test-ops test-package test-clients test-guide test-real crash conformance bench check
 .PHONY: api-docs-refresh api-docs-status api-docs-check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
@@ -54,6 +54,9 @@ test-package: ## make the bundle twice and compare it; run it in a folder withou
 
 test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them also in a browser
 	tests/clients/run.sh $(DEV)
+
+test-guide: dev ## the pasted sessions of docs/API.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
+	python3 tests/guide/replay.py $(ARGS) $(DEV) docs/API.md
 
 test-real: ## drive real agents against a scripted model (needs node and npm, downloads them)
 	scripts/test-real.sh

@@ -7,6 +7,7 @@
 
 use super::Shared;
 use super::git::{self, Call};
+use super::lock::Locked;
 use super::tree::{Lost, Tree, Work};
 use crate::error::{Code, Error, Result};
 use crate::ledger::worktree::WorktreeRecord;
@@ -55,7 +56,7 @@ impl Shared {
         self.take_back(&tree)?;
         let work = match force {
             Force::Unused => self.work_of_nobody(&tree, &record.base_commit)?,
-            _ => self.work_of(&tree)?,
+            _ => self.work_of(&tree, None)?,
         };
         let is_work = work.is_dirty() || work.is_unmerged();
         if !work.blockers.is_empty() || is_work && force == Force::No {
@@ -63,14 +64,14 @@ impl Shared {
         }
         // A removal that was cut off may have written one.
         let mut gone = Gone { backup_ref: self.find_backup(&tree)?, ..Gone::default() };
-        let _repository = self.lock_repository(&tree.common_dir)?;
+        let repository = self.lock_repository(&tree.common_dir)?;
         let is_there = tree.is_there();
         // Submodules know by themselves where they are, and git asks them: they are looked at in their place.
         let moves_late = tree.has_submodules();
         if is_there && !moves_late {
             self.move_to_trash(&mut tree)?;
         }
-        let secured = self.secure(&tree, work, force).and_then(|secured| {
+        let secured = self.secure(&tree, &repository, work, force).and_then(|secured| {
             if !secured.is_kept {
                 if is_there && moves_late {
                     self.move_to_trash(&mut tree)?;
@@ -109,8 +110,17 @@ impl Shared {
     }
 
     /// The second look: what came in between is seen, and kept or put into the backup with the rest.
-    fn secure(&self, tree: &Tree, before: Work, force: Force) -> Result<Secured> {
-        let work = if force == Force::Unused { before } else { self.work_of(tree)? };
+    fn secure(
+        &self,
+        tree: &Tree,
+        repository: &Locked,
+        before: Work,
+        force: Force,
+    ) -> Result<Secured> {
+        let work = match force {
+            Force::Unused => before,
+            _ => self.work_of(tree, Some(repository))?,
+        };
         let is_work = work.is_dirty() || work.is_unmerged();
         if !work.blockers.is_empty() || is_work && force == Force::No {
             return Ok(Secured { work, is_kept: true, backup_ref: None });

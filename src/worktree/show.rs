@@ -32,7 +32,7 @@ impl Worktrees {
     pub fn status(&self, worktree_id: &str) -> Result<Value> {
         let (record, tree) = self.tree_of(worktree_id)?;
         let shared = &self.shared;
-        let work = shared.work_of(&tree)?;
+        let work = shared.work_of(&tree, None)?;
         let branch = shared.branch_of(&tree)?;
         let base = match &record.base_ref {
             Some(name) => shared.named_commit(&tree, name)?,

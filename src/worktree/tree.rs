@@ -7,6 +7,7 @@
 
 use super::Shared;
 use super::git::{self, Call, LONG_OUTPUT};
+use super::lock::Locked;
 use crate::error::{Error, Result};
 use crate::ledger::worktree::WorktreeRecord;
 use crate::limits;
@@ -204,8 +205,9 @@ impl Shared {
         Ok(scratch)
     }
 
-    /// What would be lost if the worktree and its branch went away now.
-    pub(super) fn work_of(&self, tree: &Tree) -> Result<Work> {
+    /// What would be lost if the worktree and its branch went away now. `repository` is its lock, of a caller who has
+    /// it; without, it is taken for one short look.
+    pub(super) fn work_of(&self, tree: &Tree, repository: Option<&Locked>) -> Result<Work> {
         let mut work = Work::default();
         if tree.is_there() {
             if tree.record.is_some() {
@@ -220,7 +222,7 @@ impl Shared {
             work.add_dirty(Lost { kind: "locked", name: ".".to_owned(), detail });
         }
         self.look_at_operations(tree, &mut work);
-        self.look_at_commits(tree, &mut work)?;
+        self.look_at_commits(tree, repository, &mut work)?;
         Ok(work)
     }
 
@@ -316,7 +318,12 @@ impl Shared {
     }
 
     /// Commits that only this worktree or its branch leads to.
-    fn look_at_commits(&self, tree: &Tree, work: &mut Work) -> Result<()> {
+    fn look_at_commits(
+        &self,
+        tree: &Tree,
+        repository: Option<&Locked>,
+        work: &mut Work,
+    ) -> Result<()> {
         work.branch_tip = self.ref_commit(&tree.common_dir, &tree.branch_ref())?;
         work.head = match &tree.record {
             Some(record) => self.ref_commit(record, "HEAD")?,
@@ -336,7 +343,7 @@ impl Shared {
         for log in logs.into_iter().flatten() {
             discarded.extend(reflog(&log));
         }
-        let others = self.other_tips(tree)?;
+        let others = self.other_tips(tree, repository)?;
         if !held.is_empty() {
             self.list_unmerged(tree, &held, &others, work)?;
         }
@@ -345,8 +352,9 @@ impl Shared {
         Ok(())
     }
 
-    /// What stays: every ref but the branch itself, and where other worktrees stand.
-    fn other_tips(&self, tree: &Tree) -> Result<Vec<String>> {
+    /// What stays: every ref but the branch itself, and where other worktrees stand. Git ends with an error when it
+    /// meets the record of a worktree that is being made, so nobody may be making one meanwhile.
+    fn other_tips(&self, tree: &Tree, repository: Option<&Locked>) -> Result<Vec<String>> {
         let common = &tree.common_dir;
         let at_common = |args: &[&'static str]| Call {
             git_dir: Some(common),
@@ -361,7 +369,12 @@ impl Shared {
             .filter(|(_, name)| *name != own)
             .map(|(commit, _)| commit.to_owned())
             .collect();
+        let taken = match repository {
+            Some(_) => None,
+            None => Some(self.lock_repository(common)?),
+        };
         let worktrees = self.word(at_common(&["worktree", "list", "--porcelain"]))?;
+        drop(taken);
         for block in worktrees.split("\n\n") {
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
             let is_own = field("worktree ").is_some_and(|path| Path::new(path) == tree.home);

@@ -3,10 +3,15 @@
 use super::scene::{Repo, Scene, is_there, path};
 use crate::stage::{Stage, check_error, check_told, each, list, text};
 use gooselake_harness::thread;
+use gooselake_harness::wait;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_worktree_lies_where_the_contract_says() {
@@ -179,6 +184,36 @@ fn twenty_creates_at_once_in_one_repository_all_succeed() {
     assert_eq!(listed.len(), 20);
     assert!(listed.iter().all(is_there));
     assert_eq!(scene.repo.git(&["worktree", "list"]).lines().count(), 21);
+}
+
+/// Git ends with an error when it lists worktrees and meets a record that is half written.
+#[test]
+fn the_status_of_one_waits_for_the_record_of_another_that_is_being_made() {
+    let half = "mkdir .git/worktrees/half; echo /a/.git > .git/worktrees/half/gitdir; \
+                : > .git/worktrees/half/commondir; : > $HERE/half; \
+                read line < $HERE/go; rm -r .git/worktrees/half";
+    let cases = format!(
+        "*worktree*add*gg/late*) {half};;
+         *for-each-ref*) : > $HERE/asked;;"
+    );
+    let scene = Scene::with_git("", &cases);
+    let one = scene.create("one");
+    let here = scene.git.path();
+    assert!(Command::new("mkfifo").arg(here.join("go")).status().unwrap().success());
+    let client = scene.stage.client.clone();
+    let body = json!({"repo_root": scene.repo.path, "worktree_name": "late"});
+    let making = thread::spawn("making", move || client.post("/v1/worktrees", &body)).unwrap();
+    let is_there = |name: &str| here.join(name).exists().then_some(());
+    wait::until(SOON, "the record is half written", || is_there("half"));
+    fs::remove_file(here.join("asked")).unwrap_or_default();
+    let client = scene.stage.client.clone();
+    let path = path(&one, "/status");
+    let asking = thread::spawn("asking", move || client.get(&path)).unwrap();
+    wait::until(SOON, "git is asked for the state of the other", || is_there("asked"));
+    fs::write(here.join("go"), "go\n").unwrap();
+    let told = asking.join().expect(200).json();
+    assert_eq!(told["dirty"], false, "{told}");
+    making.join().expect(200);
 }
 
 #[test]
