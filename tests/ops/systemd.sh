@@ -54,7 +54,7 @@ inside() {
 as_ops() {
     local id
     id=$(inside id -u ops)
-    inside runuser -u ops -- env HOME=/home/ops XDG_RUNTIME_DIR="/run/user/$id" "$@"
+    inside runuser -u ops -- env HOME=/srv/ops XDG_RUNTIME_DIR="/run/user/$id" "$@"
 }
 
 # The scope that is looked at: how systemd is asked, who the server is, where it listens and keeps things.
@@ -64,8 +64,8 @@ select_scope() {
         as=inside owner=gg-runtime home=/var/lib/gg-runtime root=/opt/gg-runtime port=8080
         config_file=/etc/gg-runtime/runtime-server.toml
     else
-        as=as_ops owner=ops home=/home/ops root=/home/ops/.local/share/gg-runtime port=8081
-        config_file=/home/ops/.config/gg-runtime/runtime-server.toml
+        as=as_ops owner=ops home=/srv/ops root=/srv/ops/.local/share/gg-runtime port=8081
+        config_file=/srv/ops/.config/gg-runtime/runtime-server.toml
     fi
 }
 control() { "$as" systemctl "--$scope" "$@"; }
@@ -203,7 +203,7 @@ if [ -z "$why" ]; then
     bad_upgrade
     select_scope user
     deploy_script=/opt/gg-runtime/current/scripts/deploy-vps.sh
-    inside useradd --create-home --shell /bin/bash ops
+    inside useradd --create-home --home-dir /srv/ops --shell /bin/bash ops
     must "the user lingers" inside loginctl enable-linger ops
     story_of_the_unit
     bad_upgrade

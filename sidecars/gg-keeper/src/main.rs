@@ -2,15 +2,15 @@
 //!
 //! `gg-keeper <dir>`, with a connected Unix socket as fd 0 that carries the SPEC frame and is the
 //! first connection, and as fd 1 the socket that listens for later ones: bound by the server, so
-//! that it answers before this program has run an instruction. The server starts one for each agent, terminal and command. One thread, one
-//! `poll` loop ([`holder`]); it exits when the child, everything the child left behind, and the
-//! telling of it are over.
+//! that it answers before this program has run an instruction. The server starts one for each
+//! agent, terminal and command. One thread, one `poll` loop ([`holder`]); it exits when the child,
+//! everything the child left behind, and the telling of it are over.
 //!
 //! This file owns the way from `exec` to that loop: own session (so neither the server's death nor
-//! its terminal's Ctrl-C reaches the child), sub-reaper, descriptors, the child. No secret is ever in argv; the environment of the child comes over the socket.
-//! signal-hook is a dependency because a handler that writes to a pipe is the only safe way to wait
-//! for a signal and for sockets in one `poll`, and because a blocked mask (the way of `signalfd`)
-//! would be inherited by the child.
+//! its terminal's Ctrl-C reaches the child), sub-reaper, descriptors, the child. No secret is ever
+//! in argv; the environment of the child comes over the socket. signal-hook is a dependency because
+//! a handler that writes to a pipe is the only safe way to wait for a signal and for sockets in one
+//! `poll`, and because a blocked mask (the way of `signalfd`) would be inherited by the child.
 
 mod client;
 mod holder;
