@@ -22,8 +22,8 @@ SECONDS ?= 20
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-clients test-openapi test-guide test-real crash power fuzz loom
-.PHONY: conformance soak bench check
+.PHONY: help run demo build test test-ops test-package test-clients test-openapi test-guide test-real
+.PHONY: crash power fuzz loom conformance soak bench check
 .PHONY: api-docs-refresh api-docs-status api-docs-check api-docs-examples
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
@@ -50,6 +50,9 @@ test: ## build everything and run every test that needs nothing but this reposit
 
 test-ops: dev ## install, upgrade, roll back, back up and restore with the scripts, in a home that goes away
 	tests/ops/run.sh $(DEV)
+
+test-package: ## make the bundle twice and compare it; run it in a folder without a libc (two optimised builds)
+	tests/ops/package.sh
 
 test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them in a browser, with a foreign page
 	tests/clients/run.sh $(DEV)
