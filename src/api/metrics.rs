@@ -14,6 +14,7 @@ use crate::limits;
 use crate::model::team::DeliveryStatus;
 use crate::model::worktree::WorktreeStatus;
 use crate::model::{ProcessStatus, SessionStatus};
+use crate::watchdog;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +23,7 @@ const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn metrics(api: &Api, _call: &Call) -> Result<Answer> {
     let mut page = Page::default();
     server(api, &mut page);
+    threads(api, &mut page);
     connections(api, &mut page)?;
     ledger(api, &mut page);
     sessions(api, &mut page)?;
@@ -49,6 +51,17 @@ fn server(api: &Api, page: &mut Page) {
             page.one(name, Sort::Gauge, help, value);
         }
     }
+}
+
+fn threads(api: &Api, page: &mut Page) {
+    let watched = watchdog::threads(api.config.stuck_after);
+    let stuck = watched.iter().filter(|thread| thread.is_stuck).count();
+    let longest = watched.iter().filter_map(|thread| thread.busy).max().unwrap_or_default();
+    page.one("threads_watched", Sort::Gauge, "Threads with a loop that is watched.", watched.len());
+    let help = "Threads at one piece of work for longer than server.stuck_after_secs.";
+    page.one("threads_stuck", Sort::Gauge, help, stuck);
+    let help = "The longest time that a thread has been at its piece of work.";
+    page.one("thread_busy_seconds_max", Sort::Gauge, help, longest.as_secs_f64());
 }
 
 fn connections(api: &Api, page: &mut Page) -> Result<()> {

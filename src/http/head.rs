@@ -48,8 +48,10 @@ pub(super) enum Length {
 }
 
 impl Head {
-    /// Parses a complete head: from its request line up to and with its empty line.
-    pub(super) fn parse(bytes: &[u8], headers_max: usize, peer: SocketAddr) -> Result<Head> {
+    /// Parses a complete head: from its request line up to and with its empty line. Connections
+    /// look for its end, and refuse all but printable ASCII in lines that end in CRLF; no other
+    /// bytes make this panic, but what it reads in them is not checked in every way.
+    pub fn parse(bytes: &[u8], headers_max: usize, peer: SocketAddr) -> Result<Head> {
         let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let slots = &mut slots[..headers_max.min(HEADERS_MAX)];
         let mut request = httparse::Request::new(&mut []);
@@ -67,6 +69,10 @@ impl Head {
         };
         let text = std::str::from_utf8(bytes)
             .map_err(|_| Error::bad_request("the request head is not ASCII"))?;
+        if !text.starts_with(method) {
+            // The parser steps over empty lines; the places below are counted from the start.
+            return Err(Error::bad_request("the request begins with an empty line"));
+        }
         let target = Target::parse(method, raw)?;
         let (path, query) = (target::path(target.path)?, target::query(target.query)?);
         let http11 = version == 1;

@@ -5,8 +5,9 @@
 //! record for longer than the commit that makes it old takes.
 
 use crate::limits;
+use crate::sync::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 #[derive(Default)]
 pub(super) struct SessionCache {

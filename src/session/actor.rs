@@ -19,6 +19,7 @@ use crate::limits;
 use crate::model::input::Input;
 use crate::model::{ItemType, TurnSource, TurnStatus};
 use crate::provider::{Adapter, AgentError, Effects, Usage};
+use crate::watchdog;
 use crossbeam_channel::{Receiver, Sender};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -240,7 +241,8 @@ pub(super) struct LiveItem {
 
 pub(super) struct LiveApproval {
     pub adapter_key: String,
-    pub expires_at: Option<i64>,
+    /// When its time is over, whatever is done to the clock meanwhile.
+    pub expires_at: Option<Instant>,
 }
 
 /// Work that the agent began by itself counts as over after this much quiet; ACP has no word for its end.
@@ -280,6 +282,7 @@ impl Actor {
 
     /// The loop. Returns when the thread has nothing left to own.
     pub(super) fn run(&mut self) {
+        watchdog::watch();
         load::go_on(self);
         while !(self.is_ending || self.is_done() && self.retire()) {
             match self.next_event() {
@@ -300,12 +303,14 @@ impl Actor {
         let never = crossbeam_channel::never();
         // While a commit is to be tried again the agent's output stays in its journal.
         let output = if self.retry_at.is_some() { &never } else { &self.children.1 };
-        crossbeam_channel::select! {
-            recv(self.commands) -> command => command.map_or(Event::NobodyLeft, Event::Command),
-            // This actor holds a sender too, so the channel does not close.
-            recv(output) -> message => message.map_or(Event::Time, Event::Child),
-            recv(deadline) -> _ => Event::Time,
-        }
+        watchdog::rest(|| {
+            crossbeam_channel::select! {
+                recv(self.commands) -> command => command.map_or(Event::NobodyLeft, Event::Command),
+                // This actor holds a sender too, so the channel does not close.
+                recv(output) -> message => message.map_or(Event::Time, Event::Child),
+                recv(deadline) -> _ => Event::Time,
+            }
+        })
     }
 
     fn retire(&self) -> bool {

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "types of the document, never made")]
 
 use super::figure::{Connections, Database, KeeperFacts, Streams, TailFacts};
+use super::remedy;
 use crate::error::Code;
 use crate::ledger::approval::ApprovalRecord;
 use crate::ledger::claim::ClaimRecord;
@@ -64,7 +65,13 @@ impl JsonSchema for ErrorCode {
 
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let words: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-        schemars::json_schema!({"type": "string", "enum": words})
+        let table = remedy::rows().join("\n");
+        let head = "| Code | Status | Meaning | What to do |\n|---|---|---|---|";
+        schemars::json_schema!({
+            "description": format!("{head}\n{table}"),
+            "type": "string",
+            "enum": words,
+        })
     }
 }
 
@@ -117,10 +124,22 @@ pub(in crate::api) struct Diagnostics {
     connections: Connections,
     keepers: Vec<KeeperFacts>,
     database: Database,
+    threads: Vec<WatchedThread>,
     session_threads: u64,
     session_status_counts: Counts,
     uptime_ms: u64,
     now: i64,
+}
+
+/// A thread that is watched.
+#[derive(JsonSchema, Serialize)]
+struct WatchedThread {
+    name: String,
+    /// When its piece of work began; null while it waits.
+    busy_since: Option<i64>,
+    bound_ms: u64,
+    /// It has been at this piece of work for longer than the bound.
+    stuck: bool,
 }
 
 /// Counters of the one thread that writes, since the server started.
