@@ -18,10 +18,11 @@ SCOPE ?= user
 BASE_URL ?= http://127.0.0.1:8080
 TOKEN ?=
 RUNTIME_BIN ?=
+SECONDS ?= 20
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-package test-clients test-guide test-real crash conformance bench check
+.PHONY: help run demo build test test-ops test-package test-clients test-guide test-real crash power fuzz loom conformance soak bench check
 .PHONY: api-docs-refresh api-docs-status api-docs-check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
@@ -52,7 +53,7 @@ test-ops: dev ## install, upgrade, roll back, back up and restore with the scrip
 test-package: ## make the bundle twice and compare it; run it in a folder without a libc (two optimised builds)
 	tests/ops/package.sh
 
-test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them also in a browser
+test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them in a browser, with a foreign page
 	tests/clients/run.sh $(DEV)
 
 test-guide: dev ## the pasted sessions of docs/API.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
@@ -64,8 +65,20 @@ test-real: ## drive real agents against a scripted model (needs node and npm, do
 crash: dev ## kill the server at random moments under mixed load (ROUNDS=500, SEED=… repeats a run)
 	@$(DEV)/crash
 
+fuzz: ## look for bytes that break a rule, SECONDS=20 for each target (needs a C++ compiler)
+	@scripts/fuzz.sh $(SECONDS)
+
+loom: ## try every order of the threads that hand things over (downloads loom)
+	@cd tests/loom && cargo run --quiet --release
+
+power: dev ## take the power away at many moments (CUTS=1000, GG_TEST_SEED=… repeats a run)
+	CUTS=$(or $(CUTS),1000) cargo test -p gooselake --test it power -- --nocapture
+
 conformance: ## prove of the server at BASE_URL (with TOKEN) that its streams keep their promises
 	@GG_RUNTIME_TOKEN=$(TOKEN) cargo run --quiet -p gooselake-conformance -- $(BASE_URL) $(ARGS)
+
+soak: build ## mixed load for MINUTES=60; what grows is a failure. The picture goes to OUT=docs/plots
+	@target/release/soak
 
 bench: build ## measure throughput, latency and memory of the optimised programs
 	cargo run --release -p gooselake-bench

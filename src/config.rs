@@ -36,11 +36,15 @@ pub struct Config {
     pub connections_max: usize,
     pub streams_max: usize,
     pub shutdown_grace: Duration,
+    /// A thread that is at one piece of work for longer is told of.
+    pub stuck_after: Duration,
     pub token: Option<String>,
     pub token_file: PathBuf,
     pub root_dir: PathBuf,
     pub sqlite_path: PathBuf,
     pub logs_dir: PathBuf,
+    /// What is kept for the agents of vendors, a folder for each provider.
+    pub providers_dir: PathBuf,
     pub synchronous: Synchronous,
     /// By provider: `acp`, `claude`, `codex`, `demo`.
     pub providers: BTreeMap<&'static str, Provider>,
@@ -84,7 +88,7 @@ pub struct Overrides {
 impl Config {
     /// Reads and checks the file that `overrides` names, or takes the defaults. Touches nothing on disk.
     pub fn load(overrides: &Overrides) -> Result<Config, Problems> {
-        let (reading, folder) = match &overrides.config {
+        let (text, folder) = match &overrides.config {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| {
                     Problems(vec![format!(
@@ -93,12 +97,12 @@ impl Config {
                     )])
                 })?;
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                (place::read(&text), path.parent().unwrap_or(Path::new("/")).to_owned())
+                (text, path.parent().unwrap_or(Path::new("/")).to_owned())
             }
-            None => (place::read(""), PathBuf::new()),
+            None => (String::new(), PathBuf::new()),
         };
         let path = std::env::var("PATH").unwrap_or_default();
-        check(&reading, folder, path, overrides).map_err(|Problems(problems)| {
+        Config::parse(&text, &folder, &path, overrides).map_err(|Problems(problems)| {
             let name = |problem: String| match &overrides.config {
                 Some(path) => format!("{}: {problem}", path.display()),
                 None => problem,
@@ -106,18 +110,19 @@ impl Config {
             Problems(problems.into_iter().map(name).collect())
         })
     }
-}
 
-/// The configuration that a file makes, or everything that is wrong with it.
-fn check(
-    reading: &Reading,
-    folder: PathBuf,
-    path: String,
-    overrides: &Overrides,
-) -> Result<Config, Problems> {
-    let Reading { file, problems, lines } = reading;
-    let problems = problems.clone();
-    Check { problems, file, lines, folder, path, overrides }.run()
+    /// The configuration that a text makes, or everything that is wrong with it. Relative paths in it start from
+    /// `folder`, and programs are looked for in `path`, which is written like PATH.
+    pub fn parse(
+        text: &str,
+        folder: &Path,
+        path: &str,
+        overrides: &Overrides,
+    ) -> Result<Config, Problems> {
+        let Reading { file, problems, lines } = place::read(text);
+        let (folder, path) = (folder.to_owned(), path.to_owned());
+        Check { problems, file: &file, lines: &lines, folder, path, overrides }.run()
+    }
 }
 
 /// The values of one file on their way to a [`Config`]; problems are collected, not thrown one by one.
@@ -164,12 +169,16 @@ impl Check<'_> {
         let connections_max =
             self.at_least("server.max_connections", file.server.max_connections, 1, 4096);
         let streams_max = self.at_least("server.max_streams", file.server.max_streams, 1, 1024);
-        self.retention();
+        let hours = file.events.delta_retention_hours;
+        let delta_retention = self.span("events.delta_retention_hours", hours, 1.0);
+        let session_retention = self.session_retention();
+        self.database_bytes();
         let providers = self.providers();
         let processes = self.processes();
         let claude_auth_mode = self.claude_auth_mode();
         let worktrees = self.worktrees(&root_dir);
         let teams = self.teams();
+        let stuck_after = self.seconds("server.stuck_after_secs", file.server.stuck_after_secs, 30);
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -185,10 +194,12 @@ impl Check<'_> {
             connections_max,
             streams_max,
             shutdown_grace: Duration::from_secs(file.server.shutdown_grace_secs.unwrap_or(10)),
+            stuck_after,
             token,
             token_file: under_root(file.auth.token_file.as_ref(), "auth/api-token"),
             sqlite_path: under_root(file.data.sqlite_path.as_ref(), "runtime.sqlite3"),
             logs_dir: under_root(file.data.logs_dir.as_ref(), "logs"),
+            providers_dir: under_root(file.data.providers_dir.as_ref(), "providers"),
             root_dir,
             synchronous,
             providers,
@@ -196,8 +207,8 @@ impl Check<'_> {
             claude_auth_mode,
             approval_timeout: file.approvals.timeout_secs.map(Duration::from_secs),
             heartbeat: Duration::from_secs(file.events.heartbeat_secs.unwrap_or(10).max(1)),
-            delta_retention: hours(file.events.delta_retention_hours, 1),
-            session_retention: hours(file.sessions.retention_days, 24),
+            delta_retention,
+            session_retention,
             database_bytes_max: file.data.max_database_bytes,
             keeper_lease: Duration::from_secs(file.keeper.lease_secs.unwrap_or(24 * 3600)),
             keeper_grace: Duration::from_millis(file.keeper.grace_ms.unwrap_or(5000)),
@@ -258,12 +269,30 @@ impl Check<'_> {
         path
     }
 
-    fn retention(&mut self) {
-        if self.file.sessions.retention_days == Some(0) {
+    /// How long something is kept, in a unit of so many hours; parts of one are fine. None: for ever.
+    fn span(&mut self, key: &str, number: Option<f64>, unit_hours: f64) -> Option<Duration> {
+        let number = number?;
+        let most = process::HOURS_MAX / unit_hours;
+        if !(0.0..=most).contains(&number) {
+            self.problem(format!(
+                "{key} is {number}; it must be from 0 to {most}, or left out to keep all"
+            ));
+            return None;
+        }
+        Some(Duration::from_secs_f64(number * unit_hours * 3600.0))
+    }
+
+    fn session_retention(&mut self) -> Option<Duration> {
+        let days = self.file.sessions.retention_days;
+        if days == Some(0.0) {
             self.problem(
-                "sessions.retention_days is 0; it must be at least 1, or left out to keep them all",
+                "sessions.retention_days is 0; it must be more, or left out to keep them all",
             );
         }
+        self.span("sessions.retention_days", days, 24.0)
+    }
+
+    fn database_bytes(&mut self) {
         let most = self.file.data.max_database_bytes;
         if let Some(bytes) = most.filter(|bytes| *bytes < DATABASE_BYTES_LEAST) {
             self.problem(format!(
@@ -283,17 +312,13 @@ impl Check<'_> {
 /// An empty database has its tables and the first events of a session in less.
 const DATABASE_BYTES_LEAST: u64 = 1024 * 1024;
 
-fn hours(number: Option<u64>, each: u64) -> Option<Duration> {
-    number.map(|number| Duration::from_secs(number.saturating_mul(each * 3600)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// What comes of a text when `path` is PATH.
     fn checked(text: &str, path: &str) -> Result<Config, Problems> {
-        check(&place::read(text), PathBuf::new(), path.to_owned(), &Overrides::default())
+        Config::parse(text, Path::new(""), path, &Overrides::default())
     }
 
     fn problems(text: &str) -> String {

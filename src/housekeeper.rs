@@ -13,6 +13,8 @@ use crate::ledger::{Ledger, agent};
 use crate::limits;
 use crate::model::id;
 use crate::process::Processes;
+use crate::provider::stage;
+use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -29,6 +31,8 @@ pub struct Housekeeper {
     pub session_retention: Option<Duration>,
     /// Where children have their folders.
     pub keepers_dir: PathBuf,
+    /// Where something is staged for sessions.
+    pub providers_dir: PathBuf,
 }
 
 /// The longest time between two rounds: what becomes due without being announced waits so long at most.
@@ -49,8 +53,9 @@ impl Housekeeper {
     /// Keeps house until the channel closes.
     pub fn keep(&self, end: &Receiver<()>) {
         let mut round = Round { house: self, end, failed: HashSet::new() };
+        watchdog::watch();
         while let Ok(next) = round.run() {
-            match end.recv_timeout(next.clamp(ROUND_MIN, ROUND)) {
+            match watchdog::rest(|| end.recv_timeout(next.clamp(ROUND_MIN, ROUND))) {
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
@@ -156,6 +161,8 @@ impl Round<'_> {
 
     /// Purges a session step by step; false when the server stops before that is done.
     fn purge(&self, session_id: &str) -> Result<bool> {
+        // First the files: a purge that is cut off here is done again.
+        stage::unstage(&self.house.providers_dir, session_id)?;
         loop {
             let begun = Instant::now();
             let id = session_id.to_owned();
@@ -193,7 +200,8 @@ impl Round<'_> {
     /// Leaves the writer to others for a while; false when the server stops.
     fn pause(&self, step_begun: Instant) -> bool {
         let pause = step_begun.elapsed() * PAUSE_SHARE;
-        matches!(self.end.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
+        let waited = watchdog::rest(|| self.end.recv_timeout(pause));
+        matches!(waited, Err(RecvTimeoutError::Timeout))
     }
 
     fn is_ended(&self) -> bool {

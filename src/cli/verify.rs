@@ -69,6 +69,7 @@ fn database(config: &Config, findings: &mut Findings) -> Result<()> {
     let good = "without a hole, but for what was dropped";
     findings.judge("numbers", good, verify::sequence(&db)?, RESTORE);
     findings.judge("json", "all is well formed", verify::json(&db)?, RESTORE);
+    findings.ok("log", format!("ends with event {}", verify::newest_row_id(&db)?));
     journals(config, &db, findings)
 }
 
@@ -171,8 +172,9 @@ fn faults_of(agent: &KnownAgent, dir: &Path) -> Result<Vec<String>> {
 
 /// Whether anybody but the owner may look into what is kept.
 pub(super) fn modes(config: &Config, findings: &mut Findings) {
-    let names = ["", "keepers", "gateway-url", TOKENS_FOLDER, "providers"];
+    let names = ["", "keepers", "gateway-url", TOKENS_FOLDER];
     let mut places: Vec<_> = names.iter().map(|name| config.root_dir.join(name)).collect();
+    places.push(config.providers_dir.clone());
     places.extend(folder::database_files(&config.sqlite_path));
     if config.token.is_none() {
         places.push(config.token_file.clone());

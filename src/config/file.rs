@@ -35,6 +35,7 @@ pub struct Server {
     pub max_connections: Option<usize>,
     pub max_streams: Option<usize>,
     pub shutdown_grace_secs: Option<u64>,
+    pub stuck_after_secs: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -138,14 +139,14 @@ pub struct Events {
     pub live_queue_capacity: Option<u64>,
     pub critical_queue_capacity: Option<u64>,
     pub team_queue_capacity: Option<u64>,
-    pub delta_retention_hours: Option<u64>,
+    pub delta_retention_hours: Option<f64>,
     pub heartbeat_secs: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sessions {
-    pub retention_days: Option<u64>,
+    pub retention_days: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

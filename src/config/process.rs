@@ -29,7 +29,7 @@ const KILL_GRACE_MS: u64 = 5_000;
 const LOG_RETENTION_HOURS: f64 = 168.0;
 
 /// A century: no time limit and no retention needs more, and none can overflow a clock.
-const HOURS_MAX: f64 = 876_000.0;
+pub(super) const HOURS_MAX: f64 = 876_000.0;
 const MS_MAX: u64 = 3_153_600_000_000;
 
 impl Check<'_> {

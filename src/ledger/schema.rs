@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0006_retention.sql"),
     include_str!("../../sql/0007_team_newest.sql"),
     include_str!("../../sql/0008_spawn.sql"),
+    include_str!("../../sql/0009_tool_call.sql"),
 ];
 
 /// The version of a database that this program writes.
@@ -89,6 +90,11 @@ pub(super) fn migrate(connection: &Connection) -> Result<()> {
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE;\n{migration}\nPRAGMA user_version = {number};\nCOMMIT;"
         ))?;
+    }
+    if version < MIGRATIONS.len() {
+        // On the disk before anybody is told anything, with `synchronous = "normal"` too: a loss of power may then
+        // take the last commits, not the schema under them.
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     }
     Ok(())
 }

@@ -133,6 +133,7 @@ fn mail(job: &Job, input: Vec<Input>, carried: Vec<Claim>) -> Mail {
         Way::Steer { .. } => InjectionStrategy::SteerTurn,
         Way::NewTurn | Way::Interrupt { .. } => InjectionStrategy::SendTurn,
     };
+    let deliveries = carried.iter().map(|(delivery_key, _)| *delivery_key).collect();
     let accept = move |tx: &mut Tx<'_>, turn_id: &str| {
         for (delivery_key, claim) in carried {
             let injecting = Move {
@@ -149,7 +150,7 @@ fn mail(job: &Job, input: Vec<Input>, carried: Vec<Claim>) -> Mail {
         Ok(())
     };
     let (way, is_agent_needed) = (job.way.clone(), job.is_agent_needed);
-    Mail { input, way, is_agent_needed, accept: Box::new(accept) }
+    Mail { input, way, deliveries, is_agent_needed, accept: Box::new(accept) }
 }
 
 /// Writes down that an attempt did not succeed, and what follows from it.
@@ -199,10 +200,15 @@ fn failed() -> Move<'static> {
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// The same, when the first pause is this long.
+pub(super) fn longest_pause(first: Duration) -> Duration {
+    PAUSE_MAX.max(first)
+}
+
 /// Twice as long after each attempt.
 fn pause_ms(first: Duration, attempts: i64) -> i64 {
     let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(16);
-    let pause = first.saturating_mul(1 << doublings).min(PAUSE_MAX.max(first));
+    let pause = first.saturating_mul(1 << doublings).min(longest_pause(first));
     i64::try_from(pause.as_millis()).unwrap_or(i64::MAX / 2)
 }
 

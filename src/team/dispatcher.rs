@@ -6,7 +6,7 @@
 //! mail and no state that matters: a look reads everything from the ledger, so a lost thought costs a further look, and
 //! the first thing it does is to look at everybody for whom mail waits.
 
-use super::attempt::{Job, Outcome, attempt};
+use super::attempt::{Job, Outcome, attempt, longest_pause};
 use super::plan::{Plan, plan, reason};
 use super::shared::Shared;
 use crate::error::{Error, Result};
@@ -19,6 +19,7 @@ use crate::model::team::{DeferredReason, DeliveryStatus};
 use crate::provider::Capabilities;
 use crate::session::Way;
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -99,7 +100,10 @@ impl Dispatch {
             mailboxes: HashMap::new(),
             scopes: HashMap::new(),
         };
-        let body = move || while dispatcher.run_until_panic() {};
+        let body = move || {
+            watchdog::watch();
+            while dispatcher.run_until_panic() {}
+        };
         threads.push(thread::spawn("dispatcher", body).map_err(no_thread)?);
         Ok(Dispatch { end, threads })
     }
@@ -135,7 +139,8 @@ impl Stopping {
 
 /// A lane: attempts, one after the other, until the dispatcher is gone.
 fn serve(shared: &Shared, jobs: &Receiver<Job>, done: &Sender<Done>) {
-    while let Ok(job) = jobs.recv() {
+    watchdog::watch();
+    while let Ok(job) = watchdog::rest(|| jobs.recv()) {
         shared.counters.under_way.fetch_add(1, Ordering::Relaxed);
         let outcome = attempt(shared, &job);
         shared.counters.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -143,6 +148,14 @@ fn serve(shared: &Shared, jobs: &Receiver<Job>, done: &Sender<Done>) {
         // At shutdown nobody asks any more.
         drop(done.send((job.recipient, outcome)));
     }
+}
+
+/// What has ended the dispatcher's wait.
+enum Woken {
+    /// Something may be due.
+    Look,
+    Done(Done),
+    End,
 }
 
 impl Dispatcher {
@@ -155,13 +168,14 @@ impl Dispatcher {
         log::error!("the dispatcher of team mail panicked; it begins anew");
         self.mailboxes.clear();
         self.scopes.clear();
-        self.end.recv_timeout(LEDGER_PAUSE) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        let waited = watchdog::rest(|| self.end.recv_timeout(LEDGER_PAUSE));
+        waited == Err(crossbeam_channel::RecvTimeoutError::Timeout)
     }
 
     fn run(&mut self) {
         while let Err(error) = self.open_all() {
             log::error!("waiting mail can not be read: {error}");
-            let waited = self.end.recv_timeout(LEDGER_PAUSE);
+            let waited = watchdog::rest(|| self.end.recv_timeout(LEDGER_PAUSE));
             if waited != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                 return;
             }
@@ -174,14 +188,19 @@ impl Dispatcher {
                 Some(deadline) => crossbeam_channel::at(deadline),
                 None => crossbeam_channel::never(),
             };
-            crossbeam_channel::select! {
-                recv(self.shared.post.rings) -> _ => {}
-                recv(self.rings) -> _ => {}
-                recv(self.done) -> done => {
-                    done.into_iter().for_each(|done| self.attempt_ended(done));
+            let woken = watchdog::rest(|| {
+                crossbeam_channel::select! {
+                    recv(self.shared.sessions.post().rings) -> _ => Woken::Look,
+                    recv(self.rings) -> _ => Woken::Look,
+                    recv(self.done) -> done => done.map_or(Woken::Look, Woken::Done),
+                    recv(deadline) -> _ => Woken::Look,
+                    recv(self.end) -> _ => Woken::End,
                 }
-                recv(deadline) -> _ => {}
-                recv(self.end) -> _ => return,
+            });
+            match woken {
+                Woken::Look => {}
+                Woken::Done(done) => self.attempt_ended(done),
+                Woken::End => return,
             }
         }
     }
@@ -241,7 +260,7 @@ impl Dispatcher {
 
     /// Looks at every mailbox that something has happened to, and writes down together what has to wait.
     fn round(&mut self) {
-        for (recipient, trigger) in self.shared.post.take() {
+        for (recipient, trigger) in self.shared.sessions.post().take() {
             self.open(recipient, trigger);
         }
         for scope_key in self.bell.changed() {
@@ -298,7 +317,7 @@ impl Dispatcher {
         mailbox.look_at = None;
         let trigger = mailbox.look.take().unwrap_or("retry");
         // The session first: what it does changes the queue's fate, not the other way round.
-        let (recipient, queue) = self.shared.ledger.read(|db| {
+        let (recipient, mut queue) = self.shared.ledger.read(|db| {
             let recipient = recipient::get(db, name)?;
             Ok((recipient, delivery::queue(db, name, limits::MAIL_LOOK)?))
         })?;
@@ -314,6 +333,8 @@ impl Dispatcher {
         }
         let recipient = recipient.as_ref();
         let now_ms = id::now_ms();
+        let pause = longest_pause(self.shared.config.teams.retry_pause);
+        queue.iter_mut().for_each(|waiting| forget_far(waiting, now_ms, pause));
         match plan(recipient, can_steer(recipient), &queue, now_ms) {
             Plan::Fail { code, message } => {
                 let fail = |waiting: &Waiting| Change::fail(waiting, code, message, trigger);
@@ -367,6 +388,13 @@ impl Mailbox {
             None => self.look_at,
         }
     }
+}
+
+/// No pause is longer than the longest: what is further off was set before the clock was set back, and is due.
+fn forget_far(waiting: &mut Waiting, now_ms: i64, longest: Duration) {
+    let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+    waiting.next_attempt_at =
+        waiting.next_attempt_at.filter(|at| at.saturating_sub(now_ms) <= longest_ms);
 }
 
 /// Why each of the queue waits, as far as that is not written down yet. Only the first one's reason is kept up to date:
