@@ -241,7 +241,8 @@ pub(super) struct LiveItem {
 
 pub(super) struct LiveApproval {
     pub adapter_key: String,
-    pub expires_at: Option<i64>,
+    /// When its time is over, whatever is done to the clock meanwhile.
+    pub expires_at: Option<Instant>,
 }
 
 /// Work that the agent began by itself counts as over after this much quiet; ACP has no word for its end.

@@ -5,6 +5,7 @@
 //! and again at something that cannot tell of itself. `proc` looks at processes from outside, through `/proc`.
 //! `connection` is one HTTP/1.1 connection with deadlines; `client` makes requests over it, and `stream` reads SSE and
 //! NDJSON from it. `server` starts, kills and restarts the built server, and leaves nothing of it behind.
+//! `fault` is a machine that goes wrong under a server: disk, clock, threads, power.
 //! `proof` holds what must be true of any session's log, whatever happened. `plot` draws figures as SVG, with the line
 //! that fits them best.
 //!
@@ -16,6 +17,7 @@ pub mod client;
 mod connection;
 #[cfg(test)]
 mod fake;
+pub mod fault;
 pub mod plot;
 pub mod proc;
 pub mod proof;
