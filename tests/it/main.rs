@@ -14,7 +14,6 @@ mod claude;
 mod cli;
 mod codex;
 mod command;
-mod configuration;
 mod conformance;
 mod contract;
 mod crew;
