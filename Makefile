@@ -18,10 +18,11 @@ SCOPE ?= user
 BASE_URL ?= http://127.0.0.1:8080
 TOKEN ?=
 RUNTIME_BIN ?=
+SECONDS ?= 20
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-clients test-guide test-real crash conformance bench check
+.PHONY: help run demo build test test-ops test-clients test-guide test-real crash fuzz loom conformance bench check
 .PHONY: api-docs-refresh api-docs-status api-docs-check
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
@@ -49,7 +50,7 @@ test: ## build everything and run every test that needs nothing but this reposit
 test-ops: dev ## install, upgrade, roll back, back up and restore with the scripts, in a home that goes away
 	tests/ops/run.sh $(DEV)
 
-test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them also in a browser
+test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them in a browser, with a foreign page
 	tests/clients/run.sh $(DEV)
 
 test-guide: dev ## the pasted sessions of docs/API.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
@@ -60,6 +61,12 @@ test-real: ## drive real agents against a scripted model (needs node and npm, do
 
 crash: dev ## kill the server at random moments under mixed load (ROUNDS=500, SEED=… repeats a run)
 	@$(DEV)/crash
+
+fuzz: ## look for bytes that break a rule, SECONDS=20 for each target (needs a C++ compiler)
+	@scripts/fuzz.sh $(SECONDS)
+
+loom: ## try every order of the threads that hand things over (downloads loom)
+	@cd tests/loom && cargo run --quiet --release
 
 conformance: ## prove of the server at BASE_URL (with TOKEN) that its streams keep their promises
 	@GG_RUNTIME_TOKEN=$(TOKEN) cargo run --quiet -p gooselake-conformance -- $(BASE_URL) $(ARGS)

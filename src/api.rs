@@ -11,12 +11,13 @@ mod login;
 mod mcp;
 mod meta;
 mod metrics;
-mod multipart;
+pub mod multipart;
 pub mod openapi;
 mod process;
 mod provider;
 mod query;
 mod reader;
+mod refusal;
 mod route;
 mod session;
 mod stream;
@@ -38,8 +39,9 @@ use crate::team::Teams;
 use crate::worktree::Worktrees;
 use access::Access;
 pub use reader::Readers;
+pub use refusal::Refusals;
 use route::{BodyRule, ROUTES, Route};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -57,6 +59,8 @@ pub struct Api {
     /// Where the server listens, once it does.
     pub address: SocketAddr,
     pub streams: Arc<Readers>,
+    /// Requests that were not let in.
+    pub refusals: Refusals,
     pub started: Instant,
     /// The counters of the connections; set when they are served.
     pub http: OnceLock<Meter>,
@@ -111,6 +115,7 @@ impl Api {
         };
         self.check_access(head, route.access)?;
         check_content_type(head, route.body)?;
+        check_content_encoding(head)?;
         Ok(Admission { body_bytes_max: self.body_bytes_max(route) })
     }
 
@@ -119,14 +124,16 @@ impl Api {
             BodyRule::Ignored => limits::IGNORED_BODY_BYTES,
             BodyRule::SmallJson => limits::GATEWAY_BODY_BYTES,
             BodyRule::Form => limits::MULTIPART_BYTES,
+            BodyRule::Json | BodyRule::OptionalJson => limits::BODY_BYTES,
             // An image of the largest size, in base64, must fit.
-            BodyRule::Json | BodyRule::OptionalJson => {
+            BodyRule::LargeJson => {
                 limits::BODY_BYTES.max(self.config.image_bytes_max / 3 * 4 + limits::BODY_BYTES / 2)
             }
         }
     }
 
     fn refuse(&self, head: &Head, error: &Error) -> Answer {
+        self.refusals.note(error.code, head.peer.ip());
         let mut response = Response::from(error);
         if error.code == Code::MethodNotAllowed {
             response = response.header("Allow", self.allowed_methods(head).join(", "));
@@ -195,8 +202,8 @@ impl Api {
     /// A page that a browser loaded from elsewhere must not reach this server under a name of its own.
     fn check_host(&self, head: &Head) -> Result<()> {
         let host = head.header("host").unwrap_or_default();
-        let name = host_name(host).to_lowercase();
-        let address = name.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let name = host_name(host).unwrap_or_default().to_lowercase();
+        let address = host_address(&name);
         let is_here = match address {
             Some(address) => {
                 address.is_loopback()
@@ -205,6 +212,9 @@ impl Api {
             }
             None => name == "localhost",
         };
+        if name.is_empty() && !host.is_empty() {
+            return Err(Error::new(Code::HostNotAllowed, format!("{host:?} is no host and port")));
+        }
         let public = self.config.public_base_url.as_deref().map(url_host).unwrap_or_default();
         let is_named = self.config.allowed_hosts.contains(&name);
         if is_here || is_named || (!public.is_empty() && public == name) || host.is_empty() {
@@ -296,7 +306,7 @@ fn check_content_type(head: &Head, rule: BodyRule) -> Result<()> {
     match rule {
         BodyRule::Ignored => Ok(()),
         BodyRule::OptionalJson if is_missing || is_json => Ok(()),
-        BodyRule::Json | BodyRule::SmallJson if is_json => Ok(()),
+        BodyRule::Json | BodyRule::LargeJson | BodyRule::SmallJson if is_json => Ok(()),
         BodyRule::Form if media.eq_ignore_ascii_case("multipart/form-data") => Ok(()),
         _ => {
             let wanted = match rule {
@@ -309,17 +319,41 @@ fn check_content_type(head: &Head, rule: BodyRule) -> Result<()> {
     }
 }
 
-/// The host without its port.
-fn host_name(host: &str) -> &str {
-    if host.starts_with('[') {
-        return host.split_inclusive(']').next().unwrap_or(host);
+/// No body is unpacked here, so none can grow when it is.
+fn check_content_encoding(head: &Head) -> Result<()> {
+    match head.header("content-encoding") {
+        None => Ok(()),
+        Some(given) if given.eq_ignore_ascii_case("identity") => Ok(()),
+        Some(given) => {
+            let text = format!("the Content-Encoding is {given:?}");
+            Err(Error::new(Code::UnsupportedMediaType, text).hint("send the body as it is"))
+        }
     }
-    host.split(':').next().unwrap_or(host)
+}
+
+/// The host without its port. None: there is something behind it that is no port.
+fn host_name(host: &str) -> Option<&str> {
+    let end = match host.starts_with('[') {
+        true => host.find(']')? + 1,
+        false => host.find(':').unwrap_or(host.len()),
+    };
+    let (name, behind) = host.split_at(end);
+    let port = if behind.is_empty() { "" } else { behind.strip_prefix(':')? };
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.len() <= 5;
+    is_port.then_some(name)
+}
+
+/// The address that a host is, if it is one: IPv6 in brackets, IPv4 without.
+fn host_address(name: &str) -> Option<IpAddr> {
+    match name.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => name.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
 }
 
 fn url_host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    host_name(rest.split('/').next().unwrap_or(rest)).to_lowercase()
+    host_name(rest.split('/').next().unwrap_or(rest)).unwrap_or_default().to_lowercase()
 }
 
 impl Call {
@@ -391,8 +425,17 @@ mod tests {
 
     #[test]
     fn hosts_are_named_without_their_port() {
-        for (host, name) in [("a.b:80", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
-            assert_eq!(host_name(host), name);
+        for (host, name) in
+            [("a.b:80", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a:", "a")]
+        {
+            assert_eq!(host_name(host), Some(name));
+        }
+        for host in ["a:b", "a:80:80", "[::1]a", "[::1].a:80", "[::1", "a:123456", "a:-1"] {
+            assert_eq!(host_name(host), None, "{host}");
+        }
+        assert!(host_address("[::1]").is_some() && host_address("127.0.0.1").is_some());
+        for name in ["::1", "[127.0.0.1]", "127.1", "0x7f000001", "2130706433", "127.0.0.1."] {
+            assert_eq!(host_address(name), None, "{name}");
         }
         assert_eq!(url_host("https://Example.org:8443/x"), "example.org");
     }

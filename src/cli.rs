@@ -241,11 +241,11 @@ fn config(options: &Options) -> Result<Config, ExitCode> {
 
 /// A line on stdout. A reader that is gone is no reason to stop.
 fn tell(text: &str) {
-    drop(writeln!(std::io::stdout(), "{text}"));
+    drop(writeln!(std::io::stdout(), "{}", logging::printable(text, true)));
 }
 
 fn tell_error(text: &str) {
-    drop(writeln!(std::io::stderr(), "gg-runtime-server: {text}"));
+    drop(writeln!(std::io::stderr(), "gg-runtime-server: {}", logging::printable(text, true)));
 }
 
 const HELP: &str = "\

@@ -40,11 +40,15 @@ pub struct Config {
     pub connections_max: usize,
     pub streams_max: usize,
     pub shutdown_grace: Duration,
+    /// A thread that is at one piece of work for longer is told of.
+    pub stuck_after: Duration,
     pub token: Option<String>,
     pub token_file: PathBuf,
     pub root_dir: PathBuf,
     pub sqlite_path: PathBuf,
     pub logs_dir: PathBuf,
+    /// What is kept for the agents of vendors, a folder for each provider.
+    pub providers_dir: PathBuf,
     pub synchronous: Synchronous,
     /// By provider: `acp`, `claude`, `codex`, `demo`.
     pub providers: BTreeMap<&'static str, Provider>,
@@ -88,7 +92,7 @@ pub struct Overrides {
 impl Config {
     /// Reads and checks the file that `overrides` names, or takes the defaults. Touches nothing on disk.
     pub fn load(overrides: &Overrides) -> Result<Config, Problems> {
-        let (reading, folder) = match &overrides.config {
+        let (text, folder) = match &overrides.config {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| {
                     Problems(vec![format!(
@@ -97,12 +101,12 @@ impl Config {
                     )])
                 })?;
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                (place::read(&text), path.parent().unwrap_or(Path::new("/")).to_owned())
+                (text, path.parent().unwrap_or(Path::new("/")).to_owned())
             }
-            None => (place::read(""), PathBuf::new()),
+            None => (String::new(), PathBuf::new()),
         };
         let path = std::env::var("PATH").unwrap_or_default();
-        check(&reading, folder, path, overrides).map_err(|Problems(problems)| {
+        Config::parse(&text, &folder, &path, overrides).map_err(|Problems(problems)| {
             let name = |problem: String| match &overrides.config {
                 Some(path) => format!("{}: {problem}", path.display()),
                 None => problem,
@@ -110,18 +114,19 @@ impl Config {
             Problems(problems.into_iter().map(name).collect())
         })
     }
-}
 
-/// The configuration that a file makes, or everything that is wrong with it.
-fn check(
-    reading: &Reading,
-    folder: PathBuf,
-    path: String,
-    overrides: &Overrides,
-) -> Result<Config, Problems> {
-    let Reading { file, problems, lines } = reading;
-    let problems = problems.clone();
-    Check { problems, file, lines, folder, path, overrides }.run()
+    /// The configuration that a text makes, or everything that is wrong with it. Relative paths in it start from
+    /// `folder`, and programs are looked for in `path`, which is written like PATH.
+    pub fn parse(
+        text: &str,
+        folder: &Path,
+        path: &str,
+        overrides: &Overrides,
+    ) -> Result<Config, Problems> {
+        let Reading { file, problems, lines } = place::read(text);
+        let (folder, path) = (folder.to_owned(), path.to_owned());
+        Check { problems, file: &file, lines: &lines, folder, path, overrides }.run()
+    }
 }
 
 /// The values of one file on their way to a [`Config`]; problems are collected, not thrown one by one.
@@ -188,6 +193,7 @@ impl Check<'_> {
         let claude_auth_mode = self.claude_auth_mode();
         let worktrees = self.worktrees(&root_dir);
         let teams = self.teams();
+        let stuck_after = self.seconds("server.stuck_after_secs", file.server.stuck_after_secs, 30);
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
@@ -203,10 +209,12 @@ impl Check<'_> {
             connections_max,
             streams_max,
             shutdown_grace: Duration::from_secs(shutdown_grace),
+            stuck_after,
             token,
             token_file: under_root(file.auth.token_file.as_ref(), "auth/api-token"),
             sqlite_path: under_root(file.data.sqlite_path.as_ref(), "runtime.sqlite3"),
             logs_dir: under_root(file.data.logs_dir.as_ref(), "logs"),
+            providers_dir: under_root(file.data.providers_dir.as_ref(), "providers"),
             root_dir,
             synchronous,
             providers,
@@ -375,7 +383,7 @@ mod tests {
 
     /// What comes of a text when `path` is PATH.
     fn checked(text: &str, path: &str) -> Result<Config, Problems> {
-        check(&place::read(text), PathBuf::new(), path.to_owned(), &Overrides::default())
+        Config::parse(text, Path::new(""), path, &Overrides::default())
     }
 
     fn problems(text: &str) -> String {

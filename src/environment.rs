@@ -4,7 +4,8 @@
 //! key of one vendor reaches another's agent, and a command sees nothing that nobody gave it. Runs on any thread;
 //! deliberately knows no provider.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::limits;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -77,8 +78,18 @@ pub fn folder(cwd: &str) -> Result<String> {
         .map_err(|_| Error::bad_request("cwd: the path is not UTF-8"))
 }
 
-/// Errors: a variable of a client that no process can have.
+/// What an environment takes of the space that a new program has for it and for its arguments.
+pub fn bytes(env: &BTreeMap<String, String>) -> usize {
+    env.iter().map(|(name, value)| name.len() + value.len() + 8).sum()
+}
+
+/// Errors: a variable of a client that no process can have, or more of them than a program can be given.
 pub fn check(env: &BTreeMap<String, String>) -> Result<()> {
+    let (bytes, most) = (bytes(env), limits::ENV_BYTES);
+    if bytes > most {
+        let text = format!("env: it has {bytes} bytes, at most {most}");
+        return Err(Error::new(Code::PayloadTooLarge, text).hint("put what is long into a file"));
+    }
     for (name, value) in env {
         let is_name = !name.is_empty() && !name.contains(['=', '\0']);
         if !is_name || value.contains('\0') {

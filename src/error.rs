@@ -5,6 +5,7 @@
 //! sees. The layer that touches the file, socket, child or statement adds the context. This file deliberately knows no
 //! JSON and no HTTP beyond the number.
 
+use crate::limits;
 use std::fmt;
 
 /// What kind of failure it is. Part of the API: clients branch on it, so a code is never renamed.
@@ -177,11 +178,15 @@ impl Error {
         Error::new(Code::Internal, message)
     }
 
-    /// What whoever called is told: the message, and the hint behind it.
+    /// What whoever called is told: the message, and the hint behind it. A message may quote what was sent, so it is
+    /// cut where no person would read on.
     pub fn told(&self) -> String {
+        let end = self.message.floor_char_boundary(limits::ERROR_BYTES);
+        let (message, rest) = self.message.split_at(end);
+        let dots = if rest.is_empty() { "" } else { "…" };
         match self.hint.as_str() {
-            "" => self.message.clone(),
-            hint => format!("{}; {hint}", self.message),
+            "" => format!("{message}{dots}"),
+            hint => format!("{message}{dots}; {hint}"),
         }
     }
 
@@ -216,6 +221,14 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_quotes_a_flood_is_cut_and_keeps_its_hint() {
+        let error = Error::bad_request("ä".repeat(1_000_000)).hint("send less");
+        let told = error.told();
+        assert!(told.len() < limits::ERROR_BYTES + 20 && told.ends_with("…; send less"));
+        assert_eq!(Error::bad_request("short").told(), "short");
+    }
 
     #[test]
     fn the_list_of_codes_has_each_arm_of_the_match() {

@@ -13,6 +13,7 @@ use crate::ledger::{Ledger, agent};
 use crate::limits;
 use crate::model::id;
 use crate::process::Processes;
+use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -49,8 +50,9 @@ impl Housekeeper {
     /// Keeps house until the channel closes.
     pub fn keep(&self, end: &Receiver<()>) {
         let mut round = Round { house: self, end, failed: HashSet::new() };
+        watchdog::watch();
         while let Ok(next) = round.run() {
-            match end.recv_timeout(next.clamp(ROUND_MIN, ROUND)) {
+            match watchdog::rest(|| end.recv_timeout(next.clamp(ROUND_MIN, ROUND))) {
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
@@ -193,7 +195,8 @@ impl Round<'_> {
     /// Leaves the writer to others for a while; false when the server stops.
     fn pause(&self, step_begun: Instant) -> bool {
         let pause = step_begun.elapsed() * PAUSE_SHARE;
-        matches!(self.end.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
+        let waited = watchdog::rest(|| self.end.recv_timeout(pause));
+        matches!(waited, Err(RecvTimeoutError::Timeout))
     }
 
     fn is_ended(&self) -> bool {

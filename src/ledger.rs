@@ -24,6 +24,7 @@ pub mod team;
 #[cfg(test)]
 mod tests;
 pub mod token;
+pub mod tool_call;
 pub mod turn;
 pub mod verify;
 pub mod worktree;

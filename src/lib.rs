@@ -10,6 +10,8 @@
 //!   no JSON and no HTTP beyond a status number.
 //! - [`limits`]: every bound that is not a setting, with what happens at it.
 //! - [`mod@thread`]: the one place where threads start. It knows no pool and no order of shutdown.
+//!   `sync` beside it: the locks that can be model-checked.
+//! - [`watchdog`]: which thread has been at one piece of work for too long. It stops nothing.
 //! - [`model`]: ids, times, states, kinds of events, the input of a turn. Each word is the same in
 //!   SQL, JSON and Rust.
 //! - [`config`]: the configuration as it is used, made once and never changed, and what is wrong
@@ -93,6 +95,8 @@ pub mod secret;
 pub mod server;
 pub mod session;
 pub mod signals;
+mod sync;
 pub mod team;
 pub mod thread;
+pub mod watchdog;
 pub mod worktree;

@@ -20,6 +20,8 @@ pub const PAGE_BYTES: usize = 512 * 1024;
 
 /// Sessions whose serialised record is kept for `GET /v1/sessions/{id}`; at the bound all are forgotten.
 pub const SESSION_CACHE: usize = 2048;
+/// The same in bytes of their JSON.
+pub const SESSION_CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 /// One `item.delta` holds at most this much text; a longer run of deltas becomes several events.
 pub const DELTA_BYTES: usize = 64 * 1024;
@@ -85,12 +87,37 @@ pub const MAIL_TURN_BYTES: usize = 1024 * 1024;
 pub const MAIL_LANE_FAST: usize = 4;
 pub const MAIL_LANE_SLOW: usize = 4;
 
-/// A body on a route that takes none is read and ignored up to here.
-pub const IGNORED_BODY_BYTES: usize = 64 * 1024;
-/// A JSON body; more where an image may be in it.
+/// A body on a route that takes none is read and ignored up to here. Some of these routes need no token, and as many may
+/// send one as there are connections.
+pub const IGNORED_BODY_BYTES: usize = 8 * 1024;
+/// A JSON body; more where an image or the stdin of a process may be in it.
 pub const BODY_BYTES: usize = 2 * 1024 * 1024;
+/// Values in a JSON body: read into memory each takes up to a hundred times its own bytes, so more is 413.
+pub const BODY_VALUES: usize = 50_000;
+/// Items of an input, and image files that one request names; more is 400.
+pub const INPUT_ITEMS: usize = 1000;
+/// The images of one input together, in images of `limits.max_image_bytes`; more is 413.
+pub const INPUT_IMAGES: usize = 4;
+/// MCP servers of one session; more is 400.
+pub const MCP_SERVERS: usize = 100;
+/// The environment that a client gives a child, and a command with it; a keeper takes a little more. Beyond it 413.
+pub const ENV_BYTES: usize = 1_000_000;
+/// A text of one word in a record: a model, a mode, an id that is only kept; a longer one is 400.
+pub const WORD_BYTES: usize = 256;
+/// A text of one line in a record: a title, a name, a reason.
+pub const LINE_BYTES: usize = 1024;
+/// The `metadata` of a session, as JSON: every list of sessions has it.
+pub const METADATA_BYTES: usize = 64 * 1024;
+/// The `system_prompt` of a session.
+pub const PROMPT_BYTES: usize = 256 * 1024;
+/// The message of an error; a longer one, that quotes what was sent, ends here.
+pub const ERROR_BYTES: usize = 4 * 1024;
+/// Time between two log lines that tell of refused requests; those in between are counted and told with the next.
+pub const REFUSAL_PAUSE_SECS: u64 = 10;
 /// A body on the routes of the MCP gateway; more is 413.
 pub const GATEWAY_BODY_BYTES: usize = 64 * 1024;
+/// Calls of one caller that are one after the other; a further one is refused.
+pub const TOOL_LINE: usize = 16;
 /// The arguments, and the result, of one call of a tool in the log; beyond it their beginning and their size.
 pub const TOOL_CALL_BYTES: usize = 16 * 1024;
 /// The part of a log that a tool answers, of each stream, when its caller names no `max_bytes`; a model reads it.

@@ -1,18 +1,21 @@
 //! Floor 6: the MCP gateway, through which agents act on the runtime.
 //!
 //! Owns: the one table of tools ([`tool`]), the check of arguments against a tool's own schema, who may call what, and
-//! the record of each call: an event in the caller's session, committed before the caller is answered. Tools call the
+//! the record of each call in the caller's session, committed before the caller is answered. Tools call the
 //! same functions as the HTTP routes. Runs on the thread of whoever calls.
 //!
-//! The parts: `tool` (the table), `schema` and `argument` (what a call says), and one file for each family of tools:
-//! `process`, `worktree`, `team`; `manage` is the tool that changes who is in a team.
+//! The parts: `record` (what the log has of a call), `line` (whose calls wait for each other), `tool` (the table),
+//! `schema` and `argument` (what a call says), and one file for each family of tools: `process`, `worktree`, `team`;
+//! `manage` is the tool that changes who is in a team.
 //!
 //! Promises: a call that is refused changes nothing but the log; what is written of arguments and results is bounded.
 //! It deliberately knows no HTTP and no JSON-RPC: `api::mcp` reads requests, `gg_mcp_server::rpc` knows the protocol.
 
 mod argument;
+mod line;
 mod manage;
 mod process;
+mod record;
 mod schema;
 mod team;
 mod tool;
@@ -20,20 +23,19 @@ mod worktree;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{IdempotencyKey, body_hash};
-use crate::ledger::{Ledger, session, to_json, token};
-use crate::limits;
-use crate::model::event::EventKind;
+use crate::ledger::{Ledger, session, token};
 use crate::process::Processes;
 use crate::secret;
 use crate::team::Teams;
 use crate::worktree::Worktrees;
+use line::{Line, NoPlace};
+use record::Call;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
-use tool::Tool;
+use std::time::Duration;
+use tool::{Tool, ToolCode};
 
 pub use tool::ToolError;
 
@@ -44,6 +46,7 @@ pub struct Gateway {
     processes: Processes,
     worktrees: Worktrees,
     teams: Teams,
+    line: Line,
 }
 
 /// A call of a tool.
@@ -82,7 +85,7 @@ impl Gateway {
         worktrees: Worktrees,
         teams: Teams,
     ) -> Gateway {
-        Gateway { config, ledger, processes, worktrees, teams }
+        Gateway { config, ledger, processes, worktrees, teams, line: Line::default() }
     }
 
     /// Errors: the configuration has switched the gateway off.
@@ -141,36 +144,33 @@ impl Gateway {
     /// Calls a tool and gives its envelope, when the call is in the log of the caller's session. Errors: the session is
     /// gone, or the log can not be written.
     pub fn invoke(&self, invocation: Invocation) -> Result<Value> {
-        let begun = Instant::now();
-        let outcome = self.run(&invocation);
-        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let envelope = match &outcome {
-            Ok(result) => json!({"ok": true, "result": result}),
-            Err(error) => gg_mcp_server::failure(error.code.as_str(), &error.message),
+        let mut call = Call::of(&invocation);
+        // What one session does in teams is done in the order in which it asks: a message to a teammate that is being
+        // made waits until it is there.
+        let place = if tool::namespace(&invocation.tool) == IN_LINE {
+            match self.line.take(&invocation.session_id, invocation.name(), LINE_PATIENCE) {
+                Ok(place) => Some(place),
+                Err(why) => return self.end(call, &Err(no_place(why))),
+            }
+        } else {
+            None
         };
-        let payload = json!({
-            "tool": bounded_text(&invocation.tool),
-            "invocation_id": invocation.invocation_id.as_deref().map(bounded_text),
-            "called_by": invocation.called_by.as_str(),
-            "arguments": bounded(&invocation.arguments),
-            "result": outcome.as_ref().ok().map(bounded),
-            "is_error": outcome.is_err(),
-            "error": outcome.is_err().then(|| &envelope["error"]),
-            "duration_ms": duration_ms,
-        });
-        let payload = to_json(&payload);
-        self.ledger.write(move |tx| {
-            let session_id = &invocation.session_id;
-            let turn_id = tx.session(session_id)?.active_turn_id;
-            let mut event = NewEvent::session(session_id, EventKind::McpToolCalled, payload);
-            event.turn_id = turn_id.as_deref();
-            tx.append(event)?;
-            tx.touch_session(session_id)
-        })?;
+        let outcome = match self.checked(&invocation) {
+            Ok(tool) => {
+                if !tool.is_read_only() {
+                    self.begin(&mut call)?;
+                }
+                (tool.run)(self, &invocation)
+            }
+            Err(error) => Err(error),
+        };
+        let envelope = self.end(call, &outcome)?;
+        drop(place);
         Ok(envelope)
     }
 
-    fn run(&self, invocation: &Invocation) -> std::result::Result<Value, ToolError> {
+    /// The tool that is called. Errors: there is none, or it does not take such a call.
+    fn checked(&self, invocation: &Invocation) -> std::result::Result<&'static Tool, ToolError> {
         let name = &invocation.tool;
         let Some(tool) = tool::TOOLS.iter().find(|tool| tool.name == name) else {
             let names: Vec<&str> = self.those_on().map(|tool| tool.name).collect();
@@ -186,7 +186,7 @@ impl Gateway {
         }
         schema::check(&(tool.shown)()["inputSchema"], &invocation.arguments)
             .map_err(ToolError::bad_request)?;
-        (tool.run)(self, invocation)
+        Ok(tool)
     }
 
     /// The folder that the caller works in.
@@ -203,6 +203,12 @@ impl Gateway {
 }
 
 impl Invocation {
+    /// The same for the same call that is made again; None for a call without an id.
+    fn name(&self) -> Option<String> {
+        let IdempotencyKey { route, key, body_hash } = self.idempotency()?;
+        Some(format!("{route} {key} {body_hash}"))
+    }
+
     /// What makes a call that is made again the same call.
     fn idempotency(&self) -> Option<IdempotencyKey> {
         let key = self.invocation_id.clone()?;
@@ -215,37 +221,20 @@ impl Invocation {
     }
 }
 
+fn no_place(why: NoPlace) -> ToolError {
+    let (code, message) = match why {
+        NoPlace::Busy => {
+            (ToolCode::ToolFailed, "earlier calls of yours go on; wait until they are answered")
+        }
+        NoPlace::Same => (ToolCode::DuplicateInvocation, "this call goes on already"),
+    };
+    ToolError { code, message: message.to_owned() }
+}
+
 /// The longest id of a call, as that of any request.
 const INVOCATION_ID_BYTES: usize = 255;
 
-/// A value as the log keeps it: whole, or the beginning of its JSON with its size.
-fn bounded(value: &Value) -> Value {
-    let text = value.to_string();
-    if text.len() <= limits::TOOL_CALL_BYTES {
-        return value.clone();
-    }
-    let kept = &text[..text.floor_char_boundary(limits::TOOL_CALL_BYTES)];
-    json!({"cut": kept, "bytes": text.len()})
-}
-
-/// A name that a caller made up, as the log keeps it.
-fn bounded_text(text: &str) -> &str {
-    const TEXT_BYTES: usize = 256;
-    &text[..text.floor_char_boundary(TEXT_BYTES)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_large_is_cut_for_the_log_and_says_how_large_it_was() {
-        assert_eq!(bounded(&json!({"a": 1})), json!({"a": 1}));
-        let large = json!("ü".repeat(limits::TOOL_CALL_BYTES));
-        let kept = bounded(&large);
-        assert_eq!(kept["bytes"], 2 * limits::TOOL_CALL_BYTES + 2);
-        // A quote, then letters of two bytes.
-        assert_eq!(kept["cut"].as_str().unwrap().len(), limits::TOOL_CALL_BYTES - 1);
-        assert_eq!(bounded_text(&"x".repeat(1000)).len(), 256);
-    }
-}
+/// The family whose calls are one after the other, of one caller each.
+const IN_LINE: &str = "gg_team";
+/// How long a call waits for those before it: as long as a teammate may take to come.
+const LINE_PATIENCE: Duration = Duration::from_secs(180);

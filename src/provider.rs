@@ -78,6 +78,8 @@ pub trait Adapter: Send {
     fn is_open(&self) -> bool;
     /// What the agent said it can do; the default until it has said so.
     fn capabilities(&self) -> &Capabilities;
+    /// What was to join a turn and has no answer yet, in order.
+    fn open_steers(&self) -> Vec<&Steer>;
 }
 
 /// How to open the native session.
@@ -114,7 +116,7 @@ pub enum Command {
         permission_mode: Option<String>,
     },
     /// Only where [`Capabilities::steer`] is true and a turn runs.
-    Steer { input: Vec<Input> },
+    Steer(Steer),
     /// Asks the agent to end the running turn. The turn ends by its own [`AgentEvent::TurnEnded`]; open approvals are
     /// withdrawn by the adapter at once. Without a running turn it does nothing.
     Interrupt,
@@ -127,6 +129,15 @@ pub enum Command {
     EndAgentTurn,
     /// Tells the agent that the session is over, where its protocol has a word for it.
     Close,
+}
+
+/// Input that joins a running turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Steer {
+    pub input: Vec<Input>,
+    /// The mail that it brings, in numbers that mean something to the session alone; none for a person's words.
+    #[serde(default)]
+    pub mail: Vec<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -229,9 +240,7 @@ pub enum AgentEvent {
         item: String,
     },
     /// The running turn had ended before the agent heard of a [`Command::Steer`]: the input was not taken.
-    SteerRefused {
-        input: Vec<Input>,
-    },
+    SteerRefused(Steer),
     ApprovalAsked {
         key: String,
         /// The item that it is about, if there is one.

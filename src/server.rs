@@ -4,7 +4,7 @@
 //! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
 //! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
 
-use crate::api::Api;
+use crate::api::{Api, Refusals};
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
@@ -23,6 +23,7 @@ use crate::session::{GatewayAccess, Sessions, Sidecars, TOKENS_FOLDER};
 use crate::signals::Stop;
 use crate::team::{Dispatch, Teams};
 use crate::thread::{self, Thread};
+use crate::watchdog::{self, Watchdog};
 use crate::worktree::Worktrees;
 use crossbeam_channel::Sender;
 use serde_json::json;
@@ -45,6 +46,8 @@ pub struct Server {
     /// Ends by [`Worktrees::stop`].
     worktrees: Thread,
     writer: Thread,
+    /// Ends when it is dropped.
+    watchdog: Watchdog,
     grace: Duration,
     /// Held until everything else is gone.
     lock: File,
@@ -66,10 +69,12 @@ impl Server {
             log::warn!("the lock does not say who holds it: {error}");
         }
         make_folder(&config.root_dir.join("keepers"))?;
-        make_folder(&config.root_dir.join("providers"))?;
+        make_folder(&config.providers_dir)?;
         make_folder(&config.root_dir.join(TOKENS_FOLDER))?;
         let token = token(&config)?;
         let sidecars = sidecars()?;
+        let watchdog = watchdog::start(config.stuck_after)
+            .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let gateway = gateway_access(&config, address)?;
         let (ledger, writer) = Ledger::open_bounded(
             &config.sqlite_path,
@@ -105,6 +110,7 @@ impl Server {
             teams.clone(),
         );
         ledger.write(tell_start)?;
+        mcp.recover()?;
         let api = Arc::new(Api {
             config: Arc::clone(&config),
             ledger: ledger.clone(),
@@ -117,6 +123,7 @@ impl Server {
             token,
             address,
             streams: Arc::default(),
+            refusals: Refusals::default(),
             started: Instant::now(),
             http: OnceLock::new(),
             recovered: OnceLock::new(),
@@ -164,6 +171,7 @@ impl Server {
             housekeeper,
             worktrees,
             writer,
+            watchdog,
             grace,
             lock,
         })
@@ -189,6 +197,7 @@ impl Server {
             housekeeper,
             worktrees,
             writer,
+            watchdog,
             lock,
             ..
         } = self;
@@ -229,6 +238,7 @@ impl Server {
                 log::warn!("the thread {name} did not stop in time; the process ends without it");
             }
         }
+        drop(watchdog);
         // What was left behind could use the folder still: it is free when the process has ended.
         std::mem::forget(lock);
     }

@@ -17,6 +17,7 @@ mod load;
 mod mail;
 mod opening;
 mod place;
+mod post;
 mod rest;
 mod steer;
 mod step;
@@ -27,6 +28,7 @@ pub use actor::{Decision, TurnRequest, When};
 pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
 pub use mail::{Accept, Mail, Way};
 pub use place::{PlaceMode, WorktreeWish};
+pub use post::Post;
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};
@@ -43,6 +45,7 @@ use crate::process::Processes;
 use crate::provider::readiness::Readiness;
 use crate::provider::stage;
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use crate::worktree::Worktrees;
 use actor::{Actor, Command};
 use capacity::{Capacity, Reservation};
@@ -74,6 +77,7 @@ struct Shared {
     readiness: Readiness,
     worktrees: Worktrees,
     capacity: Arc<Capacity>,
+    post: Post,
     threads: Mutex<Threads>,
     is_stopping: AtomicBool,
 }
@@ -143,6 +147,7 @@ impl Sessions {
                 readiness,
                 worktrees,
                 capacity: Arc::new(Capacity::default()),
+                post: Post::default(),
                 threads: Mutex::new(Threads::default()),
                 is_stopping: AtomicBool::new(false),
             }),
@@ -336,11 +341,6 @@ impl Sessions {
         Ok(())
     }
 
-    /// Live agents of a provider.
-    pub fn live_agents(&self, provider: &str) -> usize {
-        self.shared.capacity.live(provider)
-    }
-
     /// Threads of sessions now.
     pub fn threads(&self) -> usize {
         self.shared.lock().live.len()
@@ -431,7 +431,8 @@ impl Sessions {
 
 /// The answer, or `agent_timeout` when none comes.
 fn wait_for<T>(answer: &Receiver<T>, at_most: Duration) -> Result<T> {
-    answer.recv_timeout(at_most).map_err(|error| match error {
+    // The session's own thread is watched; who waits for it hangs by no fault of his.
+    watchdog::rest(|| answer.recv_timeout(at_most)).map_err(|error| match error {
         crossbeam_channel::RecvTimeoutError::Timeout => {
             Error::new(Code::AgentTimeout, "the session did not answer in time")
         }

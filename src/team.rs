@@ -35,7 +35,7 @@ use crate::session::Sessions;
 use crate::thread::{self, Thread};
 use crate::worktree::Worktrees;
 use serde::Serialize;
-use shared::{Counters, Post, Shared};
+use shared::{Counters, Shared};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -63,8 +63,8 @@ impl Teams {
         sessions: Sessions,
         worktrees: Worktrees,
     ) -> Teams {
-        let (post, counters) = (Post::default(), Counters::default());
-        let shared = Shared { config, ledger, sessions, worktrees, post, counters };
+        let counters = Counters::default();
+        let shared = Shared { config, ledger, sessions, worktrees, counters };
         Teams { shared: Arc::new(shared) }
     }
 

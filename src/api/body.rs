@@ -1,11 +1,18 @@
 //! Request bodies: JSON into a type, with errors that name the field, and strict about fields that are not known.
 
 use super::Call;
-use crate::error::{Error, Result};
-use serde::de::DeserializeOwned;
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use serde::Deserializer;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// A client that sends this header has fields that are not known ignored.
 const LENIENT: &str = "x-gooselake-lenient";
+
+/// Where serde_json ends what nests.
+const DEPTH_MAX: usize = 128;
 
 impl Call {
     /// The body. Errors: not JSON, not of this shape, or with a field that is not known.
@@ -18,17 +25,20 @@ impl Call {
         if bytes.trim_ascii_start().first() == Some(&b'[') {
             return Err(Error::bad_request("the body is a JSON array").hint("send a JSON object"));
         }
+        check_values("the body", bytes)?;
         let is_lenient = self.head().header(LENIENT).is_some_and(|value| value == "1");
-        let mut unknown = Vec::new();
+        let mut unknown = None;
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let mut note = |path: serde_ignored::Path<'_>| {
+            unknown.get_or_insert_with(|| path.to_string());
+        };
         let known = serde_ignored::Deserializer::new(&mut json, &mut note);
         let value: T = serde_path_to_error::deserialize(known)
             .map_err(|error| told(&error.path().to_string(), error.inner()))?;
         json.end().map_err(|error| {
             Error::bad_request(format!("the body goes on behind its JSON value: {error}"))
         })?;
-        match unknown.first() {
+        match unknown {
             Some(field) if !is_lenient => {
                 Err(Error::bad_request(format!("{field}: there is no such field here"))
                     .hint(format!("leave it out, or send {LENIENT}: 1 to have it ignored")))
@@ -44,6 +54,88 @@ impl Call {
         }
         self.body()
     }
+}
+
+/// Errors: there are more values than in any request of sense, whose memory is many times that of their text.
+pub(super) fn check_values(what: &str, json: &[u8]) -> Result<()> {
+    if value_count(json) <= limits::BODY_VALUES {
+        return Ok(());
+    }
+    let text = format!("{what} holds more than {} values", limits::BODY_VALUES);
+    Err(Error::new(Code::PayloadTooLarge, text))
+}
+
+/// How many values there are at most, told by the commas and opening brackets outside of texts. What lies deeper than
+/// the parser goes is no value: it is refused there, or passed over.
+fn value_count(json: &[u8]) -> usize {
+    let (mut count, mut depth, mut is_text, mut is_escaped) = (1, 0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            _ if is_text => {}
+            b'[' | b'{' => {
+                depth += 1;
+                count += usize::from(depth <= DEPTH_MAX);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => count += usize::from(depth <= DEPTH_MAX),
+            _ => {}
+        }
+    }
+    count
+}
+
+/// Errors: a text that records, lists and logs repeat is longer than they are made for.
+pub(super) fn check_length(field: &str, text: Option<&str>, bytes_max: usize) -> Result<()> {
+    match text {
+        Some(text) if text.len() > bytes_max => Err(Error::bad_request(format!(
+            "{field}: it has {} bytes, at most {bytes_max}",
+            text.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The same for texts of one word each.
+pub(super) fn check_words<const N: usize>(fields: [(&str, &Option<String>); N]) -> Result<()> {
+    fields
+        .into_iter()
+        .try_for_each(|(field, text)| check_length(field, text.as_deref(), limits::WORD_BYTES))
+}
+
+/// An object of texts in which no name stands twice: of two values one would be lost without a word.
+pub(super) fn texts<'de, D>(
+    deserializer: D,
+) -> std::result::Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Texts;
+    impl<'de> Visitor<'de> for Texts {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> std::result::Result<BTreeMap<String, String>, A::Error> {
+            let mut texts = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                let value = map.next_value()?;
+                if texts.contains_key(&name) {
+                    return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                }
+                texts.insert(name, value);
+            }
+            Ok(texts)
+        }
+    }
+    deserializer.deserialize_map(Texts)
 }
 
 /// What is wrong, with the field that it is wrong in.
@@ -62,4 +154,25 @@ fn told(path: &str, error: &serde_json::Error) -> Error {
         (None, _) if is_whole => format!("the body is not as it must be: {text}"),
         (None, _) => format!("{path}: {text}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_texts() {
+        for (json, count) in [
+            ("1", 1),
+            ("[1,2,3]", 4),
+            (r#"{"a":[],"b":{"c":1}}"#, 5),
+            (r#"["[,{,",2]"#, 3),
+            (r#"["a\",[,",2]"#, 3),
+            (r#"["a\\",2]"#, 3),
+        ] {
+            assert_eq!(value_count(json.as_bytes()), count, "{json}");
+        }
+        let deep = format!("{}1,2{},3", "[".repeat(1000), "]".repeat(1000));
+        assert_eq!(value_count(deep.as_bytes()), 1 + DEPTH_MAX + 1);
+    }
 }

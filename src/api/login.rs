@@ -2,6 +2,7 @@
 //!
 //! What a client sends here is a secret: it goes into the file and nowhere else. Errors name the field, never a value.
 
+use super::body::check_values;
 use super::multipart;
 use super::{Api, Call, json};
 use crate::error::{Error, Result};
@@ -142,6 +143,7 @@ fn secret_body<T: DeserializeOwned>(call: &Call) -> Result<T> {
 
 /// The position of a mistake is told, not what stands there.
 fn parse(field: &str, text: &str) -> Result<Value> {
+    check_values(field, text.as_bytes())?;
     serde_json::from_str(text)
         .map_err(|error| Error::bad_request(format!("{field} is no JSON: {error}")))
 }

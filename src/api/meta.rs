@@ -10,6 +10,7 @@ use crate::ledger::{agent, session, to_json};
 use crate::limits;
 use crate::model::id;
 use crate::provider::readiness::{FIRST_ANSWER, ProblemKind, Report};
+use crate::watchdog::{self, Standing};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
         "connections": connections(api),
         "keepers": keepers(api)?,
         "database": database(api),
+        "threads": threads(api),
         "session_threads": api.sessions.threads(),
         "session_status_counts": api.ledger.read(session::status_counts)?
             .into_iter()
@@ -127,6 +129,20 @@ fn recovery(api: &Api) -> Value {
         })
     });
     json!({"startup": startup, "active_anomalies": []})
+}
+
+/// The threads that are watched, and how long each may be at one piece of work.
+fn threads(api: &Api) -> Vec<Value> {
+    let bound = api.config.stuck_after;
+    let told = |thread: Standing| {
+        json!({
+            "name": thread.name,
+            "busy_since": thread.busy_since(),
+            "bound_ms": u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
+            "stuck": thread.is_stuck,
+        })
+    };
+    watchdog::threads(bound).into_iter().map(told).collect()
 }
 
 fn writer(api: &Api) -> Value {

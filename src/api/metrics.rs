@@ -14,6 +14,7 @@ use crate::limits;
 use crate::model::team::DeliveryStatus;
 use crate::model::worktree::WorktreeStatus;
 use crate::model::{ProcessStatus, SessionStatus};
+use crate::watchdog;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +23,7 @@ const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn metrics(api: &Api, _call: &Call) -> Result<Answer> {
     let mut page = Page::default();
     server(api, &mut page);
+    threads(api, &mut page);
     connections(api, &mut page)?;
     ledger(api, &mut page);
     sessions(api, &mut page)?;
@@ -51,6 +53,17 @@ fn server(api: &Api, page: &mut Page) {
     }
 }
 
+fn threads(api: &Api, page: &mut Page) {
+    let watched = watchdog::threads(api.config.stuck_after);
+    let stuck = watched.iter().filter(|thread| thread.is_stuck).count();
+    let longest = watched.iter().filter_map(|thread| thread.busy).max().unwrap_or_default();
+    page.one("threads_watched", Sort::Gauge, "Threads with a loop that is watched.", watched.len());
+    let help = "Threads at one piece of work for longer than server.stuck_after_secs.";
+    page.one("threads_stuck", Sort::Gauge, help, stuck);
+    let help = "The longest time that a thread has been at its piece of work.";
+    page.one("thread_busy_seconds_max", Sort::Gauge, help, longest.as_secs_f64());
+}
+
 fn connections(api: &Api, page: &mut Page) -> Result<()> {
     let counters = api.http.get().map(Meter::counters).unwrap_or_default();
     page.one("connections", Sort::Gauge, "Connections now, streams among them.", counters.open);
@@ -64,6 +77,10 @@ fn connections(api: &Api, page: &mut Page) -> Result<()> {
         ("panics_total", "Panics of handlers and streams: defects.", counters.panics),
     ] {
         page.one(name, Sort::Counter, help, value);
+    }
+    page.family("requests_refused_total", Sort::Counter, "Requests not let in, by code.");
+    for (code, count) in api.refusals.counts() {
+        page.sample(&[("code", code)], count);
     }
     page.one("streams", Sort::Gauge, "Open streams.", api.streams.count());
     page.one("streams_max", Sort::Gauge, "One more is refused with 503.", api.config.streams_max);

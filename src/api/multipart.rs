@@ -16,7 +16,7 @@ struct Part<'a> {
 }
 
 /// The text of the field `name`. Errors: the form is malformed, or has no such field, or two, or it is not UTF-8.
-pub(super) fn text_field<'a>(content_type: &str, body: &'a [u8], name: &str) -> Result<&'a str> {
+pub fn text_field<'a>(content_type: &str, body: &'a [u8], name: &str) -> Result<&'a str> {
     let boundary = boundary(content_type)?;
     let mut found = None;
     for part in parts(&boundary, body)? {

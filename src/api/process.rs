@@ -6,12 +6,14 @@ mod log;
 
 pub(super) use log::logs;
 
+use super::body::{check_length, texts};
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::Answer;
 use crate::keeper;
 use crate::ledger::process::{self as rows, Kill, ProcessQuery, ProcessRow};
 use crate::ledger::to_json;
+use crate::limits;
 use crate::model::{KilledBy, ProcessStatus};
 use crate::process::{self, ProcessRequest};
 use serde::Deserialize;
@@ -25,7 +27,7 @@ pub(super) struct CreateBody {
     command: Option<String>,
     args: Option<Vec<String>>,
     cwd: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     env: BTreeMap<String, String>,
     stdin: Option<String>,
     #[serde(default)]
@@ -111,6 +113,7 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn kill(api: &Api, call: &Call) -> Result<Answer> {
     let body: KillBody = call.optional_body()?;
+    check_length("reason", body.reason.as_deref(), limits::LINE_BYTES)?;
     let row = owned_by(api, call, body.session_id.as_deref())?;
     let kill = Kill {
         killed_by: KilledBy::Request,

@@ -18,6 +18,8 @@ pub(super) enum BodyRule {
     /// It is not read for meaning.
     Ignored,
     Json,
+    /// JSON with an image or a process's stdin in it, perhaps.
+    LargeJson,
     /// JSON of a call of a tool.
     SmallJson,
     /// JSON, or nothing at all.
@@ -25,7 +27,7 @@ pub(super) enum BodyRule {
     /// `multipart/form-data`.
     Form,
 }
-use BodyRule::{Form, Ignored, Json, OptionalJson, SmallJson};
+use BodyRule::{Form, Ignored, Json, LargeJson, OptionalJson, SmallJson};
 
 pub(super) struct Route {
     pub method: &'static str,
@@ -170,7 +172,7 @@ routes! {
         => op("get_transcript", "The whole conversation, and where a stream goes on from it.")
             .pages::<ItemRecord>().header("X-As-Of-Seq");
 
-    post("/v1/sessions/{session_id}/turns", Json, turn::create)
+    post("/v1/sessions/{session_id}/turns", LargeJson, turn::create)
         => op("create_turn", "Start a turn, queue it, or join the running one.")
             .takes::<turn::CreateBody>(json!({"input": ["say Good morning!"]}))
             .answers::<TurnAccepted>().answers::<TurnRecord>().also::<String>("text/plain")
@@ -202,14 +204,14 @@ routes! {
             .query(word::<ApprovalStatus>("status", "Only with this status."));
     get("/v1/sessions/{session_id}/approvals/{approval_id}", approval::get)
         => op("get_approval", "One approval.").answers::<ApprovalRecord>().fails(&[BadRequest]);
-    post("/v1/sessions/{session_id}/approvals/{approval_id}", Json, approval::decide)
+    post("/v1/sessions/{session_id}/approvals/{approval_id}", LargeJson, approval::decide)
         => op("decide_approval", "Answer it; only the first answer counts.")
             .takes::<approval::DecideBody>(json!({"decision": "accept"}))
             .answers::<ApprovalRecord>()
             .fails(&[UnsupportedInput, AlreadyResolved, Conflict, SessionClosed])
             .fails(&[AgentFailed, AgentTimeout, Capacity]);
 
-    post("/v1/processes", Json, process::create)
+    post("/v1/processes", LargeJson, process::create)
         => op("create_process", "Start a command.").answers::<Process>().idempotent()
             .takes::<process::CreateBody>(json!({"command": "echo hello"}))
             .fails(&[NotFound, Conflict, SessionClosed, Forbidden, Capacity]);
@@ -228,7 +230,7 @@ routes! {
             .answers::<Process>().with_status::<Process>(202)
             .query(flag("wait", "Answer when nothing of it lives any more.", true))
             .query(text("session_id", "Ask as this session."));
-    post("/v1/processes/{process_id}/stdin", Json, process::stdin)
+    post("/v1/processes/{process_id}/stdin", LargeJson, process::stdin)
         => op("write_process_stdin", "Write to it.").answers::<Process>()
             .takes::<process::StdinBody>(json!({"text": "yes\n", "close": true}))
             .query(text("session_id", "Ask as this session.")).fails(&[Conflict, Capacity]);
@@ -364,7 +366,7 @@ routes! {
     post("/v1/teams/{team_id}/lead", Json, team::set_lead)
         => op("set_lead", "Another member leads.").answers::<Roster>()
             .takes::<team::LeadBody>(json!({"lead_agent_id": "sess_…"})).fails(&[Conflict]);
-    post("/v1/teams/{team_id}/messages", Json, team::message::direct)
+    post("/v1/teams/{team_id}/messages", LargeJson, team::message::direct)
         => op("send_message", "Write to one member.").answers::<Ack>().idempotent()
             .takes::<team::message::DirectBody>(json!({
                 "sender_agent_id": "sess_…", "recipient_agent_id": "sess_…", "input": ["Hello"]
@@ -378,7 +380,7 @@ routes! {
         => op("cancel_message", "Take it back while all its deliveries wait.")
             .takes::<Anything>(json!({}))
             .answers::<Vec<DeliveryRecord>>().fails(&[Conflict]);
-    post("/v1/teams/{team_id}/broadcasts", Json, team::message::broadcast)
+    post("/v1/teams/{team_id}/broadcasts", LargeJson, team::message::broadcast)
         => op("send_broadcast", "Write to all.").answers::<Ack>().idempotent()
             .takes::<team::message::BroadcastBody>(json!({
                 "sender_agent_id": "sess_…", "input": ["Hello, all"]

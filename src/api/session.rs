@@ -1,5 +1,6 @@
 //! Sessions: make, list, show, resume, close, delete, read back.
 
+use super::body::{check_length, check_words, texts};
 use super::worktree::WishBody;
 use super::{Api, Call, json, page};
 use crate::environment;
@@ -9,6 +10,7 @@ use crate::ledger::event;
 use crate::ledger::item;
 use crate::ledger::session::{self, NewSession, SessionQuery};
 use crate::ledger::to_json;
+use crate::limits;
 use crate::model::{ScopeKind, SessionStatus, id};
 use crate::provider::check_permission_mode;
 use crate::session::{GATEWAY_SERVER, SessionRequest};
@@ -31,7 +33,7 @@ pub(super) struct CreateBody {
     system_prompt: Option<String>,
     #[cfg_attr(test, schemars(with = "Option<Value>"))]
     metadata: Option<Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     env: BTreeMap<String, String>,
     #[serde(default)]
     #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::McpServer>"))]
@@ -60,6 +62,7 @@ fn yes() -> bool {
 
 pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let body: CreateBody = call.body()?;
+    body.check_lengths()?;
     let (provider_name, provider) = api.config.enabled_provider(&body.provider)?;
     let agent = body.agent.unwrap_or_else(|| "default".to_owned());
     provider.check_agent(provider_name, &agent)?;
@@ -104,7 +107,28 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     Ok(json(200, api.ledger.session_json(&session_id)?))
 }
 
-/// Where an agent works when the client names no folder.
+impl CreateBody {
+    /// The record is in every list of sessions, in events and in answers: what it holds has a size.
+    fn check_lengths(&self) -> Result<()> {
+        let metadata = self.metadata.as_deref().map(RawValue::get);
+        check_length("title", self.title.as_deref(), limits::LINE_BYTES)?;
+        check_length("system_prompt", self.system_prompt.as_deref(), limits::PROMPT_BYTES)?;
+        check_length("metadata", metadata, limits::METADATA_BYTES)?;
+        check_words([
+            ("model", &self.model),
+            ("mode", &self.mode),
+            ("reasoning_level", &self.reasoning_level),
+            ("permission_mode", &self.permission_mode),
+        ])?;
+        let (count, most) = (self.mcp_servers.len(), limits::MCP_SERVERS);
+        if count > most {
+            let text = format!("mcp_servers: there are {count}, at most {most}");
+            return Err(Error::bad_request(text));
+        }
+        Ok(())
+    }
+}
+
 /// An MCP server in ACP's shape: `env` and `headers` are lists of pairs there; an object is taken too.
 fn mcp_server(place: usize, mut server: Value) -> Result<Value> {
     let wrong = |what: &str| Error::bad_request(format!("mcp_servers[{place}]: {what}"));
@@ -192,6 +216,12 @@ fn list_place(cursor: &str) -> Result<(i64, i64)> {
 
 pub(super) fn resume(api: &Api, call: &Call) -> Result<Answer> {
     let body: ResumeBody = call.optional_body()?;
+    for (field, text) in [
+        ("provider_session_ref", &body.provider_session_ref),
+        ("canonical_provider_session_ref", &body.canonical_provider_session_ref),
+    ] {
+        check_length(field, text.as_deref(), limits::LINE_BYTES)?;
+    }
     let native_ref = body.provider_session_ref.or(body.canonical_provider_session_ref);
     api.sessions.resume(call.part(0), native_ref)?;
     Ok(json(200, api.ledger.session_json(call.part(0))?))
@@ -199,6 +229,7 @@ pub(super) fn resume(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn close(api: &Api, call: &Call) -> Result<Answer> {
     let body: CloseBody = call.optional_body()?;
+    check_length("reason", body.reason.as_deref(), limits::LINE_BYTES)?;
     let reason = body.reason.unwrap_or_else(|| "closed_by_request".to_owned());
     api.sessions.close(call.part(0), &reason)?;
     Ok(json(200, api.ledger.session_json(call.part(0))?))

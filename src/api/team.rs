@@ -3,10 +3,12 @@
 pub(super) mod message;
 pub(super) mod spawn;
 
+use super::body::{check_length, check_words};
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::{team, to_json};
+use crate::limits;
 use crate::team::{Joining, NewTeam};
 use serde::Deserialize;
 use serde_json::json;
@@ -40,6 +42,8 @@ pub(super) struct LeadBody {
 
 pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let body: CreateBody = call.body()?;
+    check_length("name", Some(&body.name), limits::LINE_BYTES)?;
+    check_words([("created_by", &body.created_by)])?;
     let team_id = api.teams.create(NewTeam {
         name: body.name,
         lead_agent_id: named("lead_agent_id", &body.lead_agent_id)?,
@@ -85,6 +89,8 @@ pub(super) fn delete(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn join(api: &Api, call: &Call) -> Result<Answer> {
     let body: JoinBody = call.body()?;
+    check_length("title", body.title.as_deref(), limits::LINE_BYTES)?;
+    check_words([("added_by", &body.added_by), ("creator_agent_id", &body.creator_agent_id)])?;
     let joining = Joining {
         agent_id: named("agent_id", &body.agent_id)?,
         title: body.title,

@@ -1,5 +1,6 @@
 //! Turns: start, queue, wait, show, interrupt; and what a client may put into one.
 
+use super::body::check_words;
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
@@ -35,6 +36,12 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let session_id = call.part(0);
     let wait_ms = wait_ms(call)?;
     let body: CreateBody = call.body()?;
+    check_words([
+        ("model", &body.model),
+        ("mode", &body.mode),
+        ("reasoning_level", &body.reasoning_level),
+        ("permission_mode", &body.permission_mode),
+    ])?;
     let record = api.ledger.read(|db| session::get_private(db, session_id))?;
     let input = api.input(&body.input)?;
     check_supported(&input, record.capabilities.as_deref())?;

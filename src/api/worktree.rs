@@ -1,10 +1,12 @@
 //! Worktrees: make, list, show, look into, claim, release, clean up.
 
+use super::body::{check_length, check_words};
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::worktree::{self, WorktreeQuery};
 use crate::ledger::{claim, session, to_json};
+use crate::limits;
 use crate::model::worktree::{DeletionPolicy, WorktreeStatus};
 use crate::session::{PlaceMode, WorktreeWish};
 use crate::worktree::{Against, DiskUse, WorktreeRequest};
@@ -84,6 +86,7 @@ fn policy(text: Option<&str>) -> Result<Option<DeletionPolicy>> {
 
 impl WishBody {
     pub(super) fn into_wish(self) -> Result<WorktreeWish> {
+        check_length("worktree.base_ref", self.base_ref.as_deref(), limits::LINE_BYTES)?;
         let mode = match self.mode.as_deref() {
             None | Some("create") => PlaceMode::Create,
             Some("reuse" | "use_existing") => PlaceMode::Reuse,
@@ -108,6 +111,12 @@ impl WishBody {
 
 pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let body: CreateBody = call.body()?;
+    check_length("base_ref", body.base_ref.as_deref(), limits::LINE_BYTES)?;
+    check_words([
+        ("created_by_session_id", &body.created_by_session_id),
+        ("operation_id", &body.operation_id),
+        ("team_id", &body.team_id),
+    ])?;
     let source_cwd = match &body.source_session_id {
         Some(id) => {
             let record = api.ledger.read(|db| session::get(db, id))?;
@@ -191,6 +200,7 @@ pub(super) fn claims(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn claim(api: &Api, call: &Call) -> Result<Answer> {
     let body: ClaimBody = call.body()?;
+    check_length("claim_role", Some(&body.claim_role), limits::WORD_BYTES)?;
     let (worktree, claim) =
         api.worktrees.claim(call.part(0), &body.session_id, &body.claim_role)?;
     Ok(json(200, to_json(&json!({"worktree": worktree, "claim": claim}))))
@@ -211,6 +221,7 @@ pub(super) fn release(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn cleanup(api: &Api, call: &Call) -> Result<Answer> {
     let body: CleanupBody = call.optional_body()?;
+    check_length("reason", body.reason.as_deref(), limits::LINE_BYTES)?;
     let is_forced = body.force || call.is_on("force", false)?;
     let reason = body.reason.unwrap_or_else(|| "requested".to_owned());
     let result = api.worktrees.cleanup(call.part(0), &reason, is_forced)?;

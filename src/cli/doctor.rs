@@ -158,7 +158,7 @@ fn programs(config: &Config, findings: &mut Findings) {
 fn vendors(config: &Config, findings: &mut Findings) -> Vec<&'static str> {
     let asked: Vec<&'static str> = ["codex", "claude"]
         .into_iter()
-        .filter(|name| config.providers.contains_key(name) && config.root_dir.is_dir())
+        .filter(|name| config.providers.contains_key(name) && config.providers_dir.is_dir())
         .collect();
     if asked.is_empty() {
         return asked;

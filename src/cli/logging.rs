@@ -1,7 +1,8 @@
 //! How the log is written: one line for each record, on stderr, for people or for programs.
 //!
-//! No colours, so that a journal holds text alone. A record that would take several lines takes one: what separates
-//! them is told as `\n`. `RUST_LOG` filters, as everywhere.
+//! No colours, so that a journal holds text alone. A record is one line, and whatever it quotes of a client, an agent
+//! or a file can neither end that line nor speak to the terminal that shows it: control characters, and those that turn
+//! the direction of writing, are told as escapes. `RUST_LOG` filters, as everywhere.
 
 use crate::model::id;
 use log::Record;
@@ -54,16 +55,39 @@ fn write_record(
     let message = record.args().to_string();
     match format {
         Format::Plain => {
-            let message = message.replace('\n', "\\n").replace('\r', "\\r");
+            let message = printable(&message, false);
             writeln!(out, "{time} {level:<5} {module}: {message}")
         }
         Format::Json => {
             let level = level.as_str().to_lowercase();
             let object =
                 json!({"time": time, "level": level, "module": module, "message": message});
-            writeln!(out, "{object}")
+            writeln!(out, "{}", printable(&object.to_string(), false))
         }
     }
+}
+
+/// The text with what a terminal would act on told as JSON tells it, so that JSON stays what it is.
+pub(super) fn printable(text: &str, has_lines: bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' if has_lines => shown.push('\n'),
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            letter if letter.is_control() || is_unseen(letter) => {
+                shown += &format!("\\u{:04x}", u32::from(letter));
+            }
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Line and paragraph separators, and the marks that turn the direction of what follows.
+fn is_unseen(letter: char) -> bool {
+    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A time since the epoch as RFC 3339 in UTC, to the millisecond.
@@ -114,7 +138,7 @@ mod tests {
         let written = |format| {
             let mut out = Vec::new();
             let record = Record::builder()
-                .args(format_args!("two\nlines \"quoted\""))
+                .args(format_args!("two\nlines \"quoted\"\u{1b}[2J\u{9b}\u{202e}ä"))
                 .level(log::Level::Warn)
                 .target("gooselake::server")
                 .build();
@@ -123,10 +147,13 @@ mod tests {
         };
         assert_eq!(
             written(Format::Plain),
-            "1970-01-01T00:00:00.000Z WARN  gooselake::server: two\\nlines \"quoted\"\n"
+            "1970-01-01T00:00:00.000Z WARN  gooselake::server: \
+             two\\nlines \"quoted\"\\u001b[2J\\u009b\\u202eä\n"
         );
-        let object: serde_json::Value = serde_json::from_str(&written(Format::Json)).unwrap();
+        let line = written(Format::Json);
+        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(object["level"], "warn");
-        assert_eq!(object["message"], "two\nlines \"quoted\"");
+        assert_eq!(object["message"], "two\nlines \"quoted\"\u{1b}[2J\u{9b}\u{202e}ä");
     }
 }

@@ -171,8 +171,9 @@ fn faults_of(agent: &KnownAgent, dir: &Path) -> Result<Vec<String>> {
 
 /// Whether anybody but the owner may look into what is kept.
 pub(super) fn modes(config: &Config, findings: &mut Findings) {
-    let names = ["", "keepers", "gateway-url", TOKENS_FOLDER, "providers"];
+    let names = ["", "keepers", "gateway-url", TOKENS_FOLDER];
     let mut places: Vec<_> = names.iter().map(|name| config.root_dir.join(name)).collect();
+    places.push(config.providers_dir.clone());
     places.extend(folder::database_files(&config.sqlite_path));
     if config.token.is_none() {
         places.push(config.token_file.clone());

@@ -52,6 +52,8 @@ pub struct Server {
     pub max_streams: Option<usize>,
     /// How long the whole shutdown may take, whatever clients and agents do.
     pub shutdown_grace_secs: Option<u64>,
+    /// A thread that is at one piece of work for longer is told of, in the log and in `GET /v1/diagnostics`.
+    pub stuck_after_secs: Option<u64>,
 }
 
 /// How clients prove who they are.
@@ -79,7 +81,7 @@ pub struct Data {
     pub sqlite_path: Option<String>,
     /// What processes have written. From the data folder.
     pub logs_dir: Option<String>,
-    /// Accepted, does nothing: logins and states of agents are in `providers` of the data folder.
+    /// Logins and states that are kept for agents, a folder for each provider. From the data folder.
     pub providers_dir: Option<String>,
     /// `full`: a commit survives a loss of power. `normal`: it survives every crash of the program, and is
     /// faster alone.
@@ -373,8 +375,6 @@ impl File {
         tell(events.critical_queue_capacity.is_some(), "events.critical_queue_capacity", queues);
         tell(events.team_queue_capacity.is_some(), "events.team_queue_capacity", queues);
         let wait = self.providers.acp.as_ref().is_some_and(|acp| acp.wait_timeout_secs.is_some());
-        let folder = "logins and states of agents are in providers of the data folder";
-        tell(self.data.providers_dir.is_some(), "data.providers_dir", folder);
         let turn_limit = "a turn has no time limit unless turn_timeout_secs sets one";
         tell(wait, "providers.acp.wait_timeout_secs", turn_limit);
         notices

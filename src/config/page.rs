@@ -5,7 +5,7 @@
 //! answers of the check to values that it may not be: so neither can be told wrongly. The example file is held to the
 //! page. `UPDATE=1 cargo test --lib config::page` (or `make api-docs-refresh`) writes the page anew.
 
-use super::{Config, Overrides, check, place};
+use super::{Config, Overrides};
 use crate::model::worktree::DeletionPolicy;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +31,7 @@ entry of a list (`[[teams.model_presets]]`). This page is made from the types of
 ";
 
 /// Keys that are there for files of other servers.
-const WITHOUT_MEANING: [&str; 5] = [
-    "data.providers_dir",
+const WITHOUT_MEANING: [&str; 4] = [
     "events.critical_queue_capacity",
     "events.live_queue_capacity",
     "events.team_queue_capacity",
@@ -57,7 +56,7 @@ struct Section {
 
 /// What a text makes when nothing is on PATH.
 fn checked(text: &str) -> Result<Config, super::Problems> {
-    check(&place::read(text), PathBuf::new(), String::new(), &Overrides::default())
+    Config::parse(text, Path::new(""), "", &Overrides::default())
 }
 
 fn config(text: &str) -> Config {
@@ -183,12 +182,14 @@ fn defaults() -> BTreeMap<String, String> {
         ("server.max_connections", number(&plain.connections_max)),
         ("server.max_streams", number(&plain.streams_max)),
         ("server.shutdown_grace_secs", number(&plain.shutdown_grace.as_secs())),
+        ("server.stuck_after_secs", number(&plain.stuck_after.as_secs())),
         ("auth.mode", bounds_of("auth.mode")),
         ("auth.token", option(plain.token.as_ref())),
         ("auth.token_file", below_root(&plain.token_file)),
         ("data.root_dir", format!("`~/{}`", below_home.display())),
         ("data.sqlite_path", below_root(&plain.sqlite_path)),
         ("data.logs_dir", below_root(&plain.logs_dir)),
+        ("data.providers_dir", below_root(&plain.providers_dir)),
         ("data.synchronous", text(synchronous)),
         ("data.max_database_bytes", option(plain.database_bytes_max)),
         ("providers.claude_auth_mode", text(plain.claude_auth_mode.as_str())),

@@ -10,7 +10,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
-/// Problems of shape that are told at once; a file with more is not a configuration.
+/// Problems of syntax and shape that are told at once; a file with more is not a configuration.
 const PROBLEMS_MAX: usize = 50;
 
 /// What a text says, as far as it can be read.
@@ -25,7 +25,8 @@ pub(super) struct Reading {
 /// Reads a file as far as it can be read.
 pub(super) fn read(text: &str) -> Reading {
     let (mut table, errors) = DeTable::parse_recoverable(text);
-    let mut problems: Vec<String> = errors.iter().map(|error| told(text, error)).collect();
+    let mut problems: Vec<String> =
+        errors.iter().take(PROBLEMS_MAX).map(|error| told(text, error)).collect();
     let mut lines = BTreeMap::new();
     name_lines(text, table.get_ref(), "", &mut lines);
     // A text that is no TOML has no keys to complain about.

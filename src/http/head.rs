@@ -3,7 +3,7 @@
 //! Owns: the parsing of one complete head into a [`Head`], and the decision how the body is framed
 //! and whether the connection goes on. Pure, called on connection threads. Promises: a head that
 //! two readers could understand differently (two lengths, a length and chunks, folded lines, a
-//! space before a colon, two hosts) is refused. It deliberately does not judge methods, paths or
+//! space before a colon, two hosts, two tokens or origins) is refused. It deliberately does not judge methods, paths or
 //! hosts: that is the handler's business.
 
 use super::HEADERS_MAX;
@@ -48,8 +48,10 @@ pub(super) enum Length {
 }
 
 impl Head {
-    /// Parses a complete head: from its request line up to and with its empty line.
-    pub(super) fn parse(bytes: &[u8], headers_max: usize, peer: SocketAddr) -> Result<Head> {
+    /// Parses a complete head: from its request line up to and with its empty line. Connections
+    /// look for its end, and refuse all but printable ASCII in lines that end in CRLF; no other
+    /// bytes make this panic, but what it reads in them is not checked in every way.
+    pub fn parse(bytes: &[u8], headers_max: usize, peer: SocketAddr) -> Result<Head> {
         let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let slots = &mut slots[..headers_max.min(HEADERS_MAX)];
         let mut request = httparse::Request::new(&mut []);
@@ -67,6 +69,10 @@ impl Head {
         };
         let text = std::str::from_utf8(bytes)
             .map_err(|_| Error::bad_request("the request head is not ASCII"))?;
+        if !text.starts_with(method) {
+            // The parser steps over empty lines; the places below are counted from the start.
+            return Err(Error::bad_request("the request begins with an empty line"));
+        }
         let target = Target::parse(method, raw)?;
         let (path, query) = (target::path(target.path)?, target::query(target.query)?);
         let http11 = version == 1;
@@ -156,6 +162,11 @@ fn fields_of(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// Fields that the handler decides by, of which it reads the first: a proxy that reads the last would let another
+/// request pass than the one that is served.
+const DECISIVE: &[&str] =
+    &["Authorization", "Origin", "Content-Type", "Content-Encoding", "Idempotency-Key"];
+
 /// Reads the fields that belong to this layer, all in one pass.
 fn read_fields<'a>(
     fields: impl Iterator<Item = (&'a str, &'a str)>,
@@ -164,7 +175,14 @@ fn read_fields<'a>(
 ) -> Result<Framing> {
     let (mut host, mut length, mut is_chunked) = (None, None, false);
     let (mut says_close, mut says_keep_alive, mut expects_continue) = (false, false, false);
+    let mut seen = [false; DECISIVE.len()];
     for (name, value) in fields {
+        if let Some(place) = DECISIVE.iter().position(|field| name.eq_ignore_ascii_case(field))
+            && std::mem::replace(&mut seen[place], true)
+        {
+            let text = format!("the request has two {} fields", DECISIVE[place]);
+            return Err(Error::bad_request(text));
+        }
         if name.eq_ignore_ascii_case("host") {
             if host.replace(value).is_some() {
                 return Err(Error::bad_request("the request has two Host fields"));

@@ -13,6 +13,7 @@ use super::request_id;
 use super::{Handler, Limits};
 use crate::error::{Code, Error};
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -178,8 +179,9 @@ fn accept_all(listener: &TcpListener, common: &Arc<Common>) {
     let registry = &common.registry;
     let mut refusal = Refusal::new();
     let mut failures: u64 = 0;
+    watchdog::watch();
     loop {
-        let accepted = listener.accept();
+        let accepted = watchdog::rest(|| listener.accept());
         if registry.is_stopping() {
             return;
         }

@@ -11,9 +11,10 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::{Condvar, Mutex, MutexGuard};
 
 use gg_keeper::protocol::{Request, STDIN_WINDOW};
+
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How much stdin may wait here; beyond it [`Outbox::put_stdin`] refuses. Twice the keeper's
 /// window, so that one prompt of the largest size is taken even when another is on its way.
@@ -183,7 +184,7 @@ impl Waiting {
     }
 
     fn take_stdin(&mut self) -> Option<Stdin> {
-        let window_end = self.taken? + STDIN_WINDOW;
+        let window_end = self.taken?.saturating_add(STDIN_WINDOW);
         if let Stdin::Bytes { offset, bytes } = self.stdin.front()?
             && offset + bytes.len() as u64 > window_end
         {

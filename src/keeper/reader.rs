@@ -108,6 +108,9 @@ impl<S: FnMut(FromKeeper)> Reader<S> {
                     self.welcome(hello);
                 }
                 Ok(Some(Reply::Output { stream, offset, bytes })) => {
+                    if offset.checked_add(bytes.len() as u64).is_none() {
+                        return End::Fault("the keeper tells of an offset that none can be".into());
+                    }
                     self.deliver(stream, offset, bytes);
                 }
                 Ok(Some(Reply::StdinAccepted { end, taken })) => {
@@ -130,7 +133,8 @@ impl<S: FnMut(FromKeeper)> Reader<S> {
     }
 
     fn welcome(&mut self, hello: Hello) {
-        let pid = Pid::from_raw(hello.keeper_pid.cast_signed());
+        // A number that no process has is none.
+        let pid = i32::try_from(hello.keeper_pid).ok().and_then(Pid::from_raw);
         self.keeper = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         self.stdin_end = hello.stdin_end;
         self.outbox.set_taken(hello.stdin_taken);

@@ -4,7 +4,8 @@
 //! within microseconds. This one comes after a commit, so its caller sleeps at once and leaves the CPU to the writer.
 //! Promises: the caller is woken by the answer, or by the end of whoever was to give it.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, PoisonError};
 
 /// The writer's end. Dropping it without an answer tells the caller that none comes.
 pub(super) struct Answer<T>(Arc<Slot<T>>);

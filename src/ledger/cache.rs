@@ -5,8 +5,9 @@
 //! record for longer than the commit that makes it old takes.
 
 use crate::limits;
+use crate::sync::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 #[derive(Default)]
 pub(super) struct SessionCache {
@@ -16,6 +17,8 @@ pub(super) struct SessionCache {
 #[derive(Default)]
 struct Inner {
     records: HashMap<String, Arc<[u8]>>,
+    /// Of all records together.
+    bytes: usize,
     /// Counts the commits that changed a session.
     generation: u64,
 }
@@ -29,11 +32,17 @@ impl SessionCache {
 
     pub(super) fn put(&self, session_id: &str, json: Arc<[u8]>, generation: u64) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.generation == generation {
-            if inner.records.len() >= limits::SESSION_CACHE {
+        if inner.generation == generation && json.len() <= limits::SESSION_CACHE_BYTES {
+            let is_full = inner.records.len() >= limits::SESSION_CACHE
+                || inner.bytes + json.len() > limits::SESSION_CACHE_BYTES;
+            if is_full {
                 inner.records.clear();
+                inner.bytes = 0;
             }
-            inner.records.insert(session_id.to_owned(), json);
+            inner.bytes += json.len();
+            if let Some(before) = inner.records.insert(session_id.to_owned(), json) {
+                inner.bytes -= before.len();
+            }
         }
     }
 
@@ -41,7 +50,9 @@ impl SessionCache {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.generation += 1;
         for session_id in session_ids {
-            inner.records.remove(session_id);
+            if let Some(before) = inner.records.remove(session_id) {
+                inner.bytes -= before.len();
+            }
         }
     }
 }
@@ -59,5 +70,23 @@ mod tests {
         let generation = cache.get("s").unwrap_err();
         cache.put("s", Arc::from(&b"new"[..]), generation);
         assert_eq!(&*cache.get("s").unwrap(), b"new");
+    }
+
+    #[test]
+    fn large_records_do_not_pile_up() {
+        let cache = SessionCache::default();
+        let generation = cache.get("s").unwrap_err();
+        let quarter = limits::SESSION_CACHE_BYTES / 4;
+        for number in 0..10 {
+            cache.put(&number.to_string(), vec![0; quarter].into(), generation);
+            cache.put(&number.to_string(), vec![1; quarter].into(), generation);
+            assert!(cache.get(&number.to_string()).is_ok());
+            let inner = cache.inner.lock().unwrap();
+            let held: usize = inner.records.values().map(|record| record.len()).sum();
+            assert_eq!(held, inner.bytes);
+            assert!(held <= limits::SESSION_CACHE_BYTES);
+        }
+        cache.put("large", vec![0; limits::SESSION_CACHE_BYTES + 1].into(), generation);
+        assert!(cache.get("large").is_err());
     }
 }

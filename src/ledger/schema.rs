@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0006_retention.sql"),
     include_str!("../../sql/0007_team_newest.sql"),
     include_str!("../../sql/0008_spawn.sql"),
+    include_str!("../../sql/0009_tool_call.sql"),
 ];
 
 /// The version of a database that this program writes.

@@ -7,10 +7,11 @@
 
 use super::event::Frame;
 use crate::limits;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// See the module's text.

@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::{ScopeKind, id};
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use crossbeam_channel::{Receiver, select};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashMap;
@@ -231,6 +232,7 @@ pub(super) fn start(
     let mut writer = Writer { connection, state, tail, cache, counters };
     thread::spawn("writer", move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            watchdog::watch();
             writer.serve(&inbox);
         }));
         if outcome.is_err() {
@@ -245,10 +247,12 @@ impl Writer {
     fn serve(&mut self, Inbox { jobs, end }: &Inbox) {
         let mut batch = Vec::new();
         let next = || {
-            select! {
-                recv(jobs) -> first => first.ok(),
-                recv(end) -> _ => None,
-            }
+            watchdog::rest(|| {
+                select! {
+                    recv(jobs) -> first => first.ok(),
+                    recv(end) -> _ => None,
+                }
+            })
         };
         while let Some(first) = next() {
             batch.push(first);

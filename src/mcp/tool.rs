@@ -101,6 +101,13 @@ impl ToolCode {
     }
 }
 
+impl Tool {
+    /// Whether it changes nothing, as it is shown.
+    pub(super) fn is_read_only(&self) -> bool {
+        (self.shown)()["annotations"]["readOnlyHint"] == true
+    }
+}
+
 #[derive(Debug)]
 pub struct ToolError {
     pub code: ToolCode,

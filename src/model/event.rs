@@ -41,6 +41,7 @@ words! {
         ProcessFailed = "process.failed",
         ProcessTimedOut = "process.timed_out",
         ProcessKilled = "process.killed",
+        McpToolBegun = "mcp.tool_begun",
         McpToolCalled = "mcp.tool_called",
         WorktreeCreated = "worktree.created",
         WorktreeClaimed = "worktree.claimed",

@@ -75,7 +75,15 @@ impl DeliveryStatus {
         }
     }
 
-    /// Whether the message has no way to go any more.
+    /// The one way back: the session gives back what was to join a turn and was not heard. Nobody else may.
+    pub fn comes_back_from(self) -> &'static [DeliveryStatus] {
+        match self {
+            DeliveryStatus::Deferred => &[DeliveryStatus::Injected],
+            _ => &[],
+        }
+    }
+
+    /// Whether the message has no way to go any more, as long as nothing is given back.
     pub fn is_terminal(self) -> bool {
         matches!(
             self,
@@ -99,6 +107,8 @@ words! {
         Retry = "retry",
         /// An attempt was cut off before anything had reached the recipient; it is made again.
         CutOff = "cut_off",
+        /// It was to join a turn, and its agent says that it has not heard it.
+        SteerRefused = "steer_refused",
     }
 }
 

@@ -39,8 +39,6 @@ pub struct ProcessRequest {
 
 /// The longest name, in bytes.
 const NAME_BYTES: usize = 200;
-/// The command and its environment together; a keeper takes a little more.
-const COMMAND_BYTES: usize = 1_000_000;
 /// An hour between the first signal and KILL; a century of running. Beyond that a number is a mistake.
 const GRACE_MS_MAX: u64 = 3_600_000;
 const TIMEOUT_MS_MAX: u64 = 3_153_600_000_000;
@@ -95,6 +93,7 @@ impl ProcessRequest {
                 if text.is_empty() {
                     return Err(Error::bad_request("command: it is empty"));
                 }
+                check_nul("command", text)?;
                 json!({"command": text})
             }
             (None, Some(args)) => {
@@ -102,6 +101,7 @@ impl ProcessRequest {
                     return Err(Error::bad_request("args: the program is missing")
                         .hint("the first element names it"));
                 }
+                args.iter().try_for_each(|arg| check_nul("args", arg))?;
                 json!({"args": args})
             }
             (None, None) => {
@@ -109,20 +109,17 @@ impl ProcessRequest {
                     .hint("send command (a text for the shell) or args (a list, no shell)"));
             }
         };
-        if to_json(&command).contains("\\u0000") {
-            return Err(Error::bad_request("command: it has a NUL character"));
-        }
         Ok(command)
     }
 
     fn check_size(&self, argv: &[String]) -> Result<()> {
-        let of_env: usize = self.env.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-        let bytes = argv.iter().map(|arg| arg.len() + 4).sum::<usize>() + of_env;
-        if bytes > COMMAND_BYTES {
+        let of_argv: usize = argv.iter().map(|arg| arg.len() + 4).sum();
+        let bytes = of_argv + environment::bytes(&self.env);
+        if bytes > limits::ENV_BYTES {
             let told = "the command and its environment have";
             return Err(Error::new(
                 Code::PayloadTooLarge,
-                format!("{told} {bytes} bytes, at most {COMMAND_BYTES}"),
+                format!("{told} {bytes} bytes, at most {}", limits::ENV_BYTES),
             )
             .hint("put what is long into a file, or send it as stdin"));
         }
@@ -138,6 +135,14 @@ impl ProcessRequest {
                 .hint("give its whole path, or set PATH in env"));
         }
         Ok(())
+    }
+}
+
+/// Errors: a text that no program can be given.
+fn check_nul(field: &str, text: &str) -> Result<()> {
+    match text.contains('\0') {
+        true => Err(Error::bad_request(format!("{field}: it has a NUL character"))),
+        false => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::ledger::process::{self as rows, Kill, ProcessEnd, ProcessRow};
 use crate::limits;
 use crate::model::event::EventKind;
 use crate::model::{KilledBy, ProcessStatus, id};
+use crate::watchdog;
 use crossbeam_channel::{Receiver, Sender, at, never, select};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -67,6 +68,17 @@ struct Stdin {
     /// Deleted from the ledger.
     forgotten: i64,
     is_closed: bool,
+}
+
+/// What has ended the worker's wait.
+enum Woken {
+    /// Look at the record again.
+    Word,
+    Heard(FromKeeper),
+    /// The connection to the keeper is gone.
+    Lost,
+    Time,
+    End,
 }
 
 /// The body of the thread.
@@ -144,6 +156,7 @@ impl<'a> Worker<'a> {
     }
 
     fn run(&mut self) {
+        watchdog::watch();
         self.open();
         while !self.is_over {
             let now = Instant::now();
@@ -154,17 +167,20 @@ impl<'a> Worker<'a> {
             }
             let heard = if self.is_stuck() { &never() } else { &self.heard };
             let timer = self.next_deadline(now).map_or_else(never, at);
-            select! {
-                recv(self.words) -> word => match word {
-                    Ok(()) => self.look(),
-                    // The server goes, the child stays.
-                    Err(_) => break,
-                },
-                recv(heard) -> message => match message {
-                    Ok(message) => self.hear(message),
-                    Err(_) => self.lost("the connection to the keeper has ended without a word"),
-                },
-                recv(timer) -> _ => {}
+            let woken = watchdog::rest(|| {
+                select! {
+                    recv(self.words) -> word => word.map_or(Woken::End, |()| Woken::Word),
+                    recv(heard) -> message => message.map_or(Woken::Lost, Woken::Heard),
+                    recv(timer) -> _ => Woken::Time,
+                }
+            });
+            match woken {
+                Woken::Word => self.look(),
+                Woken::Heard(message) => self.hear(message),
+                Woken::Lost => self.lost("the connection to the keeper has ended without a word"),
+                Woken::Time => {}
+                // The server goes, the child stays.
+                Woken::End => break,
             }
         }
         self.heard = never();

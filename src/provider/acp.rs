@@ -42,7 +42,7 @@ mod wire;
 
 use crate::error::{Code, Error, Result};
 use crate::provider::rpc::{self, Kind};
-use crate::provider::{Adapter, AgentEvent, Capabilities, Command, Effects, Open};
+use crate::provider::{Adapter, AgentEvent, Capabilities, Command, Effects, Open, Steer};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use state::{Call, Phase, State};
@@ -139,7 +139,7 @@ impl Acp {
             Call::Sync => self.replay_over(out),
             Call::Set { setting, value } => self.setting_answered(setting, &value, answer, out),
             Call::Prompt => self.prompt_answered(answer, out),
-            Call::Steer { input } => self.steer_answered(answer, input, out),
+            Call::Steer(steer) => self.steer_answered(answer, steer, out),
             Call::Close => {}
         }
     }
@@ -159,7 +159,7 @@ impl Adapter for Acp {
                     Err(error) => self.refuse_turn(error, out),
                 }
             }
-            Command::Steer { input } => self.steer(input, out),
+            Command::Steer(steer) => self.steer(steer, out),
             Command::Interrupt => self.interrupt(out),
             Command::Answer { key, answer } => self.answer(&key, answer, out),
             Command::HostAnswer { key, answer } => self.host_answer(&key, answer, out),
@@ -196,6 +196,14 @@ impl Adapter for Acp {
 
     fn capabilities(&self) -> &Capabilities {
         &self.state.capabilities
+    }
+
+    fn open_steers(&self) -> Vec<&Steer> {
+        let sent = self.state.calls.values().filter_map(|call| match call {
+            Call::Steer(steer) => Some(steer),
+            _ => None,
+        });
+        sent.collect()
     }
 }
 

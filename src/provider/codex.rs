@@ -42,7 +42,7 @@ pub(super) use open::VERSION_MIN;
 pub(super) use permission::check_permission_mode;
 
 use super::rpc::{self, Kind, object};
-use super::{Adapter, AgentEvent, Capabilities, Command, Effects, Open};
+use super::{Adapter, AgentEvent, Capabilities, Command, Effects, Open, Steer};
 use crate::error::{Code, Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -111,7 +111,7 @@ impl Codex {
             Call::Thread => self.thread_answered(answer, out),
             Call::Models => self.models_told(answer, out),
             Call::StartTurn => self.start_answered(answer, out),
-            Call::Steer { input } => self.steer_answered(answer, input, out),
+            Call::Steer(steer) => self.steer_answered(answer, steer, out),
             Call::Terminals { is_end } => self.terminals_told(is_end, answer, out),
             // A late interrupt finds no turn, and a terminal may have ended by itself: what there is to tell comes by
             // notifications.
@@ -131,7 +131,7 @@ impl Adapter for Codex {
                 let wanted = turn::Wanted { model, mode, reasoning_level, permission_mode };
                 self.start_turn(&input, wanted, out);
             }
-            Command::Steer { input } => self.steer(input, out),
+            Command::Steer(steer) => self.steer(steer, out),
             Command::Interrupt => self.interrupt(out),
             Command::Answer { key, answer } => self.answer(&key, answer, out),
             // Codex asks nothing of the machine.
@@ -164,6 +164,14 @@ impl Adapter for Codex {
 
     fn capabilities(&self) -> &Capabilities {
         &self.state.capabilities
+    }
+
+    fn open_steers(&self) -> Vec<&Steer> {
+        let sent = self.state.calls.values().filter_map(|call| match call {
+            Call::Steer(steer) => Some(steer),
+            _ => None,
+        });
+        sent.chain(&self.state.steers).collect()
     }
 }
 

@@ -96,7 +96,7 @@ struct Basis {
 
 /// What a probe works with.
 struct Scene<'a> {
-    root_dir: &'a Path,
+    providers_dir: &'a Path,
     /// What the program is started with, without what only a session has.
     env: BTreeMap<String, String>,
     agent: &'a Agent,
@@ -112,7 +112,7 @@ impl Scene<'_> {
         env: &'a BTreeMap<String, String>,
     ) -> Ask<'a> {
         let (deadline, cancelled) = (self.deadline, self.cancelled);
-        Ask { program, args, env, cwd: self.root_dir, deadline, cancelled }
+        Ask { program, args, env, cwd: self.providers_dir, deadline, cancelled }
     }
 
     /// Whether an agent could be given this variable.
@@ -210,7 +210,7 @@ impl Readiness {
     /// Whether a login of Codex lies where it is looked for.
     pub fn has_codex_login(&self) -> bool {
         let env = self.shared.environment("codex");
-        codex::has_login_file(&self.shared.config.root_dir, &env)
+        codex::has_login_file(&self.shared.config.providers_dir, &env)
     }
 
     /// Ends the probes that run, and whoever waits for them.
@@ -255,7 +255,7 @@ impl Shared {
         let program = self.provider(name).and_then(|(_, agent)| find(agent, &env));
         let mut files: Vec<PathBuf> = program.iter().cloned().collect();
         match name {
-            "codex" => files.extend(codex::watched(&self.config.root_dir, &env)),
+            "codex" => files.extend(codex::watched(&self.config.providers_dir, &env)),
             _ => {
                 files.extend(self.bridge.first().map(PathBuf::from));
                 files.extend(Auth::of_config(&self.config).watched());
@@ -333,9 +333,11 @@ impl Shared {
     }
 
     fn stage_claude(&self, env: &mut BTreeMap<String, String>) -> Result<()> {
-        let (root_dir, claude_auth_mode) = (&self.config.root_dir, self.config.claude_auth_mode);
+        let (providers_dir, claude_auth_mode) =
+            (&self.config.providers_dir, self.config.claude_auth_mode);
         let given = self.provider("claude").map(|(_, agent)| agent.env.clone()).unwrap_or_default();
-        let staging = Staging { root_dir, session_id: "probe", given: &given, claude_auth_mode };
+        let staging =
+            Staging { providers_dir, session_id: "probe", given: &given, claude_auth_mode };
         stage::stage("claude", &staging, env).map(|_arguments| ())
     }
 
@@ -349,7 +351,7 @@ impl Shared {
         };
         env.extend(agent.env.clone());
         let scene = Scene {
-            root_dir: &self.config.root_dir,
+            providers_dir: &self.config.providers_dir,
             env,
             agent,
             deadline: Instant::now() + provider.request_timeout.min(PROBE),

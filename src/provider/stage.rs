@@ -13,7 +13,7 @@ use std::path::Path;
 /// For whom something is staged.
 pub struct Staging<'a> {
     /// The data folder.
-    pub root_dir: &'a Path,
+    pub providers_dir: &'a Path,
     pub session_id: &'a str,
     /// What the configuration and the session set for the program.
     pub given: &'a BTreeMap<String, String>,
@@ -31,7 +31,7 @@ pub fn stage(
         "claude" => claude::stage::stage(staging, env)?,
         "codex" => return codex::home::stage(staging, env),
         "demo" => {
-            let state = staging.root_dir.join("providers/demo");
+            let state = staging.providers_dir.join("demo");
             env.insert("GG_DEMO_STATE_DIR".to_owned(), state.to_string_lossy().into_owned());
         }
         _ => {}
@@ -40,6 +40,6 @@ pub fn stage(
 }
 
 /// Removes what was staged for a session that is about to be purged. Errors: it can not be removed.
-pub fn unstage(root_dir: &Path, session_id: &str) -> Result<()> {
-    codex::home::unstage(root_dir, session_id)
+pub fn unstage(providers_dir: &Path, session_id: &str) -> Result<()> {
+    codex::home::unstage(providers_dir, session_id)
 }

@@ -19,6 +19,7 @@ use crate::limits;
 use crate::model::input::Input;
 use crate::model::{ItemType, TurnSource, TurnStatus};
 use crate::provider::{Adapter, AgentError, Effects, Usage};
+use crate::watchdog;
 use crossbeam_channel::{Receiver, Sender};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -162,6 +163,8 @@ pub(super) struct State {
     pub open_failure: Option<(AgentError, bool)>,
     /// What a restored adapter asks for again, until the agent is attached.
     pub again: Effects,
+    /// The turn that mail joined last, None when that was not seen, and when.
+    pub steered: (Option<Arc<str>>, Instant),
     /// Who waits for the agent to be ready.
     pub openers: Vec<Answer<()>>,
     /// Who waits for the agent's process tree to be gone, and for that to be in the ledger.
@@ -278,6 +281,7 @@ impl Actor {
 
     /// The loop. Returns when the thread has nothing left to own.
     pub(super) fn run(&mut self) {
+        watchdog::watch();
         load::go_on(self);
         while !(self.is_ending || self.is_done() && self.retire()) {
             match self.next_event() {
@@ -298,12 +302,14 @@ impl Actor {
         let never = crossbeam_channel::never();
         // While a commit is to be tried again the agent's output stays in its journal.
         let output = if self.retry_at.is_some() { &never } else { &self.children.1 };
-        crossbeam_channel::select! {
-            recv(self.commands) -> command => command.map_or(Event::NobodyLeft, Event::Command),
-            // This actor holds a sender too, so the channel does not close.
-            recv(output) -> message => message.map_or(Event::Time, Event::Child),
-            recv(deadline) -> _ => Event::Time,
-        }
+        watchdog::rest(|| {
+            crossbeam_channel::select! {
+                recv(self.commands) -> command => command.map_or(Event::NobodyLeft, Event::Command),
+                // This actor holds a sender too, so the channel does not close.
+                recv(output) -> message => message.map_or(Event::Time, Event::Child),
+                recv(deadline) -> _ => Event::Time,
+            }
+        })
     }
 
     fn retire(&self) -> bool {
@@ -557,6 +563,7 @@ impl Default for State {
             is_gated: false,
             open_failure: None,
             again: Effects::default(),
+            steered: (None, Instant::now()),
             openers: Vec::new(),
             closers: Vec::new(),
         }

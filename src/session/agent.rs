@@ -436,7 +436,7 @@ impl Actor {
     /// The agent is gone: what hung on it ends, in the transaction of `step`.
     pub(super) fn agent_exited(&mut self, exit: &Exit, step: &mut Step) {
         let Some(mut agent) = self.state.agent.take() else { return };
-        self.state.adapter = None;
+        let adapter = self.state.adapter.take();
         // What it asked for again dies with it.
         self.state.again = Effects::default();
         if !agent.line.is_empty() {
@@ -461,6 +461,8 @@ impl Actor {
         step.event(kind, None, payload.to_string());
         let error = exit_error(exit, &stderr_tail, why);
         let is_untold = |at: i64| agent.sent <= at && agent.accepted <= at;
+        // What joined a turn that fails now is told with it.
+        let mut failing = None;
         match &mut self.state.turn {
             // The agent was gone before a byte of the turn had left this server: a new one is told.
             Some(turn) if turn.told_at.is_some_and(is_untold) && !turn.is_interrupted => {
@@ -469,7 +471,14 @@ impl Actor {
                 let turn_id = Arc::clone(&turn.turn_id);
                 step.change(move |tx| tx.set_turn_dispatched(&turn_id, false));
             }
-            _ => self.end_turn_without_agent(&error, step),
+            turn => {
+                let told = turn.as_ref().filter(|turn| turn.is_dispatched);
+                failing = told.map(|turn| Arc::clone(&turn.turn_id));
+                self.end_turn_without_agent(&error, step);
+            }
+        }
+        if let Some(adapter) = adapter {
+            self.give_up_steers(&*adapter, failing, step);
         }
         self.end_items_going_on(step);
         let session_key = self.session_key;

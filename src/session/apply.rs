@@ -55,7 +55,7 @@ impl Actor {
                 self.item_completed(&item, status, body, step);
             }
             AgentEvent::ItemGoesOn { item } => self.item_goes_on(&item, step),
-            AgentEvent::SteerRefused { input } => self.steer_refused(input, step),
+            AgentEvent::SteerRefused(steer) => self.steer_refused(steer, step),
             AgentEvent::Opened { native_ref, model, mode, reasoning_level } => {
                 self.opened(native_ref, (model, mode, reasoning_level), &**adapter, step);
             }

@@ -3,6 +3,7 @@
 //! A reservation is taken before an agent is started and held while it lives. Whoever needs one and finds none asks
 //! [`super::Sessions`] to put the longest idle agent to sleep first.
 
+use super::Sessions;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +42,13 @@ impl Capacity {
     pub(super) fn live(&self, provider: &str) -> usize {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.get(provider).copied().unwrap_or(0)
+    }
+}
+
+impl Sessions {
+    /// Live agents of a provider.
+    pub fn live_agents(&self, provider: &str) -> usize {
+        self.shared.capacity.live(provider)
     }
 }
 

@@ -4,6 +4,7 @@
 //! needs: a file may be gone when the turn starts.
 
 use crate::error::{Code, Error, Result};
+use crate::limits;
 use crate::model::input::Input;
 use crate::provider::Capabilities;
 use base64::Engine;
@@ -13,21 +14,63 @@ use std::io::Read;
 
 /// The checked items. Errors name the item, as `input[0]`.
 pub fn checked(items: &[Value], image_bytes_max: usize) -> Result<Vec<Input>> {
-    let check = |(place, item)| checked_item(&format!("input[{place}]"), item, image_bytes_max);
+    check_count("input", items.len())?;
+    let mut images = Images::new(image_bytes_max);
+    let check = |(place, item)| checked_item(&format!("input[{place}]"), item, &mut images);
     items.iter().enumerate().map(check).collect()
 }
 
 /// The images in these files. Errors name the path, as `image_paths[0]`.
 pub fn images(paths: &[String], image_bytes_max: usize) -> Result<Vec<Input>> {
+    check_count("image_paths", paths.len())?;
+    let mut images = Images::new(image_bytes_max);
     let check = |(place, path): (usize, &String)| {
         let name = format!("image_paths[{place}]");
         let fields = Map::from_iter([("path".to_owned(), Value::from(path.trim()))]);
-        image(&name, &fields, image_bytes_max)
+        image(&name, &fields, &mut images)
     };
     paths.iter().enumerate().map(check).collect()
 }
 
-fn checked_item(name: &str, item: &Value, image_bytes_max: usize) -> Result<Input> {
+fn check_count(field: &str, count: usize) -> Result<()> {
+    let most = limits::INPUT_ITEMS;
+    if count > most {
+        return Err(Error::bad_request(format!("{field}: it has {count} items, at most {most}")));
+    }
+    Ok(())
+}
+
+/// What the images of one input may still take: a short text can name a large file many times.
+struct Images {
+    /// Of one image.
+    bytes_max: usize,
+    bytes_left: usize,
+}
+
+impl Images {
+    fn new(bytes_max: usize) -> Images {
+        Images { bytes_max, bytes_left: bytes_max.saturating_mul(limits::INPUT_IMAGES) }
+    }
+
+    /// Errors: this image is too large, or all of them together are.
+    fn take(&mut self, name: &str, bytes: usize) -> Result<()> {
+        let (told, most) = match (bytes > self.bytes_max, bytes > self.bytes_left) {
+            (true, _) => (format!("the image has {bytes} bytes, the limit is"), self.bytes_max),
+            (_, true) => {
+                let most = self.bytes_max.saturating_mul(limits::INPUT_IMAGES);
+                ("with it the images of this input have more bytes than".to_owned(), most)
+            }
+            _ => {
+                self.bytes_left -= bytes;
+                return Ok(());
+            }
+        };
+        Err(Error::new(Code::PayloadTooLarge, format!("{name}: {told} {most}"))
+            .hint("make it smaller, or raise limits.max_image_bytes"))
+    }
+}
+
+fn checked_item(name: &str, item: &Value, images: &mut Images) -> Result<Input> {
     let wrong = |what: String| Error::bad_request(format!("{name}: {what}"));
     if let Some(text) = item.as_str() {
         return Ok(Input::Text { text: text.to_owned() });
@@ -37,7 +80,7 @@ fn checked_item(name: &str, item: &Value, image_bytes_max: usize) -> Result<Inpu
     match (text_of("type"), text_of("text")) {
         (None | Some("text"), Some(text)) => Ok(Input::Text { text: text.to_owned() }),
         (None | Some("text"), None) => Err(wrong("text is missing".into())),
-        (Some("image"), _) => image(name, fields, image_bytes_max),
+        (Some("image"), _) => image(name, fields, images),
         (Some("resource_link"), _) => {
             let uri = text_of("uri").ok_or_else(|| wrong("uri is missing".into()))?;
             let name = text_of("name").map(str::to_owned);
@@ -49,25 +92,19 @@ fn checked_item(name: &str, item: &Value, image_bytes_max: usize) -> Result<Inpu
     }
 }
 
-fn image(name: &str, fields: &Map<String, Value>, most: usize) -> Result<Input> {
+fn image(name: &str, fields: &Map<String, Value>, images: &mut Images) -> Result<Input> {
     let wrong = |what: String| Error::bad_request(format!("{name}: {what}"));
     let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
     let bytes = match (text_of("data"), text_of("path")) {
         (Some(data), _) => STANDARD
             .decode(data.trim())
             .map_err(|error| wrong(format!("data is not base64: {error}")))?,
-        (None, Some(path)) => read_image(path, most).map_err(wrong)?,
+        (None, Some(path)) => read_image(path, images.bytes_max).map_err(wrong)?,
         (None, None) => {
             return Err(wrong("an image needs data (base64) and media_type, or path".into()));
         }
     };
-    if bytes.len() > most {
-        return Err(Error::new(
-            Code::PayloadTooLarge,
-            format!("{name}: the image has {} bytes, the limit is {most}", bytes.len()),
-        )
-        .hint("make it smaller, or raise limits.max_image_bytes"));
-    }
+    images.take(name, bytes.len())?;
     let media_type = image_type(&bytes)
         .ok_or_else(|| wrong("the bytes are no PNG, JPEG, GIF or WebP image".into()))?;
     Ok(Input::Image { data: STANDARD.encode(bytes), media_type: media_type.to_owned() })
@@ -123,6 +160,27 @@ pub fn check_supported(input: &[Input], capabilities: Option<&str>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_input_has_a_size_whatever_it_names() {
+        let file = std::env::temp_dir().join(crate::model::id::new("image"));
+        std::fs::write(&file, b"\x89PNG12").unwrap();
+        let path = file.to_string_lossy().into_owned();
+        let named = |count: usize| images(&vec![path.clone(); count], 6);
+        assert_eq!(named(limits::INPUT_IMAGES).unwrap().len(), limits::INPUT_IMAGES);
+        for (error, code, part) in [
+            (named(limits::INPUT_IMAGES + 1).unwrap_err(), Code::PayloadTooLarge, "image_paths[4]"),
+            (named(limits::INPUT_ITEMS + 1).unwrap_err(), Code::BadRequest, "image_paths"),
+            (images(&[path], 5).unwrap_err(), Code::PayloadTooLarge, "image_paths[0]"),
+        ] {
+            assert_eq!(error.code, code, "{error}");
+            assert!(error.message.starts_with(part), "{error}");
+        }
+        std::fs::remove_file(file).unwrap();
+        let texts = |count: usize| checked(&vec![Value::from("x"); count], 6);
+        assert_eq!(texts(limits::INPUT_ITEMS).unwrap().len(), limits::INPUT_ITEMS);
+        assert!(texts(limits::INPUT_ITEMS + 1).unwrap_err().message.starts_with("input: "));
+    }
 
     #[test]
     fn images_are_known_by_their_bytes() {

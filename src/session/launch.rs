@@ -37,8 +37,9 @@ pub(super) fn agent_spec(actor: &Actor, child_id: &str) -> Result<Spec> {
         serde_json::from_str(&private.env).unwrap_or_default();
     let mut given = agent.env.clone();
     given.extend(of_session);
-    let (root_dir, claude_auth_mode) = (&shared.config.root_dir, shared.config.claude_auth_mode);
-    let staging = Staging { root_dir, session_id, given: &given, claude_auth_mode };
+    let (providers_dir, claude_auth_mode) =
+        (&shared.config.providers_dir, shared.config.claude_auth_mode);
+    let staging = Staging { providers_dir, session_id, given: &given, claude_auth_mode };
     let staged = stage::stage(&actor.provider, &staging, &mut env)?;
     env.extend(given);
     let program = program(shared, settings, &actor.agent_name, &env)?;

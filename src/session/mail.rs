@@ -3,9 +3,10 @@
 //! Runs on the session's thread, but for [`Sessions::carry`]. What is accepted is one transaction with the turn that
 //! carries it (and, where an agent is open, with the bytes that tell it): so a letter is in a turn or it is not,
 //! whatever is killed when. A session that is not as the caller thought changes nothing and says so; the caller looks
-//! again. Whose mail it is, and what goes first, is not known here.
+//! again. What joined a turn and was not heard is given back, in the transaction of the step in which the agent said
+//! so. Whose mail it is, and what goes first, is not known here.
 
-use super::actor::{Actor, Answer, Command, LiveTurn, Phase};
+use super::actor::{self, Actor, Answer, LiveTurn, Phase};
 use super::capacity::Reservation;
 use super::step::Step;
 use super::{Sessions, TurnRequest, When};
@@ -15,13 +16,20 @@ use crate::ledger::team::recipient;
 use crate::model::event::EventKind;
 use crate::model::input::Input;
 use crate::model::{TurnSource, TurnStatus, id};
+use crate::provider::{Command, Steer};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long mail waits for the agent's word on what joined a turn before it.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one turn is to carry.
 pub struct Mail {
     pub input: Vec<Input>,
     pub way: Way,
+    /// The keys of the deliveries that are in it: what is given back where the agent does not hear it.
+    pub deliveries: Vec<i64>,
     /// Have the agent open before the turn is made, so that what can not be opened is no turn.
     pub is_agent_needed: bool,
     /// Made in the transaction of the turn, with its id. An error of it undoes the turn.
@@ -50,10 +58,10 @@ impl Sessions {
         let mut reservation = self.room_for(session_id)?;
         if mail.is_agent_needed {
             let reservation = reservation.take();
-            self.call(session_id, |answer| Command::Open { reservation, answer })?;
+            self.call(session_id, |answer| actor::Command::Open { reservation, answer })?;
         }
         let mail = Box::new(mail);
-        self.call(session_id, |answer| Command::Carry { mail, reservation, answer })
+        self.call(session_id, |answer| actor::Command::Carry { mail, reservation, answer })
     }
 }
 
@@ -84,6 +92,9 @@ impl Actor {
             return Ok(None);
         }
         self.keep(reservation);
+        if self.is_mail_unanswered(&mail.way) {
+            return Ok(None);
+        }
         match mail.way.clone() {
             Way::NewTurn => self.in_new_turn(mail),
             Way::Interrupt { turn_id, at_tool_boundary } => {
@@ -153,7 +164,7 @@ impl Actor {
         if self.state.turn.as_ref().is_some_and(is_agents) {
             // What the agent does by itself has no end to wait for: it is called over.
             let mut step = self.step();
-            self.command(crate::provider::Command::EndAgentTurn, &mut step);
+            self.command(Command::EndAgentTurn, &mut step);
             self.commit(step)?;
             return self.in_new_turn(mail);
         }
@@ -177,10 +188,47 @@ impl Actor {
         let id: Arc<str> = Arc::from(turn_id.as_str());
         step.event(EventKind::TurnSteered, Some(id), json!({"source": "team"}).to_string());
         self.user_message(&mail.input, &mut step);
-        self.command(crate::provider::Command::Steer { input: mail.input }, &mut step);
+        let steer = Steer { input: mail.input, mail: mail.deliveries };
+        self.command(Command::Steer(steer), &mut step);
         accept(mail.accept, &turn_id, &mut step);
         self.commit(step)?;
+        self.state.steered = (Some(turn_id.as_str().into()), Instant::now());
         Ok(Some(turn_id))
+    }
+
+    /// Whether the agent has yet to say that it has heard mail which joined a turn. Until then no other mail goes but
+    /// into the same turn: what comes back is to be ahead of it.
+    fn is_mail_unanswered(&self, way: &Way) -> bool {
+        let (steered, at) = &self.state.steered;
+        let is_same = |turn_id: &str| steered.as_deref() == Some(turn_id);
+        if matches!(way, Way::Steer { turn_id, .. } if is_same(turn_id)) {
+            return false;
+        }
+        let is_mail = |steer: &&Steer| !steer.mail.is_empty();
+        at.elapsed() < ANSWER_PATIENCE
+            && self
+                .state
+                .adapter
+                .as_ref()
+                .is_some_and(|adapter| adapter.open_steers().iter().any(is_mail))
+    }
+
+    /// The agent has not heard these: they wait again, for whoever brings mail to look; but for those that joined the
+    /// turn that fails with its agent.
+    pub(super) fn give_back(
+        &mut self,
+        deliveries: Vec<i64>,
+        failing: Option<Arc<str>>,
+        step: &mut Step,
+    ) {
+        step.change(move |tx| {
+            for delivery_key in deliveries {
+                tx.give_back_delivery(delivery_key, failing.as_deref())?;
+            }
+            Ok(())
+        });
+        let (shared, recipient) = (Arc::clone(&self.shared), self.session_id.to_string());
+        step.afterwards(move || shared.post.announce([recipient], "steer_refused"));
     }
 }
 

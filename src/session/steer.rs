@@ -2,15 +2,14 @@
 //!
 //! Runs on the session's thread. What the person says, the event that tells of it and the bytes that tell the agent
 //! are one transaction, so a steer is heard once whatever dies. An agent whose turn had ended before it heard gives
-//! the input back: it becomes a turn of its own, behind those that wait.
+//! the input back: a person's becomes a turn of its own, behind those that wait; mail waits again, as what it was.
 
 use super::actor::{Actor, TurnRequest};
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::model::event::EventKind;
-use crate::model::input::Input;
 use crate::model::{TurnSource, TurnStatus, id};
-use crate::provider::Command;
+use crate::provider::{Adapter, Command, Steer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -61,13 +60,32 @@ impl Actor {
         let payload = json!({"source": request.source.as_str()});
         step.event(EventKind::TurnSteered, Some(Arc::clone(&turn_id)), payload.to_string());
         self.user_message(&request.input, &mut step);
-        self.command(Command::Steer { input: request.input }, &mut step);
+        self.command(Command::Steer(Steer { input: request.input, mail: Vec::new() }), &mut step);
         self.commit(step)?;
         Ok(turn_id.to_string())
     }
 
+    /// The agent is gone: what it has not answered came too late, unless it joined the turn that fails with it.
+    pub(super) fn give_up_steers(
+        &mut self,
+        adapter: &dyn Adapter,
+        failing: Option<Arc<str>>,
+        step: &mut Step,
+    ) {
+        for steer in adapter.open_steers().into_iter().cloned() {
+            if !steer.mail.is_empty() {
+                self.give_back(steer.mail, failing.clone(), step);
+            } else if failing.is_none() {
+                self.steer_refused(steer, step);
+            }
+        }
+    }
+
     /// The turn was over before the agent heard.
-    pub(super) fn steer_refused(&mut self, input: Vec<Input>, step: &mut Step) {
+    pub(super) fn steer_refused(&mut self, steer: Steer, step: &mut Step) {
+        if !steer.mail.is_empty() {
+            return self.give_back(steer.mail, None, step);
+        }
         // Where only the process is about to end, the next one takes the turn up.
         if self.is_closing() {
             let text = "a message came too late for its turn and was not heard";
@@ -75,7 +93,7 @@ impl Actor {
             return step.event(EventKind::SessionUpdated, None, payload.to_string());
         }
         let turn_id = id::new("turn");
-        let request = TurnRequest { input, ..TurnRequest::of_agent(TurnSource::User) };
+        let request = TurnRequest { input: steer.input, ..TurnRequest::of_agent(TurnSource::User) };
         self.insert_turn(&turn_id, TurnStatus::Queued, &request, step);
         self.state.queued += 1;
         let payload = json!({"position": self.state.queued, "reason": "steer_refused"});

@@ -133,6 +133,7 @@ fn mail(job: &Job, input: Vec<Input>, carried: Vec<Claim>) -> Mail {
         Way::Steer { .. } => InjectionStrategy::SteerTurn,
         Way::NewTurn | Way::Interrupt { .. } => InjectionStrategy::SendTurn,
     };
+    let deliveries = carried.iter().map(|(delivery_key, _)| *delivery_key).collect();
     let accept = move |tx: &mut Tx<'_>, turn_id: &str| {
         for (delivery_key, claim) in carried {
             let injecting = Move {
@@ -149,7 +150,7 @@ fn mail(job: &Job, input: Vec<Input>, carried: Vec<Claim>) -> Mail {
         Ok(())
     };
     let (way, is_agent_needed) = (job.way.clone(), job.is_agent_needed);
-    Mail { input, way, is_agent_needed, accept: Box::new(accept) }
+    Mail { input, way, deliveries, is_agent_needed, accept: Box::new(accept) }
 }
 
 /// Writes down that an attempt did not succeed, and what follows from it.

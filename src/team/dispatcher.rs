@@ -19,6 +19,7 @@ use crate::model::team::{DeferredReason, DeliveryStatus};
 use crate::provider::Capabilities;
 use crate::session::Way;
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -99,7 +100,10 @@ impl Dispatch {
             mailboxes: HashMap::new(),
             scopes: HashMap::new(),
         };
-        let body = move || while dispatcher.run_until_panic() {};
+        let body = move || {
+            watchdog::watch();
+            while dispatcher.run_until_panic() {}
+        };
         threads.push(thread::spawn("dispatcher", body).map_err(no_thread)?);
         Ok(Dispatch { end, threads })
     }
@@ -135,7 +139,8 @@ impl Stopping {
 
 /// A lane: attempts, one after the other, until the dispatcher is gone.
 fn serve(shared: &Shared, jobs: &Receiver<Job>, done: &Sender<Done>) {
-    while let Ok(job) = jobs.recv() {
+    watchdog::watch();
+    while let Ok(job) = watchdog::rest(|| jobs.recv()) {
         shared.counters.under_way.fetch_add(1, Ordering::Relaxed);
         let outcome = attempt(shared, &job);
         shared.counters.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -143,6 +148,14 @@ fn serve(shared: &Shared, jobs: &Receiver<Job>, done: &Sender<Done>) {
         // At shutdown nobody asks any more.
         drop(done.send((job.recipient, outcome)));
     }
+}
+
+/// What has ended the dispatcher's wait.
+enum Woken {
+    /// Something may be due.
+    Look,
+    Done(Done),
+    End,
 }
 
 impl Dispatcher {
@@ -155,13 +168,14 @@ impl Dispatcher {
         log::error!("the dispatcher of team mail panicked; it begins anew");
         self.mailboxes.clear();
         self.scopes.clear();
-        self.end.recv_timeout(LEDGER_PAUSE) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        let waited = watchdog::rest(|| self.end.recv_timeout(LEDGER_PAUSE));
+        waited == Err(crossbeam_channel::RecvTimeoutError::Timeout)
     }
 
     fn run(&mut self) {
         while let Err(error) = self.open_all() {
             log::error!("waiting mail can not be read: {error}");
-            let waited = self.end.recv_timeout(LEDGER_PAUSE);
+            let waited = watchdog::rest(|| self.end.recv_timeout(LEDGER_PAUSE));
             if waited != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                 return;
             }
@@ -174,14 +188,19 @@ impl Dispatcher {
                 Some(deadline) => crossbeam_channel::at(deadline),
                 None => crossbeam_channel::never(),
             };
-            crossbeam_channel::select! {
-                recv(self.shared.post.rings) -> _ => {}
-                recv(self.rings) -> _ => {}
-                recv(self.done) -> done => {
-                    done.into_iter().for_each(|done| self.attempt_ended(done));
+            let woken = watchdog::rest(|| {
+                crossbeam_channel::select! {
+                    recv(self.shared.sessions.post().rings) -> _ => Woken::Look,
+                    recv(self.rings) -> _ => Woken::Look,
+                    recv(self.done) -> done => done.map_or(Woken::Look, Woken::Done),
+                    recv(deadline) -> _ => Woken::Look,
+                    recv(self.end) -> _ => Woken::End,
                 }
-                recv(deadline) -> _ => {}
-                recv(self.end) -> _ => return,
+            });
+            match woken {
+                Woken::Look => {}
+                Woken::Done(done) => self.attempt_ended(done),
+                Woken::End => return,
             }
         }
     }
@@ -241,7 +260,7 @@ impl Dispatcher {
 
     /// Looks at every mailbox that something has happened to, and writes down together what has to wait.
     fn round(&mut self) {
-        for (recipient, trigger) in self.shared.post.take() {
+        for (recipient, trigger) in self.shared.sessions.post().take() {
             self.open(recipient, trigger);
         }
         for scope_key in self.bell.changed() {

@@ -71,7 +71,8 @@ pub(super) fn plan(
         let Some(at_tool_boundary) = boundary(waiting, active) else { continue };
         let turn_id = active.turn_id.clone();
         let count = front(due, place);
-        if can_join && !is_alone {
+        let was_refused = due[..count].iter().any(|waiting| waiting.is_steer_refused);
+        if can_join && !is_alone && !was_refused {
             return Plan::Inject { count, way: Way::Steer { turn_id, at_tool_boundary } };
         }
         if may_end(waiting, active) {

@@ -4,7 +4,7 @@ use super::{Departure, Teams, takedown};
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{self, IdempotencyKey};
-use crate::ledger::team::delivery::Move;
+use crate::ledger::team::delivery::{Move, NOT_MEMBER};
 use crate::ledger::team::{NewMember, Roster, TeamRecord};
 use crate::ledger::{Tx, to_json};
 use crate::limits;
@@ -110,7 +110,7 @@ impl Teams {
                 tx.set_lead(&team, &next.agent_id)?;
             }
             for delivery_key in tx.waiting_deliveries(&team, Some(&agent_id))? {
-                let error = Some(("recipient_not_member", "the recipient has left the team"));
+                let error = Some(NOT_MEMBER);
                 tx.move_delivery(
                     delivery_key,
                     &Move { error, ..Move::to(DeliveryStatus::Failed) },

@@ -70,7 +70,7 @@ impl Teams {
         let ack = self.shared.ledger.write(move |tx| tx.send(&team_id, &outgoing, &content))?;
         if ack.disposition == CREATED {
             let recipients = ack.deliveries.iter().map(|made| made.recipient_agent_id.clone());
-            self.shared.post.announce(recipients, "queue");
+            self.shared.sessions.post().announce(recipients, "queue");
         }
         Ok(ack)
     }
@@ -104,7 +104,7 @@ impl Teams {
             }
             tx.delivery_of(&team_id, &delivery_id).map(|(_, record)| record)
         })?;
-        self.shared.post.announce([record.recipient_agent_id.clone()], "retry");
+        self.shared.sessions.post().announce([record.recipient_agent_id.clone()], "retry");
         Ok(record)
     }
 

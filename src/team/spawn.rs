@@ -233,7 +233,7 @@ pub(super) fn enrol(shared: &Shared, operation_id: &str) -> Result<()> {
             if has_joined.load(Ordering::SeqCst) { ONBOARDING_FAILED } else { JOIN_FAILED };
         takedown::undo(shared, operation_id, reason, error)
     })?;
-    shared.post.announce([session_id], "queue");
+    shared.sessions.post().announce([session_id], "queue");
     Ok(())
 }
 

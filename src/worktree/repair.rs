@@ -13,6 +13,7 @@ use super::run;
 use super::tree::{self, Tree};
 use crate::error::{Code, Result};
 use crate::ledger::worktree::{self, WorktreeRecord};
+use crate::watchdog;
 use crossbeam_channel::Receiver;
 use std::collections::HashSet;
 use std::fs;
@@ -24,6 +25,7 @@ const INDEX_LOCK_AGE: Duration = Duration::from_secs(600);
 
 /// The body of the thread. `left` is what the last server left, read before the first request.
 pub(super) fn serve(shared: &Arc<Shared>, left: Vec<WorktreeRecord>, due: &Receiver<()>) {
+    watchdog::watch();
     shared.sweep_trash(&left);
     for record in left {
         if shared.stop.is_stopped() {
@@ -39,7 +41,7 @@ pub(super) fn serve(shared: &Arc<Shared>, left: Vec<WorktreeRecord>, due: &Recei
     loop {
         shared.clean_up_due(&mut given_up);
         // The sender is in `shared`, so this ends with the stop.
-        if due.recv().is_err() || shared.stop.is_stopped() {
+        if watchdog::rest(|| due.recv()).is_err() || shared.stop.is_stopped() {
             return;
         }
     }

@@ -8,6 +8,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::keeper;
+use crate::watchdog;
 use gg_keeper::tree;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
@@ -143,7 +144,9 @@ pub(super) fn run(program: &Program, stop: &Stop) -> Result<Outcome> {
         .spawn()
         .map_err(failed)?;
     let mut outputs = Outputs::new(&mut child, program);
-    let why = attend(&child, &mut outputs, Some(stop), Instant::now() + program.timeout);
+    // The program has a limit of its own.
+    let limit = Instant::now() + program.timeout;
+    let why = watchdog::rest(|| attend(&child, &mut outputs, Some(stop), limit));
     if why != Why::Ended {
         // Git takes its lock files away when it is asked to end, and leaves them when it is killed.
         signal_group(&child, Signal::TERM);

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The clients of docs/clients against the server, which is killed with -9 in the middle of a turn and started again.
+# The clients of docs/clients against the server, which is killed with -9 in the middle of a turn and started again; and
+# a page of an origin that the server does not know, which tries in a browser whatever a page can.
 #
 # usage: run.sh [FOLDER]   FOLDER holds the built programs (target/debug)
 #
@@ -84,11 +85,36 @@ run() {
     cat "$folder/$name.log"
 }
 
-mkfifo "$folder/port"
-python3 "$folder/page.py" "$folder" "$folder/words" >"$folder/port" 2>"$folder/page.log" 5>&- &
-page=$!
-others=("$page")
-read -r -t 60 port <"$folder/port" || { echo "clients: the page is not served" >&2; exit 1; }
+# Serves the pages on a port of their own, and sets page and port.
+serve() {
+    rm -f "$folder/port"
+    mkfifo "$folder/port"
+    python3 "$folder/page.py" "$folder" "$folder/words" >"$folder/port" 2>>"$folder/page.log" 5>&- &
+    page=$!
+    others+=("$page")
+    read -r -t 60 port <"$folder/port" || { echo "clients: the page is not served" >&2; exit 1; }
+}
+
+# Opens a page in a browser with a fresh profile, and sets shown.
+browse() {
+    local flags
+    flags=(--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking
+        --disable-component-update --disable-sync --user-data-dir="$folder/$1" --remote-debugging-port=0
+        # A name that leads to this machine, as a page of elsewhere has its own lead here.
+        --host-resolver-rules="MAP evil.example 127.0.0.1")
+    # Chromium has no sandbox for root.
+    [ "$(id -u)" != 0 ] || flags+=(--no-sandbox)
+    "$browser" "${flags[@]}" "http://127.0.0.1:$port/$1.html" >"$folder/$1.log" 2>&1 5>&- &
+    shown=$!
+    others+=("$shown")
+}
+
+# What the operator is told.
+ask() {
+    curl -sS --fail -H "Authorization: Bearer $token" "$url$1"
+}
+
+serve
 printf '[server]\ncors_origins = ["http://127.0.0.1:%s"]\n' "$port" >"$folder/config.toml"
 
 start 127.0.0.1:0
@@ -99,15 +125,30 @@ browser=$(command -v chromium || command -v chromium-browser || :)
 if [ -n "$browser" ]; then
     echo "== browser"
     printf '{"baseUrl":"%s","token":"%s"}' "$url" "$token" >"$folder/settings.json"
-    flags=(--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking
-        --disable-component-update --disable-sync --user-data-dir="$folder/profile" --remote-debugging-port=0)
-    # Chromium has no sandbox for root.
-    [ "$(id -u)" != 0 ] || flags+=(--no-sandbox)
-    "$browser" "${flags[@]}" "http://127.0.0.1:$port/page.html" >"$folder/browser.log" 2>&1 5>&- &
-    others+=($!)
+    browse page
     kill_and_start_again
     word passed
+    kill "$shown"
+    wait "$shown" 2>/dev/null || :
+    others=("$page")
+
+    echo "== foreign page"
+    # The same pages from another port: an origin that is not on the list.
+    serve
+    printf '{"baseUrl":"%s","token":"%s"}' "$url" "$token" >"$folder/settings.json"
+    before=$(ask '/v1/events?order=desc&limit=1')
+    browse foreign
+    word harmless
+    after=$(ask '/v1/events?order=desc&limit=1')
+    [ "$before" = "$after" ] || { echo "clients: the page has done something: $after" >&2; exit 1; }
+    # That each kind of refusal was met tells that the requests did arrive.
+    figures=$(ask /metrics)
+    for code in unauthorized host_not_allowed origin_not_allowed; do
+        count=$(sed -n "s/^gooselake_requests_refused_total{code=\"$code\"} //p" <<<"$figures")
+        echo "$code: $count"
+        [ "$count" -gt 5 ] || { echo "clients: the page did not reach the server" >&2; exit 1; }
+    done
 else
-    echo "!!!! SKIPPED: there is no chromium; the JavaScript client was NOT tested in a browser"
+    echo "!!!! SKIPPED: there is no chromium; the JavaScript client was NOT tested in a browser, nor what a foreign page can do"
 fi
 echo "clients: done"

@@ -3,6 +3,8 @@
 //! The program is a stand-in (`codex/fake.sh`) that speaks as much of the protocol as these stories need; the real
 //! one is driven by `make test-real`, and its dialect is replayed from recordings in the library's own tests.
 
+mod late;
+
 use crate::crew::Crew;
 use crate::stage::{SOON, Stage, check_error, check_told, text};
 use gooselake_harness::wait;

@@ -5,12 +5,14 @@
 //! the stories make; `follower` is a client that reads a stream over any number of deaths. What
 //! must be true of any log is in the harness (`proof`). `driver` mixes everything at random;
 //! `turn`, `child`, `mail` and `server` are the stories with a name: of turns and approvals, of
-//! agents, keepers and terminals, of team mail, and of starts and ends of the server.
+//! agents, keepers and terminals, of team mail, and of starts and ends of the server. `commit` has
+//! the server die at each commit of a story in turn.
 //!
 //! Nothing here sleeps: a kill comes after an event, a file or a process was seen, or when a stream
 //! has been quiet. A failure of a random test prints its seed.
 
 mod child;
+pub(crate) mod commit;
 mod driver;
 mod follower;
 mod mail;

@@ -10,7 +10,7 @@ mod feature;
 mod process;
 mod team;
 mod wire;
-mod wiretap;
+pub(crate) mod wiretap;
 
 use crate::stage::{Stage, text};
 use serde_json::{Value, json};

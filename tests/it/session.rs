@@ -84,6 +84,14 @@ fn the_environment_of_a_session_reaches_its_agent_and_no_answer() {
 }
 
 #[test]
+fn what_agents_keep_lies_where_the_configuration_says() {
+    let stage = Stage::with_config("[data]\nproviders_dir = \"elsewhere\"\n");
+    stage.run(&stage.session(), "say Hello");
+    let data = stage.server.data_dir();
+    assert!(data.join("elsewhere/demo").is_dir() && !data.join("providers").exists());
+}
+
+#[test]
 fn the_list_is_read_in_pages_and_filtered() {
     let stage = Stage::new();
     let made: Vec<String> = (0..5).map(|_| stage.session()).collect();

@@ -3,7 +3,7 @@
 use crate::stage::{SOON, Stage, text};
 use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::process::Command;
@@ -59,4 +59,47 @@ fn a_keeper_that_does_not_answer_does_not_hold_up_the_end() {
     keepers.iter().for_each(|keeper| proc::signal(*keeper, Signal::CONT).unwrap());
     stage.restart();
     assert!(!stage.ended(&session_id, &turn_id)["completed_at"].is_null());
+}
+
+#[test]
+fn a_thread_that_hangs_is_told_of_until_it_goes_on() {
+    let mut stage = Stage::with_config("[server]\nstuck_after_secs = 1\n");
+    let body = json!({"command": "while sleep 0.05; do echo more; done", "cwd": stage.cwd});
+    let record = stage.client.post("/v1/processes", &body).expect(200).json();
+    let log = text(&record, "stdout_path");
+    stage.server.kill9();
+    // The next server opens the log to write on, which waits for a reader.
+    fs::remove_file(&log).unwrap();
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    stage.restart();
+    let standing = |stage: &Stage| {
+        let diagnostics = stage.client.get("/v1/diagnostics").expect(200).json();
+        let threads = diagnostics["threads"].as_array().unwrap().clone();
+        let of_process = |thread: &Value| thread["name"].as_str().unwrap().starts_with("process-");
+        let found = threads.iter().find(|thread| of_process(thread)).cloned();
+        assert!(threads.iter().any(|thread| thread["name"] == "writer"), "{threads:?}");
+        assert!(threads.iter().all(|thread| thread["bound_ms"] == 1000), "{threads:?}");
+        found
+    };
+    let is_stuck =
+        |stage: &Stage, wanted: bool| standing(stage).filter(|thread| thread["stuck"] == wanted);
+    let hung = wait::until(SOON, "the thread is told of", || is_stuck(&stage, true));
+    assert!(hung["busy_since"].is_i64(), "{hung}");
+    let name = text(&hung, "name");
+    let told = format!("the thread {name} has been at one piece of work for 1 s");
+    wait::until(SOON, "the log has it", || {
+        stage.server.stderr_text().contains(&told).then_some(())
+    });
+    let metrics = stage.client.get("/metrics").expect(200).text();
+    assert!(!metrics.contains("gooselake_threads_stuck 0"), "{metrics}");
+    // A reader comes, and the thread goes on.
+    let mut reader = fs::File::open(&log).unwrap();
+    wait::until(SOON, "it goes on", || {
+        std::io::Read::read(&mut reader, &mut [0; 4096]).unwrap();
+        is_stuck(&stage, false)
+    });
+    let told = format!("the thread {name} goes on after");
+    wait::until(SOON, "the log has it", || {
+        stage.server.stderr_text().contains(&told).then_some(())
+    });
 }

@@ -11,7 +11,19 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The floors of the house (see src/lib.rs), lowest first. `main` is the program that stands on it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits", "thread", "model", "config", "environment", "folder", "secret", "signals"],
+    &[
+        "error",
+        "limits",
+        "thread",
+        "model",
+        "config",
+        "environment",
+        "folder",
+        "secret",
+        "signals",
+        "sync",
+        "watchdog",
+    ],
     &["ledger"],
     &["keeper", "http"],
     &["provider", "process", "worktree"],

@@ -131,7 +131,8 @@ impl Exit {
             match key {
                 "code" => exit.code = value.parse().ok(),
                 "signal" => exit.signal = value.parse().ok(),
-                "error" => exit.error = (!value.is_empty()).then(|| value.to_string()),
+                // As it is written: one line, whatever a reader takes for the end of one.
+                "error" => exit.error = (!value.is_empty()).then(|| value.replace('\r', " ")),
                 "ended_at_ms" => exit.ended_at_ms = value.parse().ok()?,
                 "stdin_end" => exit.stdin_end = value.parse().ok()?,
                 "stdout_end" => exit.stdout_end = value.parse().ok()?,

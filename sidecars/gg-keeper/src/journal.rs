@@ -189,7 +189,8 @@ pub struct Remains {
 }
 
 impl Remains {
-    /// Looks at the files `<name>.*` in `dir`. A stream without files is empty.
+    /// Looks at the files `<name>.*` in `dir`. A stream without files is empty. Errors: also a file
+    /// whose name and size name an offset that there can not be.
     pub fn open(dir: &Path, name: &'static str) -> io::Result<Remains> {
         let mut bases = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -198,7 +199,11 @@ impl Remains {
         bases.sort_unstable();
         let files = Files { dir: dir.to_path_buf(), name, open: None };
         let end = match bases.last() {
-            Some(base) => base + fs::metadata(files.path(*base))?.len(),
+            Some(base) => {
+                let bytes = fs::metadata(files.path(*base))?.len();
+                let beyond = || io::Error::new(io::ErrorKind::InvalidData, "a segment has no end");
+                base.checked_add(bytes).ok_or_else(beyond)?
+            }
             None => 0,
         };
         Ok(Remains { files, bases, end })
@@ -220,7 +225,10 @@ impl Remains {
         let mut offset = offset.max(self.base());
         while offset < self.end {
             let next = self.bases.partition_point(|base| *base <= offset);
-            let count = self.files.read(self.bases[next - 1], offset, buffer)?;
+            // A segment that is longer than the name of the next one says is read up to there.
+            let until = self.bases.get(next).copied().unwrap_or(self.end);
+            let room = usize::try_from(until - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let count = self.files.read(self.bases[next - 1], offset, &mut buffer[..room])?;
             if count > 0 || buffer.is_empty() {
                 return Ok((offset, count));
             }

@@ -117,10 +117,22 @@ pub(in crate::api) struct Diagnostics {
     connections: Connections,
     keepers: Vec<KeeperFacts>,
     database: Database,
+    threads: Vec<WatchedThread>,
     session_threads: u64,
     session_status_counts: Counts,
     uptime_ms: u64,
     now: i64,
+}
+
+/// A thread that is watched.
+#[derive(JsonSchema, Serialize)]
+struct WatchedThread {
+    name: String,
+    /// When its piece of work began; null while it waits.
+    busy_since: Option<i64>,
+    bound_ms: u64,
+    /// It has been at this piece of work for longer than the bound.
+    stuck: bool,
 }
 
 /// Counters of the one thread that writes, since the server started.

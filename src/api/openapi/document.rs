@@ -154,8 +154,7 @@ fn parameters(route: &Route, told: &Told) -> Vec<Value> {
             "name": name, "in": "query", "description": description, "schema": schema,
         }));
     }
-    let is_json =
-        matches!(route.body, BodyRule::Json | BodyRule::SmallJson | BodyRule::OptionalJson);
+    let is_json = !matches!(route.body, BodyRule::Ignored | BodyRule::Form);
     let mut headers = Vec::new();
     if told.is_idempotent {
         headers.push("IdempotencyKey");

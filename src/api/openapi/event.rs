@@ -118,6 +118,7 @@ fn payload(kind: EventKind, to: &mut SchemaGenerator) -> Schema {
         K::ProcessCompleted | K::ProcessFailed | K::ProcessTimedOut | K::ProcessKilled => {
             to.subschema_for::<ProcessEnd>()
         }
+        K::McpToolBegun => to.subschema_for::<ToolBegun>(),
         K::McpToolCalled => to.subschema_for::<ToolCalled>(),
         K::WorktreeCreated => to.subschema_for::<WorktreeCreated>(),
         K::WorktreeClaimed | K::WorktreeReleased => to.subschema_for::<ClaimTold>(),
@@ -373,7 +374,18 @@ struct ProcessEnd {
 }
 
 #[derive(JsonSchema, Serialize)]
+struct ToolBegun {
+    call_id: String,
+    tool: String,
+    invocation_id: Option<String>,
+    /// `agent` or `operator`.
+    called_by: String,
+    arguments: Value,
+}
+
+#[derive(JsonSchema, Serialize)]
 struct ToolCalled {
+    call_id: String,
     tool: String,
     invocation_id: Option<String>,
     /// `agent` or `operator`.
@@ -382,7 +394,8 @@ struct ToolCalled {
     result: Value,
     is_error: bool,
     error: Option<ToolFault>,
-    duration_ms: u64,
+    /// Null where the server ended in the middle of it.
+    duration_ms: Option<u64>,
 }
 
 #[derive(JsonSchema, Serialize)]

@@ -1,5 +1,6 @@
 //! Team mail: messages to one and to all, how far they have come, tried again, taken back; and a whole team at a look.
 
+use super::super::body::check_words;
 use super::super::{Api, Call, json, page};
 use super::named;
 use crate::error::{Error, Result};
@@ -52,6 +53,7 @@ pub(in crate::api) struct BroadcastBody {
 
 pub(in crate::api) fn direct(api: &Api, call: &Call) -> Result<Answer> {
     let body: DirectBody = call.body()?;
+    check_words([("correlation_id", &body.correlation_id)])?;
     let recipient = named("recipient_agent_id", &body.recipient_agent_id)?;
     let outgoing = Outgoing {
         sender_agent_id: named("sender_agent_id", &body.sender_agent_id)?,
@@ -70,6 +72,7 @@ pub(in crate::api) fn direct(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(in crate::api) fn broadcast(api: &Api, call: &Call) -> Result<Answer> {
     let body: BroadcastBody = call.body()?;
+    check_words([("correlation_id", &body.correlation_id)])?;
     let outgoing = Outgoing {
         sender_agent_id: named("sender_agent_id", &body.sender_agent_id)?,
         recipients: Recipients::All { include_sender: body.include_sender },

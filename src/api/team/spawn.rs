@@ -1,5 +1,6 @@
 //! Spawning members, and the journal of it: operations and what went wrong in them.
 
+use super::super::body::{check_length, check_words};
 use super::super::worktree::WishBody;
 use super::super::{Api, Call, json, page};
 use super::named;
@@ -7,6 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::Answer;
 use crate::ledger::team::operation::{self, DiagnosticQuery, OperationQuery};
 use crate::ledger::{team, to_json};
+use crate::limits;
 use crate::model::team::{OperationKind, OperationStage};
 use crate::team::{SpawnRequest, Spawned};
 use serde::Deserialize;
@@ -34,8 +36,25 @@ pub(in crate::api) struct SpawnBody {
     creator_compaction_subscription: Option<String>,
 }
 
+impl SpawnBody {
+    fn check_lengths(&self) -> Result<()> {
+        let metadata = self.metadata.as_deref().map(RawValue::get);
+        check_length("title", self.title.as_deref(), limits::LINE_BYTES)?;
+        check_length("metadata", metadata, limits::METADATA_BYTES)?;
+        check_words([
+            ("model", &self.model),
+            ("model_preset", &self.model_preset),
+            ("mode", &self.mode),
+            ("reasoning_level", &self.reasoning_level),
+            ("permission_mode", &self.permission_mode),
+            ("creator_agent_id", &self.creator_agent_id),
+        ])
+    }
+}
+
 pub(in crate::api) fn spawn(api: &Api, call: &Call) -> Result<Answer> {
     let body: SpawnBody = call.body()?;
+    body.check_lengths()?;
     let metadata = body.metadata.as_deref().map(RawValue::get).filter(|text| *text != "null");
     let request = SpawnRequest {
         source_session_id: named("source_session_id", &body.source_session_id)?,

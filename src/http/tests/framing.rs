@@ -90,6 +90,8 @@ fn a_head_that_two_readers_could_read_in_two_ways_is_refused() {
         "GET /#f HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /?a=%ff HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a\r\nauthorization: Bearer b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nOrigin: null\r\nOrigin: null\r\n\r\n",
         "\x16\x03\x01\x02",
     ];
     for head in heads {

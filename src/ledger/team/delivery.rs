@@ -66,6 +66,8 @@ pub struct Waiting {
     pub policy: Policy,
     pub deferred_reason: Option<DeferredReason>,
     pub next_attempt_at: Option<i64>,
+    /// An agent has refused to take it into a running turn.
+    pub is_steer_refused: bool,
     /// Of what a turn would carry.
     pub bytes: usize,
 }
@@ -92,6 +94,8 @@ pub struct Move<'a> {
     pub attempts: Attempts,
     /// Only if it was claimed by this attempt and by none since.
     pub claim: Option<i64>,
+    /// A session gives it back (`DeliveryStatus::comes_back_from`).
+    pub is_given_back: bool,
     /// What made somebody look at it.
     pub trigger: Option<&'a str>,
 }
@@ -114,10 +118,14 @@ impl<'a> Move<'a> {
             next_attempt_at: None,
             attempts: Attempts::Keep,
             claim: None,
+            is_given_back: false,
             trigger: None,
         }
     }
 }
+
+/// Why mail for somebody who has left fails: code and message.
+pub const NOT_MEMBER: (&str, &str) = ("recipient_not_member", "the recipient has left the team");
 
 const COLUMNS: &str = "delivery_key, message_key, delivery_id, message_id, team_id, \
     recipient_agent_id, provider, status, team_delivery.policy, priority, deferred_reason, \
@@ -238,7 +246,7 @@ pub fn queue(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(
         "SELECT delivery_key, status, rank, team_delivery.policy, deferred_reason, next_attempt_at,
-             octet_length(content)
+             octet_length(content), last_error_code
          FROM team_delivery JOIN team_message USING (message_key)
          WHERE recipient_agent_id = ?1 AND status IN ('pending', 'deferred', 'injecting')
          ORDER BY rank, delivery_key LIMIT ?2",
@@ -246,6 +254,7 @@ pub fn queue(
     let waiting = statement.query_map(params![recipient_agent_id, limit], |row| {
         let bytes: i64 = row.get(6)?;
         let reason: Option<String> = row.get(4)?;
+        let error_code: Option<String> = row.get(7)?;
         Ok(Waiting {
             delivery_key: row.get(0)?,
             status: DeliveryStatus::parse(&row.get::<_, String>(1)?)
@@ -254,6 +263,7 @@ pub fn queue(
             policy: Policy::parse(&row.get::<_, String>(3)?).unwrap_or(Policy::NonInterrupting),
             deferred_reason: reason.as_deref().and_then(DeferredReason::parse),
             next_attempt_at: row.get(5)?,
+            is_steer_refused: error_code.as_deref() == Some(DeferredReason::SteerRefused.as_str()),
             bytes: usize::try_from(bytes).unwrap_or(0),
         })
     })?;
@@ -349,8 +359,9 @@ impl Tx<'_> {
 
     /// Changes the state of a delivery and tells it, if its state allows the change; returns whether it did.
     pub fn move_delivery(&mut self, delivery_key: i64, change: &Move<'_>) -> Result<bool> {
-        let from: Vec<String> =
-            change.to.comes_from().iter().map(|from| format!("'{}'", from.as_str())).collect();
+        let from =
+            if change.is_given_back { change.to.comes_back_from() } else { change.to.comes_from() };
+        let from: Vec<String> = from.iter().map(|from| format!("'{}'", from.as_str())).collect();
         let (error_code, error_message) = change.error.unzip();
         let (turn_id, strategy) = change.turn.unzip();
         let changed = self
@@ -410,6 +421,41 @@ impl Tx<'_> {
             .prepare_cached("SELECT claim FROM team_delivery WHERE delivery_key = ?1")?
             .query_row([delivery_key], |row| row.get(0))
             .optional()?)
+    }
+
+    /// Has mail wait again that was to join a turn and that its agent has not heard; what joined `failing` is left as
+    /// it is. In a team that is gone, or that the recipient has left, it goes no further.
+    pub fn give_back_delivery(&mut self, delivery_key: i64, failing: Option<&str>) -> Result<()> {
+        let found = self
+            .connection()
+            .prepare_cached(
+                "SELECT deleted_at IS NOT NULL, EXISTS (SELECT 1 FROM team_member
+                     WHERE team_member.team_key = team_delivery.team_key
+                         AND agent_id = recipient_agent_id)
+                 FROM team_delivery JOIN team USING (team_key)
+                 WHERE delivery_key = ?1 AND (?2 IS NULL OR injected_turn_id <> ?2)",
+            )?
+            .query_row(params![delivery_key, failing], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((is_team_gone, is_member)): Option<(bool, bool)> = found else { return Ok(()) };
+        let reason = DeferredReason::SteerRefused;
+        let waiting = Move {
+            reason: Some(reason),
+            error: Some((reason.as_str(), "its turn was over before the agent had heard it")),
+            is_given_back: true,
+            trigger: Some(reason.as_str()),
+            ..Move::to(DeliveryStatus::Deferred)
+        };
+        if !self.move_delivery(delivery_key, &waiting)? {
+            return Ok(());
+        }
+        if is_team_gone {
+            self.move_delivery(delivery_key, &Move::to(DeliveryStatus::Cancelled))?;
+        } else if !is_member {
+            let error = Some(NOT_MEMBER);
+            self.move_delivery(delivery_key, &Move { error, ..Move::to(DeliveryStatus::Failed) })?;
+        }
+        Ok(())
     }
 
     pub fn delivery_attempts(&mut self, delivery_key: i64) -> Result<i64> {

@@ -8,8 +8,7 @@
 pub(super) use crate::provider::sent::{Sent, hash};
 
 use super::setting::Settings;
-use crate::model::input::Input;
-use crate::provider::{ApprovalOption, Capabilities, HostRequest, Open};
+use crate::provider::{ApprovalOption, Capabilities, HostRequest, Open, Steer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -47,9 +46,7 @@ pub(super) enum Call {
         value: String,
     },
     Prompt,
-    Steer {
-        input: Vec<Input>,
-    },
+    Steer(Steer),
     Close,
 }
 

@@ -12,7 +12,7 @@ use super::state::{Call, Phase, Turn};
 use super::wire::{agent_error, notify, object, text};
 use crate::model::input::Input;
 use crate::model::{ItemStatus, TurnStatus};
-use crate::provider::{AgentError, AgentEvent, Effects, Usage};
+use crate::provider::{AgentError, AgentEvent, Effects, Steer, Usage};
 use serde_json::{Map, Value, json};
 
 impl Acp {
@@ -48,21 +48,21 @@ impl Acp {
     }
 
     /// Adds to the prompt that runs; one that has not been sent yet becomes longer.
-    pub(super) fn steer(&mut self, input: Vec<Input>, out: &mut Effects) {
-        let blocks: Vec<Value> = input.iter().cloned().map(block).collect();
+    pub(super) fn steer(&mut self, steer: Steer, out: &mut Effects) {
+        let blocks: Vec<Value> = steer.input.iter().cloned().map(block).collect();
         match &mut self.state.turn {
             Turn::User { waiting: Some(waiting), .. } => waiting.extend(blocks),
             Turn::User { .. } => {
                 let params = json!({"sessionId": self.state.native, "prompt": blocks});
-                self.call("_gooselake/steer", params, Call::Steer { input }, out);
+                self.call("_gooselake/steer", params, Call::Steer(steer), out);
             }
-            Turn::None | Turn::Agent => out.events.push(AgentEvent::SteerRefused { input }),
+            Turn::None | Turn::Agent => out.events.push(AgentEvent::SteerRefused(steer)),
         }
     }
 
-    pub(super) fn steer_answered(&mut self, answer: Answer, input: Vec<Input>, out: &mut Effects) {
+    pub(super) fn steer_answered(&mut self, answer: Answer, steer: Steer, out: &mut Effects) {
         if answer.is_err() {
-            out.events.push(AgentEvent::SteerRefused { input });
+            out.events.push(AgentEvent::SteerRefused(steer));
         }
     }
 

@@ -132,7 +132,7 @@ impl Auth {
     pub fn of_config(config: &Config) -> Auth {
         let claude = config.providers.get("claude");
         let agent = claude.and_then(|provider| provider.agents.get("default"));
-        Auth::new(&config.root_dir, config.claude_auth_mode, |name| {
+        Auth::new(&config.providers_dir, config.claude_auth_mode, |name| {
             let set = agent.and_then(|agent| agent.env.get(name)).cloned();
             set.or_else(|| std::env::var(name).ok())
         })
@@ -140,7 +140,7 @@ impl Auth {
 
     /// The login under a data folder; `variable` is the environment of the server.
     pub fn new(
-        root_dir: &Path,
+        providers_dir: &Path,
         mode: ClaudeAuthMode,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Auth {
@@ -149,7 +149,7 @@ impl Auth {
             Some((*name, value))
         };
         let variables = VARIABLES.iter().filter_map(set).collect();
-        Auth { folder: root_dir.join("providers/claude"), mode, variables }
+        Auth { folder: providers_dir.join("claude"), mode, variables }
     }
 
     /// The variables that make Claude use this login: HOME, CLAUDE_CONFIG_DIR where it is needed, ANTHROPIC_API_KEY

@@ -41,7 +41,7 @@ pub fn stage(staging: &Staging<'_>, env: &mut BTreeMap<String, String>) -> Resul
     for name in QUIET {
         env.insert((*name).to_owned(), "1".to_owned());
     }
-    let auth = Auth::new(staging.root_dir, staging.claude_auth_mode, variable);
+    let auth = Auth::new(staging.providers_dir, staging.claude_auth_mode, variable);
     env.extend(auth.variables()?);
     if variable("GG_CLAUDE_BRIDGE_FORCE_OAUTH_TOKEN").is_some_and(|value| value == "1") {
         let named = variable("GG_CLAUDE_BRIDGE_CREDENTIALS_FILE").map(PathBuf::from);

@@ -52,7 +52,7 @@ pub(in crate::provider) fn stage(
     let user = PathBuf::from(set("HOME", env).unwrap_or_default());
     let own_home = given("CODEX_HOME").map(PathBuf::from);
     let is_private = own_home.is_none();
-    let place = Place { root: staging.root_dir.join("providers/codex") };
+    let place = Place { root: staging.providers_dir.join("codex") };
     let home = own_home.unwrap_or_else(|| place.session(staging.session_id));
     let temporary = PathBuf::from(set("TMPDIR", env).unwrap_or_else(|| "/tmp".to_owned()));
     for name in OWN_VARIABLES {
@@ -83,8 +83,8 @@ pub(in crate::provider) fn stage(
 }
 
 /// Removes what a session had, once what it has renewed is staged.
-pub(in crate::provider) fn unstage(root_dir: &Path, session_id: &str) -> Result<()> {
-    let place = Place { root: root_dir.join("providers/codex") };
+pub(in crate::provider) fn unstage(providers_dir: &Path, session_id: &str) -> Result<()> {
+    let place = Place { root: providers_dir.join("codex") };
     if place.session(session_id).is_dir() {
         place.settle(&[])?;
     }

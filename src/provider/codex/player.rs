@@ -14,7 +14,7 @@
 use super::Codex;
 use crate::model::input::Input;
 use crate::provider::transcript::Transcript;
-use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open};
+use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open, Steer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -135,7 +135,10 @@ impl<'a> Player<'a> {
             }
             "turn/steer" => {
                 let input = input(params);
-                self.tell(&format!("steer {}", json!(input)), Command::Steer { input });
+                self.tell(
+                    &format!("steer {}", json!(input)),
+                    Command::Steer(Steer { input, mail: Vec::new() }),
+                );
             }
             "turn/interrupt" => self.tell("interrupt", Command::Interrupt),
             _ => {}

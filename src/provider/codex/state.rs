@@ -6,8 +6,7 @@
 
 use super::permission::Permission;
 use crate::model::ItemType;
-use crate::model::input::Input;
-use crate::provider::{ApprovalOption, Capabilities, Choice, Open};
+use crate::provider::{ApprovalOption, Capabilities, Choice, Open, Steer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -35,10 +34,8 @@ pub(super) enum Call {
     Thread,
     Models,
     StartTurn,
-    /// `input` is given back when the turn had ended before it.
-    Steer {
-        input: Vec<Input>,
-    },
+    /// Given back when the turn had ended before it.
+    Steer(Steer),
     Interrupt,
     /// Which commands go on behind their turn; the listed ones are ended when `is_end`.
     Terminals {
@@ -161,7 +158,7 @@ pub(super) struct State {
     /// Codex's turn that runs, once its id is known.
     pub(super) native_turn: Option<String>,
     /// Input for the running turn, until its id is known.
-    pub(super) steers: Vec<Vec<Input>>,
+    pub(super) steers: Vec<Steer>,
     /// An interrupt was asked for.
     pub(super) is_interrupting: bool,
     /// In the order in which they began.

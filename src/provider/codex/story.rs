@@ -3,7 +3,7 @@
 use super::Codex;
 use crate::model::input::Input;
 use crate::model::{ItemStatus, TurnStatus};
-use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open};
+use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open, Steer};
 use serde_json::{Value, json};
 
 /// An adapter, and what came out of its last step.
@@ -132,6 +132,10 @@ fn turn(text: &str) -> Command {
     }
 }
 
+fn steer(text: &str) -> Steer {
+    Steer { input: said(text), mail: vec![7] }
+}
+
 fn said(text: &str) -> Vec<Input> {
     vec![Input::Text { text: text.to_owned() }]
 }
@@ -256,14 +260,14 @@ fn a_refused_turn_tells_the_error_and_the_next_one_all_settings() {
 fn a_steer_waits_for_the_name_of_its_turn_and_comes_back_when_it_is_late() {
     let mut talk = Talk::ready();
     talk.tell(turn("go"));
-    assert!(talk.tell(Command::Steer { input: said("more") }).out.is_empty());
+    assert!(talk.tell(Command::Steer(steer("more"))).out.is_empty());
     talk.hear(json!({"id": 5, "result": {"turn": {"id": "n1"}}}));
     let sent = talk.sent();
     assert_eq!(sent[0]["method"], "turn/steer");
     assert_eq!(sent[0]["params"]["expectedTurnId"], "n1");
     talk.completes("n1", "completed");
     talk.hear(json!({"id": 6, "error": {"code": -32600, "message": "no active turn to steer"}}));
-    assert_eq!(talk.out.events, [AgentEvent::SteerRefused { input: said("more") }]);
+    assert_eq!(talk.out.events, [AgentEvent::SteerRefused(steer("more"))]);
 }
 
 #[test]

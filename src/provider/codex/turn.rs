@@ -14,7 +14,7 @@ use super::{Codex, notice};
 use crate::model::input::Input;
 use crate::model::{ItemStatus, ItemType, TurnStatus};
 use crate::provider::rpc::{cut, list, object, text};
-use crate::provider::{AgentError, AgentEvent, Effects, Usage};
+use crate::provider::{AgentError, AgentEvent, Effects, Steer, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -124,8 +124,8 @@ impl Codex {
             if self.state.is_interrupting {
                 self.send_interrupt(out);
             }
-            for input in std::mem::take(&mut self.state.steers) {
-                self.steer(input, out);
+            for steer in std::mem::take(&mut self.state.steers) {
+                self.steer(steer, out);
             }
         }
     }
@@ -135,22 +135,23 @@ impl Codex {
         self.turn_known(id, out);
     }
 
-    pub(super) fn steer(&mut self, input: Vec<Input>, out: &mut Effects) {
+    pub(super) fn steer(&mut self, steer: Steer, out: &mut Effects) {
         match (self.state.turn, &self.state.native_turn) {
-            (Turn::None, _) => out.events.push(AgentEvent::SteerRefused { input }),
-            (_, None) => self.state.steers.push(input),
+            (Turn::None, _) => out.events.push(AgentEvent::SteerRefused(steer)),
+            (_, None) => self.state.steers.push(steer),
             (_, Some(turn)) => {
+                let input = blocks(&steer.input);
                 let params = json!({
-                    "threadId": self.state.thread, "expectedTurnId": turn, "input": blocks(&input),
+                    "threadId": self.state.thread, "expectedTurnId": turn, "input": input,
                 });
-                self.call("turn/steer", &params, Call::Steer { input }, out);
+                self.call("turn/steer", &params, Call::Steer(steer), out);
             }
         }
     }
 
-    pub(super) fn steer_answered(&mut self, answer: Answer, input: Vec<Input>, out: &mut Effects) {
+    pub(super) fn steer_answered(&mut self, answer: Answer, steer: Steer, out: &mut Effects) {
         if answer.is_err() {
-            out.events.push(AgentEvent::SteerRefused { input });
+            out.events.push(AgentEvent::SteerRefused(steer));
         }
     }
 
@@ -220,8 +221,8 @@ impl Codex {
         self.state.is_interrupting = false;
         let stop_reason = stop_reason.map(str::to_owned);
         out.events.push(AgentEvent::TurnEnded { status, stop_reason, error });
-        for input in std::mem::take(&mut self.state.steers) {
-            out.events.push(AgentEvent::SteerRefused { input });
+        for steer in std::mem::take(&mut self.state.steers) {
+            out.events.push(AgentEvent::SteerRefused(steer));
         }
         if is_going_on {
             let params = json!({"threadId": self.state.thread});

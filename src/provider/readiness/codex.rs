@@ -24,14 +24,14 @@ const ACCOUNT: i64 = 2;
 const MODELS: i64 = 3;
 
 /// What a login and a configuration are read from.
-pub(super) fn watched(root_dir: &Path, env: &BTreeMap<String, String>) -> Vec<PathBuf> {
-    let mut files = login_files(root_dir, env);
+pub(super) fn watched(providers_dir: &Path, env: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let mut files = login_files(providers_dir, env);
     files.extend(config_file(env));
     files
 }
 
 /// Where a login may be, first the one that counts most when it is there.
-fn login_files(root_dir: &Path, env: &BTreeMap<String, String>) -> Vec<PathBuf> {
+fn login_files(providers_dir: &Path, env: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let mut files = Vec::new();
     if let Some(home) = env.get("CODEX_HOME") {
         return vec![Path::new(home).join("auth.json")];
@@ -40,7 +40,7 @@ fn login_files(root_dir: &Path, env: &BTreeMap<String, String>) -> Vec<PathBuf> 
         files.push(Path::new(home).join(".gg/codex/auth.json"));
         files.push(Path::new(home).join(".codex/auth.json"));
     }
-    files.push(root_dir.join("providers/codex").join("home").join("auth.json"));
+    files.push(providers_dir.join("codex").join("home").join("auth.json"));
     files
 }
 
@@ -51,8 +51,8 @@ fn config_file(env: &BTreeMap<String, String>) -> Option<PathBuf> {
 }
 
 /// Whether a login of Codex is on this machine, as far as its files tell.
-pub(super) fn has_login_file(root_dir: &Path, env: &BTreeMap<String, String>) -> bool {
-    login_files(root_dir, env).iter().any(|path| path.is_file())
+pub(super) fn has_login_file(providers_dir: &Path, env: &BTreeMap<String, String>) -> bool {
+    login_files(providers_dir, env).iter().any(|path| path.is_file())
 }
 
 /// Asks the program. It is there; all else may be wrong.
@@ -93,7 +93,7 @@ fn ask(scene: &Scene<'_>, program: &Path, report: &mut Report) -> Result<(), Pro
     }
     let mut env = scene.env.clone();
     if !env.contains_key("CODEX_HOME") {
-        let home = make_home(scene.root_dir, &scene.env)
+        let home = make_home(scene.providers_dir, &scene.env)
             .map_err(|error| no_answer(program, &format!("has no home to be asked in: {error}")))?;
         env.insert("CODEX_HOME".to_owned(), home.to_string_lossy().into_owned());
     }
@@ -230,11 +230,11 @@ fn model(model: &Value) -> Option<Model> {
 }
 
 /// The private home for questions, with copies of what is there now.
-fn make_home(root_dir: &Path, env: &BTreeMap<String, String>) -> io::Result<PathBuf> {
-    let home = root_dir.join("providers/codex/probe");
+fn make_home(providers_dir: &Path, env: &BTreeMap<String, String>) -> io::Result<PathBuf> {
+    let home = providers_dir.join("codex/probe");
     DirBuilder::new().recursive(true).mode(0o700).create(&home)?;
     fs::set_permissions(&home, Permissions::from_mode(0o700))?;
-    let login = login_files(root_dir, env).into_iter().find(|path| path.is_file());
+    let login = login_files(providers_dir, env).into_iter().find(|path| path.is_file());
     let login = login.map(fs::read).transpose()?;
     place(&home.join("auth.json"), login.as_deref().map(without_renewal))?;
     let config = config_file(env).filter(|path| path.is_file());

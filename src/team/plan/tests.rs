@@ -14,6 +14,7 @@ fn letter(delivery_key: i64, rank: i64, policy: Policy) -> Waiting {
         policy,
         deferred_reason: None,
         next_attempt_at: None,
+        is_steer_refused: false,
         bytes: 10,
     }
 }
@@ -60,6 +61,7 @@ fn check(recipient: &Recipient, can_steer: bool, queue: &[Waiting], plan: &Plan)
             let is_open_to_more = active.is_told && !active.is_waiting_for_approval;
             assert!(can_steer && lonely == 0 && is_open_to_more, "{}", told());
             assert!(queue.iter().any(|waiting| may_act(&waiting, active)), "{}", told());
+            assert!(!carried.iter().any(|waiting| waiting.is_steer_refused), "{}", told());
         }
         _ => panic!("a way that is not there: {}", told()),
     }
@@ -197,6 +199,9 @@ struct World {
     written: i64,
     /// Rank and key, in the order in which they came into a turn.
     arrived: Vec<(i64, i64)>,
+    /// What joined this turn, and the agent has not said yet whether it has heard.
+    unanswered: Option<(String, Vec<Waiting>)>,
+    refused: usize,
     failed: usize,
     turns: usize,
 }
@@ -215,6 +220,8 @@ impl World {
             waiting: Vec::new(),
             written: 0,
             arrived: Vec::new(),
+            unanswered: None,
+            refused: 0,
             failed: 0,
             turns: 0,
         }
@@ -245,7 +252,7 @@ impl World {
 
     /// Something happens that mail has no part in.
     fn happen(&mut self) {
-        match self.rng.below(13) {
+        match self.rng.below(15) {
             0..=3 if self.written < 40 => {
                 self.written += 1;
                 let policy = *self.rng.pick(POLICIES);
@@ -266,9 +273,27 @@ impl World {
             8 | 9 => self.end_turn(),
             10 => self.now_ms += 400,
             11 => self.with_turn(|turn, _| turn.is_told = true),
+            12 | 13 => self.answer(),
             _ if self.state == "starting" => self.state = "open",
             _ => {}
         }
+    }
+
+    /// The agent says of what joined a turn that it has heard it, or that it has not.
+    fn answer(&mut self) {
+        let Some((turn_id, steered)) = self.unanswered.take() else { return };
+        if self.rng.chance(50) {
+            return;
+        }
+        self.refused += steered.len();
+        let is_back = |key: i64| steered.iter().any(|waiting| waiting.delivery_key == key);
+        self.arrived.retain(|it| !is_back(it.1));
+        if let Some(turn) = self.active.as_mut().filter(|turn| turn.active.turn_id == turn_id) {
+            turn.carries.retain(|key| !is_back(*key));
+        }
+        let back = steered.iter().map(|it| Waiting { is_steer_refused: true, ..it.clone() });
+        self.waiting.extend(back);
+        self.waiting.sort_by_key(|waiting| (waiting.rank, waiting.delivery_key));
     }
 
     fn with_turn(&mut self, change: impl FnOnce(&mut ActiveTurn, bool)) {
@@ -326,6 +351,13 @@ impl World {
             }
             _ => {}
         }
+        let is_held = self.unanswered.as_ref().is_some_and(
+            |(joined, _)| !matches!(&way, Way::Steer { turn_id, .. } if turn_id == joined),
+        );
+        if is_held {
+            self.answer();
+            return;
+        }
         let is_as_planned = match (&way, &self.active) {
             (Way::NewTurn, None) => self.queued.is_empty() && self.state == "open",
             (
@@ -342,7 +374,10 @@ impl World {
         self.arrived.extend(claimed.iter().map(|it| (it.rank, it.delivery_key)));
         let keys = claimed.iter().map(|waiting| waiting.delivery_key);
         match (way, &mut self.active) {
-            (Way::Steer { .. }, Some(turn)) => turn.carries.extend(keys),
+            (Way::Steer { turn_id, .. }, Some(turn)) => {
+                turn.carries.extend(keys);
+                self.unanswered.get_or_insert((turn_id, Vec::new())).1.extend(claimed);
+            }
             (Way::Interrupt { .. }, Some(turn)) => {
                 turn.active.is_interrupted = true;
                 let next = self.turn(claimed);
@@ -356,7 +391,7 @@ impl World {
 #[test]
 fn in_any_life_every_letter_arrives_once_and_none_is_stuck() {
     let mut seeds = Rng::from_environment();
-    let mut arrived = 0;
+    let (mut arrived, mut refused) = (0, 0);
     for _ in 0..300 {
         let seed = seeds.next_u64();
         let mut world = World::new(seed);
@@ -369,6 +404,7 @@ fn in_any_life_every_letter_arrives_once_and_none_is_stuck() {
         world.state = if is_closed { "closed" } else { "open" };
         for _ in 0..200 {
             world.end_turn();
+            world.answer();
             world.now_ms += 400;
             world.dispatch();
         }
@@ -382,6 +418,8 @@ fn in_any_life_every_letter_arrives_once_and_none_is_stuck() {
         assert_eq!(world.arrived.len() + world.failed, written, "seed {seed}: something is lost");
         assert!(is_closed || world.failed == 0, "seed {seed}");
         arrived += world.arrived.len();
+        refused += world.refused;
     }
     assert!(arrived > 5000, "{arrived} letters say little");
+    assert!(refused > 50, "{refused} refusals say little");
 }

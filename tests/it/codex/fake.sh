@@ -1,7 +1,8 @@
 #!/bin/sh
 # A stand-in for `codex app-server`. What it does stands in the prompt: `hold` says a word and waits for a steer,
 # `background` leaves a command behind, `end it` lets that command end, anything else is answered at once. A steer ends
-# the turn; one that has the word `late` finds that its turn is over. Each line that it hears goes to $FAKE_LOG, its
+# the turn; one that has the word `late` finds that its turn is over (`very late`: and is told so when a line comes
+# through the pipe $FAKE_LOG.go), `deaf` is refused though it goes on, `dying` ends turn and agent. Each line that it hears goes to $FAKE_LOG, its
 # environment and its arguments to files beside it.
 turn=0
 behind=0
@@ -50,6 +51,18 @@ while IFS= read -r line; do
     esac ;;
   *'"method":"turn/steer"'*)
     case "$line" in
+    *'very late'*)
+      end "$turn" 'no steer came'
+      finish completed
+      # It is answered when somebody says so, so that a story can put something in between.
+      read -r _ <"$FAKE_LOG.go"
+      say "{\"id\":$id,\"error\":{\"code\":-32600,\"message\":\"no active turn to steer\"}}" ;;
+    *deaf*)
+      say "{\"id\":$id,\"error\":{\"code\":-32600,\"message\":\"not now\"}}" ;;
+    *dying*)
+      end "$turn" 'no steer came'
+      finish completed
+      exit 0 ;;
     *late*)
       end "$turn" 'no steer came'
       finish completed

@@ -87,10 +87,12 @@ fn the_same_agent_goes_on_calling_when_the_server_was_killed_and_is_back_elsewhe
 
 #[test]
 fn an_agent_that_slept_has_another_token_and_the_old_one_opens_nothing() {
-    let wiretap = Wiretap::start("idle_sleep_secs = 1\n");
+    // One agent at a time: who is needed wakes, and the other one sleeps for it.
+    let wiretap = Wiretap::start("max_instances = 1\nmax_sessions_per_instance = 1\n");
     let stage = &wiretap.stage;
     let session_id = wiretap.session("one");
     let (old, old_client) = (wiretap.token("one"), wiretap.client("one"));
+    wiretap.session("two");
     stage.event(&session_id, "agent.slept", 0);
     check_error(&old_client.get("/v1/mcp/capabilities"), 401, "unauthorized");
     let turn = stage.run(&session_id, "mcp gg gg_ping {}");

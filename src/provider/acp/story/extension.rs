@@ -5,11 +5,11 @@ use super::super::Acp;
 use super::super::talk::{Talk, initialized, settings, turn};
 use crate::model::TurnStatus;
 use crate::model::input::Input;
-use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open};
+use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open, Steer};
 use serde_json::json;
 
-fn said(text: &str) -> Vec<Input> {
-    vec![Input::Text { text: text.to_owned() }]
+fn steer(text: &str) -> Steer {
+    Steer { input: vec![Input::Text { text: text.to_owned() }], mail: vec![7] }
 }
 
 #[test]
@@ -18,16 +18,16 @@ fn an_agent_that_can_be_steered_gets_more_and_what_it_refuses_comes_back() {
     talk.hear(initialized(json!({"_meta": {"gooselake": {"steer": true}}})));
     assert!(talk.acp.capabilities().steer);
     talk.hear(json!({"id": 2, "result": {"sessionId": "s1"}}));
-    talk.tell(Command::Steer { input: said("early") });
-    let refused = |text: &str| [AgentEvent::SteerRefused { input: said(text) }];
+    talk.tell(Command::Steer(steer("early")));
+    let refused = |text: &str| [AgentEvent::SteerRefused(steer(text))];
     assert_eq!(talk.out.events, refused("early"), "no prompt runs");
     talk.tell(turn("go"));
-    talk.tell(Command::Steer { input: said("more") });
+    talk.tell(Command::Steer(steer("more")));
     assert_eq!(talk.methods(), ["_gooselake/steer"]);
     assert_eq!(talk.sent()[0]["params"]["prompt"][0]["text"], "more");
     talk.hear(json!({"id": 4, "result": {}}));
     assert!(talk.is_quiet());
-    talk.tell(Command::Steer { input: said("late") });
+    talk.tell(Command::Steer(steer("late")));
     talk.hear(json!({"id": 3, "result": {"stopReason": "end_turn"}}));
     talk.hear(json!({"id": 5, "error": {"code": -32600, "message": "no prompt runs"}}));
     assert_eq!(talk.out.events, refused("late"));
@@ -41,7 +41,7 @@ fn what_is_added_before_the_prompt_is_sent_goes_with_it() {
         *mode = Some("plan".to_owned());
     }
     talk.tell(command);
-    talk.tell(Command::Steer { input: said("more") });
+    talk.tell(Command::Steer(steer("more")));
     assert!(talk.sent().is_empty());
     talk.hear(json!({"id": 3, "result": {}}));
     assert_eq!(talk.sent()[0]["params"]["prompt"][1]["text"], "more");

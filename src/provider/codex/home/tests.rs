@@ -39,7 +39,7 @@ impl Scene {
         given.extend(more.iter().map(pair));
         let data = self.root.join("data");
         let claude_auth_mode = ClaudeAuthMode::HostMachine;
-        let staging = Staging { root_dir: &data, session_id, given: &given, claude_auth_mode };
+        let staging = Staging { providers_dir: &data, session_id, given: &given, claude_auth_mode };
         let mut env = BTreeMap::new();
         let arguments = stage(&staging, &mut env)?;
         Ok(Staged { env, arguments })

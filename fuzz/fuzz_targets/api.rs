@@ -1,0 +1,7 @@
+//! The check `api` of `tests/fuzz`, driven by libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    (gooselake_fuzz::target("api").expect("it is in the table").check)(input);
+});
