@@ -90,16 +90,16 @@ bench: build ## measure throughput, latency and memory of the optimised programs
 check: ## what a change must pass: format, lints, tests
 	scripts/check.sh
 
-api-docs-refresh: ## write docs/openapi anew from the routes and the types
-	UPDATE=1 cargo test --quiet --lib api::openapi
+api-docs-refresh: ## write docs/openapi and docs/CONFIGURATION.md anew from the routes and the types
+	UPDATE=1 cargo test --quiet --lib -- api::openapi config::page
 
-api-docs-status: ## whether docs/openapi is what the sources tell, and what it differs in from the last commit
-	@cargo test --quiet --lib api::openapi >/dev/null && echo "docs/openapi follows the sources" \
-	    || echo "docs/openapi does not follow the sources: make api-docs-refresh"
-	@git diff --stat HEAD -- docs/openapi
+api-docs-status: ## whether both are what the sources tell, and what they differ in from the last commit
+	@cargo test --quiet --lib -- api::openapi config::page >/dev/null && echo "the documents follow the sources" \
+	    || echo "the documents do not follow the sources: make api-docs-refresh"
+	@git diff --stat HEAD -- docs/openapi docs/CONFIGURATION.md
 
-api-docs-check: ## fail when a route or a type has changed and docs/openapi has not
-	@UPDATE= cargo test --quiet --lib api::openapi
+api-docs-check: ## fail when a route, a type or a key has changed and docs/openapi or docs/CONFIGURATION.md has not
+	@UPDATE= cargo test --quiet --lib -- api::openapi config::page
 
 api-docs-examples: ## take the examples in the document anew from what the tests see; then api-docs-refresh
 	cargo test --quiet --test it
