@@ -22,8 +22,9 @@ SECONDS ?= 20
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-clients test-guide test-real crash power fuzz loom conformance soak bench check
-.PHONY: api-docs-refresh api-docs-status api-docs-check
+.PHONY: help run demo build test test-ops test-package test-clients test-openapi test-guide test-real
+.PHONY: crash power fuzz loom conformance soak bench check
+.PHONY: api-docs-refresh api-docs-status api-docs-check api-docs-examples
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
 
@@ -50,8 +51,14 @@ test: ## build everything and run every test that needs nothing but this reposit
 test-ops: dev ## install, upgrade, roll back, back up and restore with the scripts, in a home that goes away
 	tests/ops/run.sh $(DEV)
 
+test-package: ## make the bundle twice and compare it; run it in a folder without a libc (two optimised builds)
+	tests/ops/package.sh
+
 test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them in a browser, with a foreign page
 	tests/clients/run.sh $(DEV)
+
+test-openapi: dev ## try the whole API document against a server, with schemathesis (needs python3, installs it)
+	tests/openapi/run.sh $(DEV)
 
 test-guide: dev ## the pasted sessions of docs/API.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
 	python3 tests/guide/replay.py $(ARGS) $(DEV) docs/API.md
@@ -83,16 +90,20 @@ bench: build ## measure throughput, latency and memory of the optimised programs
 check: ## what a change must pass: format, lints, tests
 	scripts/check.sh
 
-api-docs-refresh: ## write docs/openapi anew from the routes and the types
-	UPDATE=1 cargo test --quiet --lib api::openapi
+api-docs-refresh: ## write docs/openapi and docs/CONFIGURATION.md anew from the routes and the types
+	UPDATE=1 cargo test --quiet --lib -- api::openapi config::page
 
-api-docs-status: ## whether docs/openapi is what the sources tell, and what it differs in from the last commit
-	@cargo test --quiet --lib api::openapi >/dev/null && echo "docs/openapi follows the sources" \
-	    || echo "docs/openapi does not follow the sources: make api-docs-refresh"
-	@git diff --stat HEAD -- docs/openapi
+api-docs-status: ## whether both are what the sources tell, and what they differ in from the last commit
+	@cargo test --quiet --lib -- api::openapi config::page >/dev/null && echo "the documents follow the sources" \
+	    || echo "the documents do not follow the sources: make api-docs-refresh"
+	@git diff --stat HEAD -- docs/openapi docs/CONFIGURATION.md
 
-api-docs-check: ## fail when a route or a type has changed and docs/openapi has not
-	cargo test --quiet --lib api::openapi
+api-docs-check: ## fail when a route, a type or a key has changed and docs/openapi or docs/CONFIGURATION.md has not
+	@UPDATE= cargo test --quiet --lib -- api::openapi config::page
+
+api-docs-examples: ## take the examples in the document anew from what the tests see; then api-docs-refresh
+	cargo test --quiet --test it
+	UPDATE=1 cargo test --quiet --test seen examples
 
 package: ## the bundle of a release, in dist/
 	scripts/package-release.sh

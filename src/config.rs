@@ -4,6 +4,8 @@
 //! starts, and never changed. Reading it changes nothing on disk.
 
 pub mod file;
+#[cfg(test)]
+mod page;
 mod place;
 mod process;
 mod provider;
@@ -19,7 +21,9 @@ use crate::ledger::Synchronous;
 use file::File;
 use place::Reading;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -147,8 +151,8 @@ impl Check<'_> {
         if token.as_deref() == Some("") {
             self.problem("auth.token is blank; leave it out to have one made, or write one");
         }
-        if file.auth.mode.as_deref().is_some_and(|mode| mode != "static_bearer") {
-            self.problem("auth.mode can only be \"static_bearer\"");
+        if let Some(other) = file.auth.mode.as_deref().filter(|mode| *mode != "static_bearer") {
+            self.problem(format!("auth.mode is {other:?}; it can only be \"static_bearer\""));
         }
         let synchronous = match file.data.synchronous.as_deref() {
             None | Some("full") => Synchronous::Full,
@@ -166,13 +170,24 @@ impl Check<'_> {
             self.problem(format!("approvals.on_timeout is {other:?}; it can only be \"decline\""));
         }
         let base_path = self.base_path();
+        let server = &file.server;
         let connections_max =
-            self.at_least("server.max_connections", file.server.max_connections, 1, 4096);
-        let streams_max = self.at_least("server.max_streams", file.server.max_streams, 1, 1024);
-        let hours = file.events.delta_retention_hours;
-        let delta_retention = self.span("events.delta_retention_hours", hours, 1.0);
-        let session_retention = self.session_retention();
-        self.database_bytes();
+            self.within("server.max_connections", server.max_connections, 1..=100_000, 4096);
+        let streams_max = self.within("server.max_streams", server.max_streams, 1..=100_000, 1024);
+        let shutdown_grace =
+            self.within("server.shutdown_grace_secs", server.shutdown_grace_secs, 0..=DAY_SECS, 10);
+        let waits = self.waits();
+        let keeper = self.keeper();
+        let database_bytes_max = file.data.max_database_bytes.map(|bytes| {
+            let key = "data.max_database_bytes";
+            self.within(key, Some(bytes), DATABASE_BYTES_LEAST..=DATABASE_BYTES_MOST, bytes)
+        });
+        let image_bytes_max = self.within(
+            "limits.max_image_bytes",
+            file.limits.max_image_bytes,
+            1..=IMAGE_BYTES_MOST,
+            8 * 1024 * 1024,
+        );
         let providers = self.providers();
         let processes = self.processes();
         let claude_auth_mode = self.claude_auth_mode();
@@ -193,7 +208,7 @@ impl Check<'_> {
             cors_origins: file.server.cors_origins.clone(),
             connections_max,
             streams_max,
-            shutdown_grace: Duration::from_secs(file.server.shutdown_grace_secs.unwrap_or(10)),
+            shutdown_grace: Duration::from_secs(shutdown_grace),
             stuck_after,
             token,
             token_file: under_root(file.auth.token_file.as_ref(), "auth/api-token"),
@@ -205,15 +220,15 @@ impl Check<'_> {
             providers,
             processes,
             claude_auth_mode,
-            approval_timeout: file.approvals.timeout_secs.map(Duration::from_secs),
-            heartbeat: Duration::from_secs(file.events.heartbeat_secs.unwrap_or(10).max(1)),
-            delta_retention,
-            session_retention,
-            database_bytes_max: file.data.max_database_bytes,
-            keeper_lease: Duration::from_secs(file.keeper.lease_secs.unwrap_or(24 * 3600)),
-            keeper_grace: Duration::from_millis(file.keeper.grace_ms.unwrap_or(5000)),
-            journal_bytes_max: file.keeper.journal_bytes_max.unwrap_or(64 * 1024 * 1024),
-            image_bytes_max: file.limits.max_image_bytes.unwrap_or(8 * 1024 * 1024),
+            approval_timeout: waits.approval_timeout,
+            heartbeat: waits.heartbeat,
+            delta_retention: waits.delta_retention,
+            session_retention: waits.session_retention,
+            database_bytes_max,
+            keeper_lease: keeper.lease,
+            keeper_grace: keeper.grace,
+            journal_bytes_max: keeper.journal_bytes_max,
+            image_bytes_max,
             is_mcp_enabled: file.mcp.enabled.unwrap_or(true),
             teams,
             worktrees,
@@ -229,12 +244,82 @@ impl Check<'_> {
         self.problems.push(format!("{place}{text}"));
     }
 
-    fn at_least(&mut self, key: &str, value: Option<usize>, least: usize, default: usize) -> usize {
+    /// A number of the file, or the default. One outside of the bounds is a problem.
+    fn within<N: PartialOrd + Display + Copy>(
+        &mut self,
+        key: &str,
+        value: Option<N>,
+        bounds: RangeInclusive<N>,
+        default: N,
+    ) -> N {
         let value = value.unwrap_or(default);
-        if value < least {
-            self.problem(format!("{key} is {value}; it must be at least {least}"));
+        if !bounds.contains(&value) {
+            let (least, most) = (bounds.start(), bounds.end());
+            self.problem(format!("{key} is {value}; it must be from {least} to {most}"));
         }
         value
+    }
+
+    /// The same of seconds, at least one and at most a day.
+    fn seconds(&mut self, key: &str, value: Option<u64>, default: u64) -> Duration {
+        Duration::from_secs(self.within(key, value, 1..=DAY_SECS, default))
+    }
+
+    /// How long something is kept, in a unit of so many hours; parts of one are fine. None: for ever.
+    fn span(&mut self, key: &str, value: Option<f64>, unit_hours: f64) -> Option<Duration> {
+        let value = value?;
+        let most = process::HOURS_MAX / unit_hours;
+        let is_good = (0.0..=most).contains(&self.within(key, Some(value), 0.0..=most, value));
+        is_good.then(|| Duration::from_secs_f64(value * unit_hours * 3600.0))
+    }
+
+    fn session_retention(&mut self) -> Option<Duration> {
+        let days = self.file.sessions.retention_days;
+        if days == Some(0.0) {
+            self.problem(
+                "sessions.retention_days is 0; it must be more, or left out to keep them all",
+            );
+        }
+        self.span("sessions.retention_days", days, 24.0)
+    }
+
+    fn waits(&mut self) -> Waits {
+        let file = self.file;
+        let heartbeat = file.events.heartbeat_secs;
+        Waits {
+            approval_timeout: file.approvals.timeout_secs.map(|secs| {
+                let key = "approvals.timeout_secs";
+                Duration::from_secs(self.within(key, Some(secs), 1..=CENTURY_SECS, secs))
+            }),
+            heartbeat: Duration::from_secs(self.within(
+                "events.heartbeat_secs",
+                heartbeat,
+                1..=3600,
+                10,
+            )),
+            delta_retention: self.span(
+                "events.delta_retention_hours",
+                file.events.delta_retention_hours,
+                1.0,
+            ),
+            session_retention: self.session_retention(),
+        }
+    }
+
+    fn keeper(&mut self) -> Keeper {
+        let keeper = &self.file.keeper;
+        let lease = self.within("keeper.lease_secs", keeper.lease_secs, 1..=CENTURY_SECS, DAY_SECS);
+        let grace = self.within("keeper.grace_ms", keeper.grace_ms, 0..=3_600_000, 5000);
+        Keeper {
+            lease: Duration::from_secs(lease),
+            grace: Duration::from_millis(grace),
+            journal_bytes_max: self.within(
+                "keeper.journal_bytes_max",
+                keeper.journal_bytes_max,
+                64 * 1024..=1 << 40,
+                64 * 1024 * 1024,
+            ),
+        }
     }
 
     fn bind(&mut self) -> Option<SocketAddr> {
@@ -268,49 +353,32 @@ impl Check<'_> {
         }
         path
     }
+}
 
-    /// How long something is kept, in a unit of so many hours; parts of one are fine. None: for ever.
-    fn span(&mut self, key: &str, number: Option<f64>, unit_hours: f64) -> Option<Duration> {
-        let number = number?;
-        let most = process::HOURS_MAX / unit_hours;
-        if !(0.0..=most).contains(&number) {
-            self.problem(format!(
-                "{key} is {number}; it must be from 0 to {most}, or left out to keep all"
-            ));
-            return None;
-        }
-        Some(Duration::from_secs_f64(number * unit_hours * 3600.0))
-    }
+/// How long some things may take or stay, on the way to a [`Config`].
+struct Waits {
+    approval_timeout: Option<Duration>,
+    heartbeat: Duration,
+    delta_retention: Option<Duration>,
+    session_retention: Option<Duration>,
+}
 
-    fn session_retention(&mut self) -> Option<Duration> {
-        let days = self.file.sessions.retention_days;
-        if days == Some(0.0) {
-            self.problem(
-                "sessions.retention_days is 0; it must be more, or left out to keep them all",
-            );
-        }
-        self.span("sessions.retention_days", days, 24.0)
-    }
-
-    fn database_bytes(&mut self) {
-        let most = self.file.data.max_database_bytes;
-        if let Some(bytes) = most.filter(|bytes| *bytes < DATABASE_BYTES_LEAST) {
-            self.problem(format!(
-                "data.max_database_bytes is {bytes}; it must be at least {DATABASE_BYTES_LEAST}"
-            ));
-        }
-    }
-
-    fn seconds(&mut self, key: &str, value: Option<u64>, default: u64) -> Duration {
-        if value == Some(0) {
-            self.problem(format!("{key} is 0; it must be at least 1"));
-        }
-        Duration::from_secs(value.unwrap_or(default))
-    }
+struct Keeper {
+    lease: Duration,
+    grace: Duration,
+    journal_bytes_max: u64,
 }
 
 /// An empty database has its tables and the first events of a session in less.
 const DATABASE_BYTES_LEAST: u64 = 1024 * 1024;
+/// What SQLite can hold in one file.
+const DATABASE_BYTES_MOST: u64 = 1 << 48;
+/// A body that holds it is a third larger and lies in memory whole, more than once.
+const IMAGE_BYTES_MOST: usize = 64 * 1024 * 1024;
+
+const DAY_SECS: u64 = 24 * 3600;
+/// No wait and no retention needs more, and no clock overflows by it.
+const CENTURY_SECS: u64 = 36_500 * DAY_SECS;
 
 #[cfg(test)]
 mod tests {

@@ -320,7 +320,7 @@ impl Sessions {
         let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
         if record.status == "closed" {
             // First the files: a purge that is cut off here is done again.
-            stage::unstage(&self.shared.config.root_dir, session_id)?;
+            stage::unstage(&self.shared.config.providers_dir, session_id)?;
         }
         let session_id = session_id.to_owned();
         self.shared.ledger.write(move |tx| tx.purge_session(&session_id))

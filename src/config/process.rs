@@ -2,7 +2,7 @@
 //!
 //! Owns: the defaults and the checks of `[processes]`. It knows nothing of how a process is run.
 
-use super::Check;
+use super::{CENTURY_SECS, Check};
 use std::time::Duration;
 
 /// How processes are run, and how much of them is kept.
@@ -28,39 +28,39 @@ const TIMEOUT_MS: u64 = 600_000;
 const KILL_GRACE_MS: u64 = 5_000;
 const LOG_RETENTION_HOURS: f64 = 168.0;
 
-/// A century: no time limit and no retention needs more, and none can overflow a clock.
+/// A century: no retention needs more, and none can overflow a clock.
 pub(super) const HOURS_MAX: f64 = 876_000.0;
-const MS_MAX: u64 = 3_153_600_000_000;
 
 impl Check<'_> {
     pub(super) fn processes(&mut self) -> Processes {
         let file = &self.file.processes;
-        let running_max = file.max_concurrent.unwrap_or(32);
-        let timeout_ms = file.default_timeout_ms.unwrap_or(TIMEOUT_MS);
-        let output_bytes_max = file.max_output_bytes_per_process.unwrap_or(OUTPUT_BYTES_MAX);
-        let kill_grace_ms = file.kill_grace_ms.unwrap_or(KILL_GRACE_MS);
-        let hours = file.log_retention_hours.unwrap_or(LOG_RETENTION_HOURS);
-        if running_max == 0 || running_max > 10_000 {
-            self.problem(format!(
-                "processes.max_concurrent is {running_max}; it must be from 1 to 10000"
-            ));
-        }
-        for (key, value, most) in [
-            ("default_timeout_ms", timeout_ms, MS_MAX),
-            ("kill_grace_ms", kill_grace_ms, 3_600_000),
-            ("max_output_bytes_per_process", output_bytes_max, 1 << 40),
-        ] {
-            if value > most {
-                self.problem(format!("processes.{key} is {value}; it can be at most {most}"));
-            }
-        }
+        let running_max =
+            self.within("processes.max_concurrent", file.max_concurrent, 1..=10_000, 32);
+        let timeout_ms = self.within(
+            "processes.default_timeout_ms",
+            file.default_timeout_ms,
+            0..=CENTURY_SECS * 1000,
+            TIMEOUT_MS,
+        );
+        let output_bytes_max = self.within(
+            "processes.max_output_bytes_per_process",
+            file.max_output_bytes_per_process,
+            0..=1 << 40,
+            OUTPUT_BYTES_MAX,
+        );
+        let kill_grace_ms = self.within(
+            "processes.kill_grace_ms",
+            file.kill_grace_ms,
+            0..=3_600_000,
+            KILL_GRACE_MS,
+        );
+        let hours = self.within(
+            "processes.log_retention_hours",
+            file.log_retention_hours,
+            0.0..=HOURS_MAX,
+            LOG_RETENTION_HOURS,
+        );
         let is_span = (0.0..=HOURS_MAX).contains(&hours);
-        if !is_span {
-            self.problem(format!(
-                "processes.log_retention_hours is {hours}; it must be from 0 (for ever) to \
-                 {HOURS_MAX}"
-            ));
-        }
         let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         Processes {
             enabled: file.enabled.unwrap_or(true),

@@ -4,7 +4,7 @@
 //! when their program is on PATH, and the demo agent is on when the file switches nothing else on: so a first run needs
 //! no file and no account, and an agent that is installed can be driven at once.
 
-use super::{Check, Config, file};
+use super::{CENTURY_SECS, Check, Config, file};
 use crate::environment::find_program;
 use crate::error::{Code, Error, Result};
 use std::collections::BTreeMap;
@@ -16,7 +16,12 @@ pub const NAMES: &[&str] = &["acp", "claude", "codex", "demo"];
 /// Live agents of a provider are instances × sessions of each; the contract's defaults.
 const CODEX_SESSIONS_EACH: usize = 8;
 const CLAUDE_SESSIONS_EACH: usize = 4;
+const ACP_EACH: [usize; 2] = [4, 4];
 const DEMO_EACH: [usize; 2] = [16, 4];
+/// Far more agents than a machine carries.
+const LIVE_MOST: usize = 10_000;
+/// An agent that nobody has asked for so long is put to sleep.
+const IDLE_SLEEP_SECS: u64 = 900;
 
 /// One provider that is switched on.
 #[derive(Clone, Debug)]
@@ -173,7 +178,7 @@ impl Check<'_> {
             let provider = Provider {
                 client_fs: true,
                 client_terminal: true,
-                ..self.vendor("demo", "Demo", demo, agent, DEMO_EACH)
+                ..self.vendor("demo", "Demo", demo, only(agent), DEMO_EACH)
             };
             providers.insert("demo", provider);
         }
@@ -212,7 +217,7 @@ impl Check<'_> {
             idle_sleep_secs: cli.idle_sleep_secs,
             env_passthrough: cli.env_passthrough.clone(),
         };
-        self.vendor(name, display_name, &vendor, agent, [4, each])
+        self.vendor(name, display_name, &vendor, only(agent), [4, each])
     }
 
     /// `most` = instances, and sessions of each, where the file does not say.
@@ -221,15 +226,16 @@ impl Check<'_> {
         name: &str,
         display_name: &'static str,
         vendor: &file::Vendor,
-        agent: Agent,
+        agents: BTreeMap<String, Agent>,
         most: [usize; 2],
     ) -> Provider {
         let key = |field: &str| format!("providers.{name}.{field}");
-        let instances = self.at_least(&key("max_instances"), vendor.max_instances, 1, most[0]);
-        let each = self.at_least(
+        let instances =
+            self.within(&key("max_instances"), vendor.max_instances, 1..=LIVE_MOST, most[0]);
+        let each = self.within(
             &key("max_sessions_per_instance"),
             vendor.max_sessions_per_instance,
-            1,
+            1..=LIVE_MOST,
             most[1],
         );
         let request = key("request_timeout_secs");
@@ -237,13 +243,23 @@ impl Check<'_> {
             display_name,
             live_max: instances.saturating_mul(each),
             request_timeout: self.seconds(&request, vendor.request_timeout_secs, 30),
-            turn_timeout: vendor.turn_timeout_secs.filter(|s| *s > 0).map(Duration::from_secs),
-            idle_sleep: idle_sleep(vendor.idle_sleep_secs),
+            turn_timeout: self.unless_zero(&key("turn_timeout_secs"), vendor.turn_timeout_secs, 0),
+            idle_sleep: self.unless_zero(
+                &key("idle_sleep_secs"),
+                vendor.idle_sleep_secs,
+                IDLE_SLEEP_SECS,
+            ),
             env_passthrough: vendor.env_passthrough.clone(),
             client_fs: false,
             client_terminal: false,
-            agents: BTreeMap::from([("default".to_owned(), agent)]),
+            agents,
         }
+    }
+
+    /// A span of seconds; 0 = None.
+    fn unless_zero(&mut self, key: &str, value: Option<u64>, default: u64) -> Option<Duration> {
+        let secs = self.within(key, value, 0..=CENTURY_SECS, default);
+        Some(Duration::from_secs(secs)).filter(|span| !span.is_zero())
     }
 
     fn acp(&mut self, acp: &file::Acp) -> Provider {
@@ -277,27 +293,19 @@ impl Check<'_> {
                 "providers.acp.enabled is true but no agent is named; set providers.acp.command",
             );
         }
-        let instances = self.at_least("providers.acp.max_instances", acp.max_instances, 1, 4);
-        let each = self.at_least(
-            "providers.acp.max_sessions_per_instance",
-            acp.max_sessions_per_instance,
-            1,
-            4,
-        );
-        Provider {
-            display_name: "ACP",
-            live_max: instances.saturating_mul(each),
-            request_timeout: self.seconds(
-                "providers.acp.request_timeout_secs",
-                acp.request_timeout_secs,
-                30,
-            ),
-            turn_timeout: acp.turn_timeout_secs.filter(|s| *s > 0).map(Duration::from_secs),
-            idle_sleep: idle_sleep(acp.idle_sleep_secs),
+        let vendor = file::Vendor {
+            enabled: acp.enabled,
+            max_instances: acp.max_instances,
+            max_sessions_per_instance: acp.max_sessions_per_instance,
+            turn_timeout_secs: acp.turn_timeout_secs,
+            request_timeout_secs: acp.request_timeout_secs,
+            idle_sleep_secs: acp.idle_sleep_secs,
             env_passthrough: acp.env_passthrough.clone(),
+        };
+        Provider {
             client_fs: acp.client_fs.unwrap_or(false),
             client_terminal: acp.client_terminal.unwrap_or(false),
-            agents,
+            ..self.vendor("acp", "ACP", &vendor, agents, ACP_EACH)
         }
     }
 
@@ -308,7 +316,9 @@ impl Check<'_> {
         transport: Option<&String>,
     ) -> Option<String> {
         if transport.is_some_and(|transport| transport != "stdio") {
-            self.problem(format!("{key}.transport can only be \"stdio\""));
+            let key = format!("{key}.transport");
+            let text = transport.map_or("", String::as_str);
+            self.problem(format!("{key} is {text:?}; it can only be \"stdio\""));
         }
         let command = command.map(|command| command.trim()).filter(|command| !command.is_empty());
         if command.is_none() {
@@ -318,7 +328,7 @@ impl Check<'_> {
     }
 }
 
-/// 15 minutes unless the file says otherwise; 0 = never.
-fn idle_sleep(secs: Option<u64>) -> Option<Duration> {
-    Some(Duration::from_secs(secs.unwrap_or(900))).filter(|duration| !duration.is_zero())
+/// A provider with one agent.
+fn only(agent: Agent) -> BTreeMap<String, Agent> {
+    BTreeMap::from([("default".to_owned(), agent)])
 }

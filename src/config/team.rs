@@ -76,14 +76,9 @@ impl Check<'_> {
             Some(written) => self.model_presets(written),
             None => BUILT_IN.map(ModelPreset::built_in).to_vec(),
         };
-        let attempts_max = teams.max_attempts.unwrap_or(5);
-        if attempts_max == 0 {
-            self.problem("teams.max_attempts is 0; it must be at least 1");
-        }
-        let retry_pause_ms = teams.retry_pause_ms.unwrap_or(1000);
-        if retry_pause_ms == 0 {
-            self.problem("teams.retry_pause_ms is 0; it must be at least 1");
-        }
+        let attempts_max = self.within("teams.max_attempts", teams.max_attempts, 1..=1_000_000, 5);
+        let retry_pause_ms =
+            self.within("teams.retry_pause_ms", teams.retry_pause_ms, 1..=3_600_000, 1000);
         Teams {
             is_enabled: teams.enabled.unwrap_or(true),
             non_lead_can_add_members: teams.non_lead_can_add_members.unwrap_or(false),

@@ -34,7 +34,8 @@ impl Check<'_> {
         let policy = match file.deletion_policy_default.as_deref() {
             None => DeletionPolicy::DeleteOnLastClaim,
             Some(text) => DeletionPolicy::parse(text.trim()).unwrap_or_else(|| {
-                let words: Vec<&str> = DeletionPolicy::ALL.iter().map(|w| w.as_str()).collect();
+                let words: Vec<String> =
+                    DeletionPolicy::ALL.iter().map(|word| format!("{:?}", word.as_str())).collect();
                 self.problem(format!(
                     "worktrees.deletion_policy_default is {text:?}; it can be {}",
                     words.join(" or ")

@@ -83,6 +83,7 @@ enum Woken {
 
 /// The body of the thread.
 pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<()>) {
+    watchdog::watch();
     let body = std::panic::AssertUnwindSafe(|| match Worker::new(shared, process_id, words) {
         Ok(mut worker) => worker.run(),
         Err(error) => log::error!("process {process_id} can not be looked after: {error}"),
@@ -159,7 +160,6 @@ impl<'a> Worker<'a> {
     }
 
     fn run(&mut self) {
-        watchdog::watch();
         self.open();
         while !self.is_over {
             let now = Instant::now();

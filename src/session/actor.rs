@@ -282,7 +282,6 @@ impl Actor {
 
     /// The loop. Returns when the thread has nothing left to own.
     pub(super) fn run(&mut self) {
-        watchdog::watch();
         load::go_on(self);
         while !(self.is_ending || self.is_done() && self.retire()) {
             match self.next_event() {

@@ -14,6 +14,7 @@ use crate::ledger::{agent, session};
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::provider::AgentError;
+use crate::watchdog;
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,7 @@ const REASON: &str = "a defect of the server ended the turn";
 
 /// The body of the thread.
 pub(super) fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Command>) {
+    watchdog::watch();
     let waiting = inbox.clone();
     let body =
         AssertUnwindSafe(|| match Actor::new(Arc::clone(shared), Arc::clone(session_id), inbox) {
