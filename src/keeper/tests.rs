@@ -374,7 +374,6 @@ fn a_keeper_that_has_not_got_far_yet_is_waited_for_and_not_taken_for_dead() {
     kept.detach();
     assert!(kept.attach(0), "it is there, though it has done nothing yet");
     fs::write(&fifo, "go\n").unwrap();
-    kept.hello();
     let exit = kept.exit();
     assert_eq!((exit.code, exit.lost), (Some(3), false), "{exit:?}");
     assert_eq!(kept.stdout, b"once\n");

@@ -12,7 +12,7 @@ use super::step::Step;
 use super::{Sessions, TurnRequest, When};
 use crate::error::{Code, Error, Result};
 use crate::ledger::Tx;
-use crate::ledger::team::recipient;
+use crate::ledger::team::{delivery, recipient};
 use crate::model::event::EventKind;
 use crate::model::input::Input;
 use crate::model::{TurnSource, TurnStatus, id};
@@ -92,7 +92,7 @@ impl Actor {
             return Ok(None);
         }
         self.keep(reservation);
-        if self.is_mail_unanswered(&mail.way) {
+        if self.is_mail_unanswered(&mail.way) || self.is_overtaking(&mail)? {
             return Ok(None);
         }
         match mail.way.clone() {
@@ -211,6 +211,12 @@ impl Actor {
                 .adapter
                 .as_ref()
                 .is_some_and(|adapter| adapter.open_steers().iter().any(is_mail))
+    }
+
+    /// Whether mail that came back, or came, since this was put together is to go first.
+    fn is_overtaking(&self, mail: &Mail) -> Result<bool> {
+        let Some(last) = mail.deliveries.last().copied() else { return Ok(false) };
+        self.shared.ledger.read(|db| delivery::is_overtaking(db, &self.session_id, last))
     }
 
     /// The agent has not heard these: they wait again, for whoever brings mail to look; but for those that joined the

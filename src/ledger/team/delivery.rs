@@ -282,6 +282,23 @@ fn is_full(connection: &Connection, recipient_agent_id: &str, most: usize) -> Re
         .exists(params![recipient_agent_id, most - 1])?)
 }
 
+/// Whether other mail waits for this recipient that goes before the delivery.
+pub fn is_overtaking(
+    connection: &Connection,
+    recipient_agent_id: &str,
+    delivery_key: i64,
+) -> Result<bool> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM team_delivery AS ahead
+             JOIN team_delivery AS carried ON carried.delivery_key = ?2
+             WHERE ahead.recipient_agent_id = ?1 AND ahead.status IN ('pending', 'deferred')
+                 AND (ahead.rank, ahead.delivery_key) < (carried.rank, carried.delivery_key)
+             LIMIT 1",
+        )?
+        .exists(params![recipient_agent_id, delivery_key])?)
+}
+
 /// How many deliveries wait for a member in a team.
 pub fn waiting_count(connection: &Connection, team: &TeamRecord, agent_id: &str) -> Result<i64> {
     Ok(connection

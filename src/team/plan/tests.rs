@@ -358,6 +358,11 @@ impl World {
             self.answer();
             return;
         }
+        let place = |waiting: &Waiting| (waiting.rank, waiting.delivery_key);
+        let last = claimed.last().map(place);
+        if self.waiting.iter().any(|it| !is_claimed(it) && Some(place(it)) < last) {
+            return;
+        }
         let is_as_planned = match (&way, &self.active) {
             (Way::NewTurn, None) => self.queued.is_empty() && self.state == "open",
             (
