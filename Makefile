@@ -22,8 +22,9 @@ SECONDS ?= 20
 HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
-.PHONY: help run demo build test test-ops test-clients test-guide test-real crash fuzz loom conformance bench check
-.PHONY: api-docs-refresh api-docs-status api-docs-check
+.PHONY: help run demo build test test-ops test-package test-clients test-openapi test-guide test-real
+.PHONY: crash power fuzz loom conformance soak bench check
+.PHONY: api-docs-refresh api-docs-status api-docs-check api-docs-examples
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
 
@@ -50,8 +51,14 @@ test: ## build everything and run every test that needs nothing but this reposit
 test-ops: dev ## install, upgrade, roll back, back up and restore with the scripts, in a home that goes away
 	tests/ops/run.sh $(DEV)
 
+test-package: ## make the bundle twice and compare it; run it in a folder without a libc (two optimised builds)
+	tests/ops/package.sh
+
 test-clients: dev ## the clients of docs/clients against the server, over a kill; one of them in a browser, with a foreign page
 	tests/clients/run.sh $(DEV)
+
+test-openapi: dev ## try the whole API document against a server, with schemathesis (needs python3, installs it)
+	tests/openapi/run.sh $(DEV)
 
 test-guide: dev ## the pasted sessions of docs/API.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
 	python3 tests/guide/replay.py $(ARGS) $(DEV) docs/API.md
@@ -68,8 +75,14 @@ fuzz: ## look for bytes that break a rule, SECONDS=20 for each target (needs a C
 loom: ## try every order of the threads that hand things over (downloads loom)
 	@cd tests/loom && cargo run --quiet --release
 
+power: dev ## take the power away at many moments (CUTS=1000, GG_TEST_SEED=… repeats a run)
+	CUTS=$(or $(CUTS),1000) cargo test -p gooselake --test it power -- --nocapture
+
 conformance: ## prove of the server at BASE_URL (with TOKEN) that its streams keep their promises
 	@GG_RUNTIME_TOKEN=$(TOKEN) cargo run --quiet -p gooselake-conformance -- $(BASE_URL) $(ARGS)
+
+soak: build ## mixed load for MINUTES=60; what grows is a failure. The picture goes to OUT=docs/plots
+	@target/release/soak
 
 bench: build ## measure throughput, latency and memory of the optimised programs
 	cargo run --release -p gooselake-bench
@@ -86,7 +99,11 @@ api-docs-status: ## whether both are what the sources tell, and what they differ
 	@git diff --stat HEAD -- docs/openapi docs/CONFIGURATION.md
 
 api-docs-check: ## fail when a route, a type or a key has changed and docs/openapi or docs/CONFIGURATION.md has not
-	cargo test --quiet --lib -- api::openapi config::page
+	@UPDATE= cargo test --quiet --lib -- api::openapi config::page
+
+api-docs-examples: ## take the examples in the document anew from what the tests see; then api-docs-refresh
+	cargo test --quiet --test it
+	UPDATE=1 cargo test --quiet --test seen examples
 
 package: ## the bundle of a release, in dist/
 	scripts/package-release.sh

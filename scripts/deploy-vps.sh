@@ -97,7 +97,8 @@ fi
 say "3. preflight"
 if [ "$scope" = system ]; then
     runuser -u gg-runtime -- env HOME=/var/lib/gg-runtime \
-        "$root/current/scripts/preflight-runtime.sh" --skip-http --config "$config" "$root/current/bin/gg-runtime-server"
+        "$root/current/scripts/preflight-runtime.sh" --skip-http --config "$config" \
+        --runtime-bin "$root/current/bin/gg-runtime-server"
 else
     "$here/preflight-runtime.sh" --skip-http --config "$config" --runtime-bin "$root/current/bin/gg-runtime-server"
 fi

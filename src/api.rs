@@ -23,6 +23,7 @@ mod session;
 mod stream;
 mod team;
 mod turn;
+mod wait;
 mod worktree;
 
 use crate::config::Config;
@@ -44,6 +45,7 @@ use route::{BodyRule, ROUTES, Route};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+pub use wait::Waits;
 
 /// All that handlers use.
 pub struct Api {
@@ -59,6 +61,7 @@ pub struct Api {
     /// Where the server listens, once it does.
     pub address: SocketAddr,
     pub streams: Arc<Readers>,
+    pub waits: Waits,
     /// Requests that were not let in.
     pub refusals: Refusals,
     pub started: Instant,
@@ -144,16 +147,13 @@ impl Api {
     /// The route of a request. Errors: no such path, or not with this method.
     fn route(&self, head: &Head) -> Result<(&'static Route, Vec<String>)> {
         let path = self.path_parts(head);
-        let mut is_known = false;
-        for route in ROUTES {
-            if let Some(parts) = matches(route.pattern, path) {
-                is_known = true;
-                let is_head = head.method() == "HEAD" && route.method == "GET";
-                if route.method == head.method() || is_head {
-                    return Ok((route, parts));
-                }
-            }
+        let method = if head.method() == "HEAD" { "GET" } else { head.method() };
+        let here = routes_at(path);
+        if let Some(route) = here.iter().find(|route| route.method == method) {
+            let parts = matches(route.pattern, path).expect("it is one of those that fit");
+            return Ok((route, parts));
         }
+        let is_known = !here.is_empty();
         let target = head.target().split('?').next().unwrap_or_default();
         if is_known {
             let methods = self.allowed_methods(head).join(", ");
@@ -180,9 +180,8 @@ impl Api {
     }
 
     fn allowed_methods(&self, head: &Head) -> Vec<&'static str> {
-        let path = self.path_parts(head);
         let mut methods = Vec::new();
-        for route in ROUTES.iter().filter(|route| matches(route.pattern, path).is_some()) {
+        for route in routes_at(self.path_parts(head)) {
             methods.push(route.method);
             if route.method == "GET" {
                 methods.push("HEAD");
@@ -193,9 +192,8 @@ impl Api {
 
     /// Who may know which methods a path takes: an agent where it may call one of them.
     fn access_of_path(&self, head: &Head) -> Access {
-        let path = self.path_parts(head);
-        let mut here = ROUTES.iter().filter(|route| matches(route.pattern, path).is_some());
-        let is_gateway = here.any(|route| route.access == Access::Gateway);
+        let here = routes_at(self.path_parts(head));
+        let is_gateway = here.iter().any(|route| route.access == Access::Gateway);
         if is_gateway { Access::Gateway } else { Access::Operator }
     }
 
@@ -278,6 +276,15 @@ fn preflight() -> Response {
              X-Request-Id",
         )
         .header("Access-Control-Max-Age", "600")
+}
+
+/// The routes of a path. Where two patterns fit, the one with fewer names is meant.
+fn routes_at(path: &[String]) -> Vec<&'static Route> {
+    let names = |route: &Route| route.pattern.matches('{').count();
+    let fitting: Vec<&Route> =
+        ROUTES.iter().filter(|route| matches(route.pattern, path).is_some()).collect();
+    let fewest = fitting.iter().map(|route| names(route)).min();
+    fitting.into_iter().filter(|route| Some(names(route)) == fewest).collect()
 }
 
 /// The path segments that stand where the pattern has names, if the path fits.
@@ -421,6 +428,18 @@ mod tests {
         for other in ["/v1/sessions/s", "/v1/sessions/s/turns/", "/v1/sessions//turns", "/v1"] {
             assert_eq!(matches(pattern, &path(other)), None, "{other}");
         }
+    }
+
+    #[test]
+    fn of_two_patterns_the_one_with_fewer_names_is_meant() {
+        let path = |text: &str| text.split('/').skip(1).map(str::to_owned).collect::<Vec<_>>();
+        let methods = |text: &str| -> Vec<&str> {
+            routes_at(&path(text)).iter().map(|route| route.method).collect()
+        };
+        assert_eq!(methods("/v1/teams/team_1/members/spawn"), ["POST"]);
+        assert_eq!(methods("/v1/teams/team_1/members/sess_1"), ["DELETE"]);
+        assert_eq!(methods("/v1/teams"), ["POST", "GET"]);
+        assert!(methods("/v1/nothing").is_empty());
     }
 
     #[test]

@@ -161,6 +161,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wanted, lexopt::Er
         std::env::var("GG_CLAUDE_AUTH_MODE").ok().filter(|mode| !mode.is_empty());
     let mut given: Vec<String> = Vec::new();
     let mut is_help = false;
+    let mut openapi = None;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -169,7 +170,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wanted, lexopt::Er
                 return Ok(Wanted::Tell(format!("gg-runtime-server {VERSION}")));
             }
             Long("write-openapi") => {
-                return Ok(Wanted::WriteOpenapi(write_openapi::file(&mut parser)));
+                openapi = Some(write_openapi::file(&mut parser));
             }
             Long(name) => {
                 let name = name.to_owned();
@@ -188,6 +189,11 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wanted, lexopt::Er
     if is_help {
         return Ok(Wanted::Tell(command.map_or(HELP, |command| command.help).to_owned()));
     }
+    if let Some(file) = openapi {
+        let is_alone = command.is_none() && given.iter().all(|name| COMMON.contains(&&**name));
+        let refused = "--write-openapi stands alone: it is a task of its own";
+        return if is_alone { Ok(Wanted::WriteOpenapi(file)) } else { Err(refused.into()) };
+    }
     let command = command.unwrap_or(&COMMANDS[0]);
     check(command, &given, &options.words)?;
     Ok(Wanted::Run(command, options))
@@ -201,16 +207,33 @@ fn take_option(
     options: &mut Options,
 ) -> Result<(), lexopt::Error> {
     match name {
-        "config" => options.overrides.config = Some(PathBuf::from(parser.value()?)),
-        "bind" => options.overrides.bind = Some(parser.value()?.string()?),
-        "data-dir" => options.overrides.data_dir = Some(PathBuf::from(parser.value()?)),
-        "log-format" => options.log_format = parser.value()?.parse()?,
+        "config" => options.overrides.config = Some(path(name, parser)?),
+        "bind" => options.overrides.bind = Some(bind(&parser.value()?.string()?)?),
+        "data-dir" => options.overrides.data_dir = Some(path(name, parser)?),
+        "log-format" => options.log_format = parser.value()?.string()?.parse()?,
         other => {
             let known = SWITCHES.iter().find(|switch| **switch == other);
             options.switches.push(known.ok_or_else(|| format!("there is no option --{other}"))?);
         }
     }
     Ok(())
+}
+
+/// A path. An empty one is a variable of a script that was not set, and never what is meant.
+fn path(name: &str, parser: &mut lexopt::Parser) -> Result<PathBuf, lexopt::Error> {
+    let value = parser.value()?;
+    if value.is_empty() {
+        return Err(format!("--{name} is empty").into());
+    }
+    Ok(PathBuf::from(value))
+}
+
+/// The shape of an address; whether there is such a host is found out later.
+fn bind(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.into()),
+        _ => Err(format!("--bind is {text:?}; write host:port, for example 127.0.0.1:8080")),
+    }
 }
 
 /// Whether the command understands what was given.
@@ -293,6 +316,7 @@ mod tests {
         assert_eq!(parsed("--bind 127.0.0.1:0 serve"), "serve");
         assert_eq!(parsed("backup --data-dir d f.sqlite3 --force"), "backup f.sqlite3");
         assert_eq!(parsed("token rotate"), "token rotate");
+        assert_eq!(parsed("--bind [::1]:0"), "serve");
         assert_eq!(parsed("--write-openapi"), "write-openapi None");
         assert_eq!(parsed("--write-openapi a.yaml"), "write-openapi Some(\"a.yaml\")");
         assert_eq!(parsed("--write-openapi=a.yaml"), "write-openapi Some(\"a.yaml\")");
@@ -306,8 +330,13 @@ mod tests {
             ("--bnid x", "there is no option --bnid"),
             ("backup", "backup needs FILE"),
             ("backup a b", "backup does not take \"b\""),
-            ("verify --bind x", "verify does not take --bind"),
-            ("--log-format xml", "plain or json"),
+            ("verify --bind a:1", "verify does not take --bind"),
+            ("--log-format xml", "--log-format is \"xml\"; it can be plain or json"),
+            ("--write-openapi --check-config", "--write-openapi stands alone"),
+            ("doctor --write-openapi a.yaml", "--write-openapi stands alone"),
+            ("--data-dir= verify", "--data-dir is empty"),
+            ("--bind nonsense", "write host:port"),
+            ("--bind :80", "write host:port"),
         ] {
             assert!(parsed(line).contains(told), "{line}: {}", parsed(line));
         }

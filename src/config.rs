@@ -265,23 +265,32 @@ impl Check<'_> {
         Duration::from_secs(self.within(key, value, 1..=DAY_SECS, default))
     }
 
-    /// The same of a span that can be left out; `each` = seconds of one of its units.
-    fn span(&mut self, key: &str, value: Option<u64>, least: u64, each: u64) -> Option<Duration> {
+    /// How long something is kept, in a unit of so many hours; parts of one are fine. None: for ever.
+    fn span(&mut self, key: &str, value: Option<f64>, unit_hours: f64) -> Option<Duration> {
         let value = value?;
-        let value = self.within(key, Some(value), least..=CENTURY_SECS / each, value);
-        Some(Duration::from_secs(value.saturating_mul(each)))
+        let most = process::HOURS_MAX / unit_hours;
+        let is_good = (0.0..=most).contains(&self.within(key, Some(value), 0.0..=most, value));
+        is_good.then(|| Duration::from_secs_f64(value * unit_hours * 3600.0))
+    }
+
+    fn session_retention(&mut self) -> Option<Duration> {
+        let days = self.file.sessions.retention_days;
+        if days == Some(0.0) {
+            self.problem(
+                "sessions.retention_days is 0; it must be more, or left out to keep them all",
+            );
+        }
+        self.span("sessions.retention_days", days, 24.0)
     }
 
     fn waits(&mut self) -> Waits {
         let file = self.file;
         let heartbeat = file.events.heartbeat_secs;
         Waits {
-            approval_timeout: self.span(
-                "approvals.timeout_secs",
-                file.approvals.timeout_secs,
-                1,
-                1,
-            ),
+            approval_timeout: file.approvals.timeout_secs.map(|secs| {
+                let key = "approvals.timeout_secs";
+                Duration::from_secs(self.within(key, Some(secs), 1..=CENTURY_SECS, secs))
+            }),
             heartbeat: Duration::from_secs(self.within(
                 "events.heartbeat_secs",
                 heartbeat,
@@ -291,15 +300,9 @@ impl Check<'_> {
             delta_retention: self.span(
                 "events.delta_retention_hours",
                 file.events.delta_retention_hours,
-                0,
-                3600,
+                1.0,
             ),
-            session_retention: self.span(
-                "sessions.retention_days",
-                file.sessions.retention_days,
-                1,
-                DAY_SECS,
-            ),
+            session_retention: self.session_retention(),
         }
     }
 

@@ -43,13 +43,11 @@ pub enum Code {
     CursorAhead,
     /// The idempotency key was used with another body.
     IdempotencyMismatch,
-    /// The request must say how long its body is.
-    LengthRequired,
     PayloadTooLarge,
     UnsupportedMediaType,
     /// The request head is larger than the limit.
     HeadTooLarge,
-    /// The caller has too many streams or waits open.
+    /// Too many requests of the caller wait.
     TooManyRequests,
     /// The request did not arrive in time.
     RequestTimeout,
@@ -85,7 +83,6 @@ impl Code {
         Code::SessionClosed,
         Code::CursorAhead,
         Code::IdempotencyMismatch,
-        Code::LengthRequired,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
         Code::HeadTooLarge,
@@ -119,7 +116,6 @@ impl Code {
             Code::SessionClosed => ("session_closed", 409),
             Code::CursorAhead => ("cursor_ahead", 409),
             Code::IdempotencyMismatch => ("idempotency_mismatch", 409),
-            Code::LengthRequired => ("length_required", 411),
             Code::PayloadTooLarge => ("payload_too_large", 413),
             Code::UnsupportedMediaType => ("unsupported_media_type", 415),
             Code::TooManyRequests => ("too_many_requests", 429),

@@ -155,6 +155,10 @@ pub fn make_token(path: &Path) -> Result<String> {
     let fresh = PathBuf::from(format!("{}.new", path.display()));
     secret::write(&fresh, &token).map_err(told)?;
     std::fs::rename(&fresh, path).map_err(told)?;
+    if let Some(folder) = path.parent() {
+        // A loss of power must not give the clients another token.
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(told)?;
+    }
     Ok(token)
 }
 

@@ -13,6 +13,7 @@ use crate::ledger::{Ledger, agent};
 use crate::limits;
 use crate::model::id;
 use crate::process::Processes;
+use crate::provider::stage;
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashSet;
@@ -30,6 +31,8 @@ pub struct Housekeeper {
     pub session_retention: Option<Duration>,
     /// Where children have their folders.
     pub keepers_dir: PathBuf,
+    /// Where something is staged for sessions.
+    pub providers_dir: PathBuf,
 }
 
 /// The longest time between two rounds: what becomes due without being announced waits so long at most.
@@ -158,6 +161,8 @@ impl Round<'_> {
 
     /// Purges a session step by step; false when the server stops before that is done.
     fn purge(&self, session_id: &str) -> Result<bool> {
+        // First the files: a purge that is cut off here is done again.
+        stage::unstage(&self.house.providers_dir, session_id)?;
         loop {
             let begun = Instant::now();
             let id = session_id.to_owned();

@@ -25,12 +25,12 @@ mod reaper;
 mod weight;
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -354,15 +354,19 @@ fn make_dir(dir: &Path) -> Result<()> {
 /// Starts the keeper process and gives it the spec over the socket that becomes its fd 0: nothing
 /// secret is in argv. It leaves our session and group by itself; its own environment is only the
 /// mark, so that a sweep finds it too.
+///
+/// Its listening socket is made here and becomes its fd 1: a server that comes after a kill of this
+/// one connects to a keeper that has not got far yet, and waits, instead of taking it for dead.
 fn start_keeper(spec: &Spec, frame: &[u8]) -> Result<UnixStream> {
     let failed = |error| internal(format!("{} can not be started", spec.program.display()), error);
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let listener = listen(&spec.dir).map_err(failed)?;
     let child = Command::new(&spec.program)
         .arg(&spec.dir)
         .env_clear()
         .env(MARK, &spec.child_id)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
+        .stdout(Stdio::from(OwnedFd::from(listener)))
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| failed(error).hint("gg-keeper belongs beside gg-runtime-server"))?;
@@ -417,21 +421,33 @@ where
 
 /// Connects to the keeper of the child in `dir`. None when there is none any more.
 fn connect(dir: &Path) -> io::Result<Option<UnixStream>> {
-    let path = dir.join(SOCKET);
-    let connected = if path.as_os_str().len() <= SOCKET_PATH_LEN_MAX {
-        UnixStream::connect(path)
-    } else {
-        // The address of a socket is short. A descriptor of the folder stands in for a long path.
-        let folder = fs::File::open(dir)?;
-        UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
-    };
-    match connected {
+    match at_socket(dir, |path| UnixStream::connect(path)) {
         Ok(socket) => Ok(Some(socket)),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
             _ => Err(error),
         },
     }
+}
+
+/// The socket of the child in `dir`, before there is a keeper: for this user alone.
+fn listen(dir: &Path) -> io::Result<UnixListener> {
+    at_socket(dir, |path| {
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        Ok(listener)
+    })
+}
+
+/// Does something with the path of the socket in `dir`. The address of a socket is short; a
+/// descriptor of the folder stands in for a long path.
+fn at_socket<T>(dir: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let path = dir.join(SOCKET);
+    if path.as_os_str().len() <= SOCKET_PATH_LEN_MAX {
+        return act(&path);
+    }
+    let folder = fs::File::open(dir)?;
+    act(Path::new(&format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd())))
 }
 
 fn child_id_of(dir: &Path) -> Result<String> {

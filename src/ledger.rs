@@ -116,9 +116,9 @@ impl Ledger {
         Ok((Ledger { jobs, end, readers, tail, cache, counters, path }, thread))
     }
 
-    /// Runs `change` on the writer thread inside a savepoint, and returns when its transaction is committed and
-    /// published. An error of `change` undoes that change alone. Blocks while more than [`limits::WRITER_QUEUE`] jobs
-    /// wait. `change` must do no I/O of its own.
+    /// Runs `change` on the writer thread in a transaction, and returns when that is committed and published. An
+    /// error of `change` undoes that change alone. Blocks while more than [`limits::WRITER_QUEUE`] jobs wait. `change`
+    /// must do no I/O of its own.
     pub fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
@@ -190,12 +190,13 @@ impl Readers {
         }
         if self.opened.fetch_add(1, Ordering::SeqCst) < limits::READERS {
             let opened = open_reader(path);
-            if opened.is_err() {
-                self.opened.fetch_sub(1, Ordering::SeqCst);
+            // Without a descriptor for a further one, those that are there do: slower, but no error.
+            if opened.is_ok() || self.opened.fetch_sub(1, Ordering::SeqCst) == 1 {
+                return opened;
             }
-            return opened;
+        } else {
+            self.opened.fetch_sub(1, Ordering::SeqCst);
         }
-        self.opened.fetch_sub(1, Ordering::SeqCst);
         self.take.recv_timeout(READ_WAIT).map_err(|_| {
             Error::new(Code::Capacity, "all connections to the database are busy")
                 .hint("try again in a moment")
@@ -245,6 +246,10 @@ impl From<rusqlite::Error> for Error {
             Some(rusqlite::ErrorCode::ReadOnly) => {
                 Error::new(Code::Capacity, "the database can not be written")
                     .hint("make the data folder writable for the user that runs the server")
+            }
+            Some(rusqlite::ErrorCode::SystemIoFailure) => {
+                Error::internal("the disk of the database gave an error")
+                    .hint("look at the disk; what was asked for has changed nothing")
             }
             _ => Error::internal("the database failed"),
         };

@@ -72,6 +72,8 @@ pub const PROCESS_LOG_BYTES: u64 = 1024 * 1024;
 pub const PROCESS_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Events that one step of a purge removes, so that the writer is free in between.
 pub const PURGE_STEP_EVENTS: usize = 1000;
+/// Requests from one address that wait for the end of a turn or a process; one more is 429.
+pub const WAITS: usize = 256;
 /// Members of one team; one more is 409.
 pub const TEAM_MEMBERS: usize = 1000;
 /// Members that are being spawned at once; one more is 503.
@@ -87,8 +89,8 @@ pub const MAIL_TURN_BYTES: usize = 1024 * 1024;
 pub const MAIL_LANE_FAST: usize = 4;
 pub const MAIL_LANE_SLOW: usize = 4;
 
-/// A body on a route that takes none is read and ignored up to here. Some of these routes need no token, and as many may
-/// send one as there are connections.
+/// A body on a route that takes none is read and ignored up to here. Some of these routes need no token, so every
+/// connection may hold as much.
 pub const IGNORED_BODY_BYTES: usize = 8 * 1024;
 /// A JSON body; more where an image or the stdin of a process may be in it.
 pub const BODY_BYTES: usize = 2 * 1024 * 1024;

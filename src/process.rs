@@ -21,7 +21,7 @@ mod retention;
 mod worker;
 
 pub use excerpt::{Excerpt, ExcerptRequest, end};
-pub use request::{ProcessRequest, grace};
+pub use request::{GRACE_MS_MAX, ProcessRequest, TIMEOUT_MS_MAX, grace};
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};

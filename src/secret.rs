@@ -22,11 +22,13 @@ pub fn random() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Writes a secret, or what leads to one, as the only line of a file that its owner alone can read.
+/// Writes a secret, or what leads to one, as the only line of a file that its owner alone can read. It is on the disk
+/// when this returns: an empty file after a loss of power would be another secret.
 pub fn write(path: &Path, line: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    writeln!(file, "{line}")
+    writeln!(file, "{line}")?;
+    file.sync_all()
 }
 
 pub fn hash(secret: &str) -> Hash {

@@ -4,7 +4,7 @@
 //! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
 //! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
 
-use crate::api::{Api, Refusals};
+use crate::api::{Api, Refusals, Waits};
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
@@ -28,6 +28,7 @@ use crate::worktree::Worktrees;
 use crossbeam_channel::Sender;
 use serde_json::json;
 use std::fs::File;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -60,7 +61,7 @@ impl Server {
         let lock = lock_folder(&config.root_dir)?;
         let listener = TcpListener::bind(config.bind).map_err(|error| {
             Error::internal(format!("the address {} can not be bound: {error}", config.bind))
-                .hint("end the program that holds it, or choose another with --bind")
+                .hint(bind_remedy(&error))
         })?;
         let address = listener
             .local_addr()
@@ -123,6 +124,7 @@ impl Server {
             token,
             address,
             streams: Arc::default(),
+            waits: Waits::default(),
             refusals: Refusals::default(),
             started: Instant::now(),
             http: OnceLock::new(),
@@ -158,6 +160,7 @@ impl Server {
             delta_retention: config.delta_retention,
             session_retention: config.session_retention,
             keepers_dir: config.root_dir.join("keepers"),
+            providers_dir: config.providers_dir.clone(),
         };
         let housekeeper = thread::spawn("housekeeper", move || house.keep(&end))
             .map_err(|error| Error::internal("no thread can be started").source(error))?;
@@ -342,6 +345,17 @@ fn named_bridge() -> Result<Option<Vec<String>>> {
     })?;
     let program = program.to_string_lossy().into_owned();
     Ok(Some(std::iter::once(program).chain(arguments).collect()))
+}
+
+/// What to do when an address can not be bound.
+pub fn bind_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; 127.0.0.1 is there, 0.0.0.0 is all that it has"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 want a privilege; choose a higher one",
+        _ => "end the program that holds it, or choose another with --bind",
+    }
 }
 
 /// Raises the bound on open files to what the system allows: each connection and each agent needs some.

@@ -9,6 +9,7 @@ mod agent;
 mod apply;
 mod approval;
 mod capacity;
+mod defect;
 mod ending;
 mod gateway;
 pub mod input;
@@ -36,10 +37,8 @@ use crate::keeper;
 use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{self, IdempotencyKey};
 use crate::ledger::session::{NewSession, SessionChange};
-use crate::ledger::turn::TurnEnd;
 use crate::ledger::{Ledger, agent as agent_rows, session as session_rows};
 use crate::limits;
-use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::process::Processes;
 use crate::provider::readiness::Readiness;
@@ -47,10 +46,9 @@ use crate::provider::stage;
 use crate::thread::{self, Thread};
 use crate::watchdog;
 use crate::worktree::Worktrees;
-use actor::{Actor, Command};
+use actor::Command;
 use capacity::{Capacity, Reservation};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -322,7 +320,7 @@ impl Sessions {
         let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
         if record.status == "closed" {
             // First the files: a purge that is cut off here is done again.
-            stage::unstage(&self.shared.config.root_dir, session_id)?;
+            stage::unstage(&self.shared.config.providers_dir, session_id)?;
         }
         let session_id = session_id.to_owned();
         self.shared.ledger.write(move |tx| tx.purge_session(&session_id))
@@ -527,8 +525,8 @@ impl Shared {
         let session_id: Arc<str> = Arc::from(session_id);
         let short = &session_id[session_id.len().saturating_sub(6)..];
         let name = format!("session-{short}");
-        let thread =
-            thread::spawn(name, move || run(&shared, &session_id, inbox)).map_err(|error| {
+        let thread = thread::spawn(name, move || defect::run(&shared, &session_id, inbox))
+            .map_err(|error| {
                 Error::new(Code::Capacity, "no thread can be started").source(error)
             })?;
         Ok(Handle { commands, thread: Some(thread) })
@@ -547,55 +545,4 @@ impl Shared {
         }
         true
     }
-}
-
-/// The body of a session's thread. A panic ends this session's turn with a reason, and nothing else.
-fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Command>) {
-    let waiting = inbox.clone();
-    let body = std::panic::AssertUnwindSafe(|| {
-        match Actor::new(Arc::clone(shared), Arc::clone(session_id), inbox) {
-            Ok(mut actor) => actor.run(),
-            Err(error) => log::error!("session {session_id} can not be loaded: {error}"),
-        }
-    });
-    if std::panic::catch_unwind(body).is_err() {
-        log::error!("the thread of session {session_id} panicked; its turn fails");
-        if let Err(error) = after_panic(shared, session_id) {
-            log::error!("session {session_id}: its turn can not be ended: {error}");
-        }
-    }
-    // Whoever still waits sees its channel close.
-    while !shared.retire(session_id, &waiting) {
-        drop(waiting.try_recv());
-    }
-    // If it is over, so is its claim on a worktree, and its agent is gone.
-    shared.worktrees.look_for_due();
-}
-
-/// Ends the turn and the agent of a session whose thread is gone.
-fn after_panic(shared: &Arc<Shared>, session_id: &Arc<str>) -> Result<()> {
-    let id = Arc::clone(session_id);
-    let child = shared.ledger.write(move |tx| {
-        let session_key = tx.open_session_key(&id)?;
-        let child = tx.agent(session_key)?.map(|row| row.child_id);
-        tx.delete_agent(session_key)?;
-        let Some(turn) = tx.active_turn(session_key)? else { return Ok(child) };
-        let error = json!({"code": "internal", "message": "a defect of the server ended the turn"});
-        let end = TurnEnd { error: Some(error.to_string()), ..TurnEnd::default() };
-        tx.end_open_items(session_key)?;
-        tx.withdraw_pending(session_key, "internal")?;
-        tx.end_turn(&turn.id, TurnStatus::Failed, &end)?;
-        let payload = json!({
-            "status": "failed", "usage": null, "error": error, "assistant_text": null,
-            "stop_reason": null,
-        });
-        let event = NewEvent::session(&id, EventKind::TurnFailed, payload.to_string());
-        tx.append(event.turn(&turn.id))?;
-        tx.touch_session(&id)?;
-        Ok(child)
-    })?;
-    if let Some(child_id) = child {
-        shared.end_orphan(&child_id);
-    }
-    Ok(())
 }

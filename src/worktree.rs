@@ -201,7 +201,7 @@ impl Worktrees {
     ) -> Result<(WorktreeRecord, ClaimRecord)> {
         self.shared.refuse_when_disabled()?;
         let claim_role = claim_role.trim().to_lowercase();
-        if claim_role.is_empty() || claim_role.len() > 64 {
+        if claim_role.is_empty() || claim_role.chars().count() > 64 {
             return Err(Error::bad_request("claim_role: it must have 1 to 64 characters")
                 .hint("\"owner\" and \"consumer\" are usual"));
         }

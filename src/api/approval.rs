@@ -13,8 +13,10 @@ use serde_json::Value;
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ApprovalDecide"))]
 pub(super) struct DecideBody {
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::DecisionWord>"))]
     decision: Option<String>,
     option_id: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::ScopeWord>"))]
     scope: Option<String>,
     message: Option<String>,
     payload: Option<Value>,

@@ -12,7 +12,13 @@ mod document;
 #[cfg(test)]
 mod event;
 #[cfg(test)]
+mod example;
+#[cfg(test)]
 mod figure;
+#[cfg(test)]
+mod link;
+#[cfg(test)]
+mod remedy;
 #[cfg(test)]
 mod told;
 #[cfg(test)]

@@ -24,7 +24,9 @@ use std::time::Duration;
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ProcessCreate"))]
 pub(super) struct CreateBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"\S")))]
     command: Option<String>,
+    #[cfg_attr(test, schemars(length(min = 1), inner(length(min = 1))))]
     args: Option<Vec<String>>,
     cwd: Option<String>,
     #[serde(default, deserialize_with = "texts")]
@@ -33,7 +35,9 @@ pub(super) struct CreateBody {
     #[serde(default)]
     stdin_open: bool,
     name: Option<String>,
+    #[cfg_attr(test, schemars(range(max = process::TIMEOUT_MS_MAX)))]
     timeout_ms: Option<u64>,
+    #[cfg_attr(test, schemars(range(max = process::GRACE_MS_MAX)))]
     kill_grace_ms: Option<u64>,
     session_id: Option<String>,
     #[serde(default)]
@@ -45,7 +49,9 @@ pub(super) struct CreateBody {
 pub(super) struct KillBody {
     session_id: Option<String>,
     reason: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::SignalWord>"))]
     signal: Option<String>,
+    #[cfg_attr(test, schemars(range(max = process::GRACE_MS_MAX)))]
     kill_grace_ms: Option<u64>,
     wait: Option<bool>,
 }
@@ -107,6 +113,7 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
     let wait_ms = call.number("wait_ms")?.unwrap_or(0).clamp(0, WAIT_MS_MAX);
     let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
     owned(api, call)?;
+    let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;
     let row = api.processes.wait(call.part(0), wait, |_| false)?;
     shown(api, &row, 200)
 }

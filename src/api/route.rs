@@ -94,9 +94,9 @@ routes! {
     public("/ready", meta::ready)
         => op("ready", "The ledger can be written and read.").answers::<Ready>();
     public("/openapi.yaml", openapi::show)
-        => op("openapi", "This document.").also::<String>("application/yaml");
+        => op("openapi", "This document.").also::<Document>("application/yaml");
     get("/v1/openapi.yaml", openapi::show)
-        => op("openapi_v1", "This document, with token.").also::<String>("application/yaml");
+        => op("openapi_v1", "This document, with token.").also::<Document>("application/yaml");
     get("/metrics", metrics::metrics)
         => op("metrics", "The server in figures, for Prometheus.").also::<String>("text/plain");
     get("/v1/health", meta::health)
@@ -122,7 +122,7 @@ routes! {
 
     get("/v1/providers", provider::list)
         => op("list_providers", "The providers that are on, and whether they are ready.")
-            .answers::<Providers>();
+            .answers::<Providers>().makes("provider", "/providers/0/kind");
     get("/v1/providers/{provider}/models", provider::models)
         => op("list_models", "What a provider's agent offers.").answers::<Models>()
             .fails(&[BadRequest, AgentFailed, AgentTimeout]);
@@ -149,9 +149,15 @@ routes! {
         => op("create_session", "Make a session.").answers::<SessionRecord>().idempotent()
             .takes::<session::CreateBody>(json!({"provider": "demo", "title": "First steps"}))
             .fails(&[NotFound, Conflict, SessionClosed, InitScriptFailed])
-            .fails(&[AgentFailed, AgentTimeout, Capacity]);
+            .fails(&[AgentFailed, AgentTimeout, Capacity])
+            .makes("session_id", "/id")
+            .leads("create_team", json!({"name": "crew", "lead_agent_id": "$response.body#/id"}))
+            .leads("create_process", json!({
+                "command": "echo hello", "session_id": "$response.body#/id",
+            }));
     get("/v1/sessions", session::list)
-        => op("list_sessions", "All sessions, newest change first.").pages::<SessionRecord>()
+        => op("list_sessions", "All sessions, newest change first.")
+            .pages_by::<SessionRecord>(r"^[0-9]{1,18}\.[0-9]{1,18}$")
             .query(word::<SessionStatus>("status", "Only with this status."))
             .query(text("provider", "Only of this provider."))
             .query(text("team_id", "Only members of this team."));
@@ -181,13 +187,15 @@ routes! {
             .query(integer("timeout_ms", "How long to wait; then 202 with the turn as it is."))
             .idempotent()
             .fails(&[UnsupportedInput, Conflict, TurnActive, TurnMismatch, SteerUnsupported])
-            .fails(&[SessionClosed, AgentFailed, AgentTimeout, Capacity]);
+            .fails(&[SessionClosed, TooManyRequests, AgentFailed, AgentTimeout, Capacity])
+            .makes("turn_id", "/turn_id");
     get("/v1/sessions/{session_id}/turns", turn::list)
         => op("list_turns", "The turns of a session, oldest first.").pages::<TurnRecord>()
             .query(word::<TurnStatus>("status", "Only with this status."));
     get("/v1/sessions/{session_id}/turns/{turn_id}", turn::get)
         => op("get_turn", "One turn.").answers::<TurnRecord>()
-            .query(integer("wait_ms", "Wait up to so long for its end."));
+            .query(integer("wait_ms", "Wait up to so long for its end."))
+            .fails(&[TooManyRequests]);
     get("/v1/sessions/{session_id}/turns/{turn_id}/items", turn::items)
         => op("list_items", "What was said and done in a turn.").pages::<ItemRecord>();
     post("/v1/sessions/{session_id}/turns/{turn_id}/interrupt", OptionalJson, turn::interrupt)
@@ -201,7 +209,8 @@ routes! {
             .query(text("session_id", "Only of this session.")).fails(&[NotFound]);
     get("/v1/sessions/{session_id}/approvals", approval::list_of_session)
         => op("list_approvals", "Approvals of one session.").pages::<ApprovalRecord>()
-            .query(word::<ApprovalStatus>("status", "Only with this status."));
+            .query(word::<ApprovalStatus>("status", "Only with this status."))
+            .makes("approval_id", "/0/id");
     get("/v1/sessions/{session_id}/approvals/{approval_id}", approval::get)
         => op("get_approval", "One approval.").answers::<ApprovalRecord>().fails(&[BadRequest]);
     post("/v1/sessions/{session_id}/approvals/{approval_id}", LargeJson, approval::decide)
@@ -214,7 +223,8 @@ routes! {
     post("/v1/processes", LargeJson, process::create)
         => op("create_process", "Start a command.").answers::<Process>().idempotent()
             .takes::<process::CreateBody>(json!({"command": "echo hello"}))
-            .fails(&[NotFound, Conflict, SessionClosed, Forbidden, Capacity]);
+            .fails(&[NotFound, Conflict, SessionClosed, Forbidden, Capacity])
+            .makes("process_id", "/process/process_id");
     get("/v1/processes", process::list)
         => op("list_processes", "Processes, newest first.").pages::<ProcessSummary>()
             .query(word::<ProcessStatus>("status", "Only with this status."))
@@ -223,6 +233,7 @@ routes! {
     get("/v1/processes/{process_id}", process::get)
         => op("get_process", "One process.").answers::<Process>()
             .query(integer("wait_ms", "Wait up to so long for its end."))
+            .fails(&[TooManyRequests])
             .query(text("session_id", "Ask as this session."));
     post("/v1/processes/{process_id}/kill", OptionalJson, process::kill)
         => op("kill_process", "End it and everything it has started.")
@@ -254,9 +265,12 @@ routes! {
 
     post("/v1/worktrees", Json, worktree::create)
         => op("create_worktree", "Make a worktree, or find the one of that name.")
-            .takes::<worktree::CreateBody>(json!({"worktree_name": "one"}))
+            .takes::<worktree::CreateBody>(json!({
+                "worktree_name": "one", "repo_root": "/srv/repository",
+            }))
             .answers::<WorktreeMade>().idempotent()
-            .fails(&[NotFound, Conflict, InitScriptFailed, SessionClosed, Capacity]);
+            .fails(&[NotFound, Conflict, InitScriptFailed, SessionClosed, Capacity])
+            .makes("worktree_id", "/worktree/id");
     get("/v1/worktrees", worktree::list)
         => op("list_worktrees", "Worktrees, oldest first; deleted ones stay.")
             .pages::<WorktreeRecord>()
@@ -308,13 +322,15 @@ routes! {
 
     gateway(post("/v1/mcp", SmallJson, mcp::message))
         => op("mcp", "MCP: one message in, one JSON answer out.").answers::<McpMessage>().empty(202)
-            .takes::<McpMessage>(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
-            .with_status::<McpMessage>(400)
+            .takes::<McpCall>(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
+            .with_status::<McpMessage>(400).with_status::<McpMessage>(404)
             .query(text("caller_agent_id", "The operator's: in whose name a tool is called."))
             .fails(&[NotFound, SessionClosed]);
     gateway(post("/v1/mcp/invoke", SmallJson, mcp::invoke))
         => op("invoke_tool", "One call of a tool.").answers::<ToolEnvelope>()
-            .takes::<ToolInvoke>(json!({"tool_name": "gg_ping", "args": {}}))
+            .takes::<ToolInvoke>(json!({
+                "tool_name": "gg_ping", "args": {}, "caller_agent_id": "sess_…",
+            }))
             .fails(&[NotFound, SessionClosed]);
     gateway(get("/v1/mcp/capabilities", mcp::capabilities))
         => op("mcp_capabilities", "The tools with their schemas.").answers::<Capabilities>()
@@ -323,7 +339,11 @@ routes! {
     post("/v1/teams", Json, team::create)
         => op("create_team", "Make a team.").answers::<Roster>().idempotent()
             .takes::<team::CreateBody>(json!({"name": "crew", "lead_agent_id": "sess_…"}))
-            .fails(&[NotFound, Conflict, SessionClosed, Capacity]);
+            .fails(&[NotFound, Conflict, SessionClosed, Capacity])
+            .makes("team_id", "/team/id").makes("agent_id", "/members/0/agent_id")
+            .leads("spawn_member", json!({
+                "source_session_id": "$response.body#/team/lead_agent_id", "prompt": "Hello",
+            }));
     get("/v1/teams", team::list)
         => op("list_teams", "Teams with their members, oldest first.").pages::<Roster>();
     get("/v1/teams/{team_id}", team::get)
@@ -342,12 +362,15 @@ routes! {
                 "source_session_id": "sess_…", "prompt": "Review the change.",
             }))
             .fails(&[Conflict, SessionClosed, InitScriptFailed, UnsupportedInput])
-            .fails(&[AgentFailed, AgentTimeout, Capacity]);
+            .fails(&[AgentFailed, AgentTimeout, Capacity])
+            .makes("agent_id", "/spawned_member/agent_id")
+            .makes("operation_id", "/operation_id");
     get("/v1/teams/{team_id}/operations", team::spawn::operations)
         => op("list_operations", "What was done to spawn and remove its members, oldest first.")
             .pages::<OperationRecord>()
             .query(word::<OperationKind>("kind", "Only of this kind."))
-            .query(word::<OperationStage>("stage", "Only at this stage."));
+            .query(word::<OperationStage>("stage", "Only at this stage."))
+            .makes("operation_id", "/0/operation_id");
     get("/v1/team-operations/{operation_id}", team::spawn::operation)
         => op("get_operation", "One operation.").answers::<OperationRecord>();
     get("/v1/diagnostics/team-operations", team::spawn::diagnostics)
@@ -375,7 +398,8 @@ routes! {
     get("/v1/teams/{team_id}/messages", team::message::list)
         => op("list_messages", "What was written, oldest first.").answers::<Messages>()
             .query(text("cursor", "The `next_cursor` of the page before."))
-            .query(integer("limit", "At most so many (100, at most 500)."));
+            .query(integer("limit", "At most so many (100, at most 500)."))
+            .makes("message_id", "/messages/0/id");
     post("/v1/teams/{team_id}/messages/{message_id}/cancel", OptionalJson, team::message::cancel)
         => op("cancel_message", "Take it back while all its deliveries wait.")
             .takes::<Anything>(json!({}))
@@ -390,7 +414,8 @@ routes! {
         => op("list_deliveries", "How far messages have come.").pages::<DeliveryRecord>()
             .query(text("message_id", "Only of this message."))
             .query(text("recipient_agent_id", "Only to this member."))
-            .query(word::<DeliveryStatus>("status", "Only with this status."));
+            .query(word::<DeliveryStatus>("status", "Only with this status."))
+            .makes("delivery_id", "/0/id");
     post("/v1/teams/{team_id}/deliveries/{delivery_id}/retry", OptionalJson, team::message::retry)
         => op("retry_delivery", "Try it again.").answers::<DeliveryRecord>()
             .takes::<Anything>(json!({})).fails(&[Conflict]);

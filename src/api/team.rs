@@ -16,9 +16,12 @@ use serde_json::json;
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamCreate"))]
 pub(super) struct CreateBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"\S")))]
     name: String,
+    #[cfg_attr(test, schemars(regex(pattern = r"[!-~]")))]
     lead_agent_id: String,
     #[serde(default)]
+    #[cfg_attr(test, schemars(inner(regex(pattern = r"[!-~]"))))]
     member_agent_ids: Vec<String>,
     created_by: Option<String>,
 }
@@ -26,10 +29,12 @@ pub(super) struct CreateBody {
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamJoin"))]
 pub(super) struct JoinBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"[!-~]")))]
     agent_id: String,
     title: Option<String>,
     added_by: Option<String>,
     creator_agent_id: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::SubscriptionWord>"))]
     creator_compaction_subscription: Option<String>,
     worktree_id: Option<String>,
 }
@@ -37,6 +42,7 @@ pub(super) struct JoinBody {
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TeamLead"))]
 pub(super) struct LeadBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"[!-~]")))]
     lead_agent_id: String,
 }
 

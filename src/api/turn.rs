@@ -24,6 +24,7 @@ const WAIT_MS_MAX: i64 = 3_600_000;
 pub(super) struct CreateBody {
     #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::GivenInput>"))]
     input: Vec<Value>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::WhenWord>"))]
     when: Option<String>,
     expected_turn_id: Option<String>,
     model: Option<String>,
@@ -68,6 +69,8 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         permission_mode: body.permission_mode,
         idempotency: call.idempotency(api)?,
     };
+    // Before the turn: a wait that is refused starts nothing.
+    let _waiting = wait_ms.map(|_| api.waits.take(call)).transpose()?;
     let turn_id = api.sessions.start_turn(session_id, request)?;
     if let Some(wait_ms) = wait_ms {
         return api.waited(call, session_id, &turn_id, wait_ms);
@@ -86,6 +89,7 @@ fn wait_ms(call: &Call) -> Result<Option<i64>> {
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
     let wait_ms = call.number("wait_ms")?.unwrap_or(0).clamp(0, WAIT_MS_MAX);
+    let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;
     let record = api.wait_for_turn(call.part(0), call.part(1), wait_ms)?;
     Ok(json(200, to_json(&record)))
 }

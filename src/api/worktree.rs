@@ -35,6 +35,7 @@ pub(super) struct CreateBody {
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeWish"))]
 pub(super) struct WishBody {
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::PlaceWord>"))]
     mode: Option<String>,
     name: String,
     branch_prefix: Option<String>,
@@ -50,6 +51,7 @@ pub(super) struct WishBody {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorktreeClaim"))]
 pub(super) struct ClaimBody {
     session_id: String,
+    #[cfg_attr(test, schemars(length(max = 64), regex(pattern = r"\S")))]
     claim_role: String,
 }
 

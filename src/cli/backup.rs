@@ -66,9 +66,13 @@ pub(super) fn restore(options: &Options) -> Outcome {
     };
     let (from, to) = (options.path(0), &config.sqlite_path);
     if !from.is_file() {
-        return Err(no_database(&from));
+        return Err(Error::not_found("file", &from.display().to_string())
+            .hint("name the file that `backup` has made"));
     }
-    let counts = backup::check(&from, None)?;
+    let counts = backup::check(&from, None).map_err(|error| {
+        let message = format!("{} can not be restored: {}", from.display(), error.message);
+        Error { message, ..error }
+    })?;
     folder::make_folder(&config.root_dir)?;
     // Held to the end: no server starts in the middle.
     let _lock = folder::lock_folder(&config.root_dir)?;
@@ -124,7 +128,7 @@ fn put_aside(database: &Path) -> Result<()> {
 fn with_new_file<T>(path: &Path, make: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let new = PathBuf::from(format!("{}.new-{}", path.display(), std::process::id()));
     let made = create(&new)
-        .map_err(|error| failed(&new, "made", error))
+        .map_err(|error| failed(path, "written", error))
         .and_then(|_file| make(&new))
         .and_then(|value| {
             let placed = File::open(&new)

@@ -257,7 +257,7 @@ fn port(config: &Config, findings: &mut Findings) {
         Ok(_) => findings.ok("port", format!("{} is free", config.bind)),
         Err(error) => {
             let message = format!("{} can not be bound: {error}", config.bind);
-            findings.fail("port", message, "end what holds it, or choose another with --bind");
+            findings.fail("port", message, server::bind_remedy(&error));
         }
     }
 }

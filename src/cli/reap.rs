@@ -4,7 +4,7 @@
 //! they ended. Beside a server that runs, only children that its ledger does not know: the others are its own.
 
 use super::{Options, Outcome, config, tell};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keeper::{self, leftover};
 use crate::ledger::{self, agent};
 use crate::{config::Config, folder};
@@ -25,6 +25,10 @@ pub(super) fn run(options: &Options) -> Outcome {
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
+    if !config.root_dir.is_dir() {
+        return Err(Error::not_found("data folder", &config.root_dir.display().to_string())
+            .hint("name it with --data-dir or --config"));
+    }
     let keepers = config.root_dir.join("keepers");
     // Listed before the ledger is asked: a row is committed before its folder is made.
     let children = keeper::list(&keepers)?;

@@ -69,6 +69,7 @@ fn database(config: &Config, findings: &mut Findings) -> Result<()> {
     let good = "without a hole, but for what was dropped";
     findings.judge("numbers", good, verify::sequence(&db)?, RESTORE);
     findings.judge("json", "all is well formed", verify::json(&db)?, RESTORE);
+    findings.ok("log", format!("ends with event {}", verify::newest_row_id(&db)?));
     journals(config, &db, findings)
 }
 

@@ -235,7 +235,7 @@ pub struct Events {
     pub team_queue_capacity: Option<u64>,
     /// Deltas of finished items go after so long; what they tell is told again, whole, by `item.completed`. 0:
     /// as soon as the item is finished. Left out: never.
-    pub delta_retention_hours: Option<u64>,
+    pub delta_retention_hours: Option<f64>,
     /// A stream on which nothing happened for so long gets a comment, so that nobody takes it for dead.
     pub heartbeat_secs: Option<u64>,
 }
@@ -246,7 +246,7 @@ pub struct Events {
 #[serde(deny_unknown_fields, default)]
 pub struct Sessions {
     /// A closed session is purged, with its whole log, after so long. Left out: never.
-    pub retention_days: Option<u64>,
+    pub retention_days: Option<f64>,
 }
 
 /// The small programs that hold agents and processes, each of them one.

@@ -28,8 +28,8 @@ const TIMEOUT_MS: u64 = 600_000;
 const KILL_GRACE_MS: u64 = 5_000;
 const LOG_RETENTION_HOURS: f64 = 168.0;
 
-/// A century.
-const HOURS_MAX: f64 = 876_000.0;
+/// A century: no retention needs more, and none can overflow a clock.
+pub(super) const HOURS_MAX: f64 = 876_000.0;
 
 impl Check<'_> {
     pub(super) fn processes(&mut self) -> Processes {

@@ -103,7 +103,10 @@ impl From<&Error> for Response {
         json.push('}');
         let response = Response { note: Some(note), ..Response::json(status, json) };
         match error.code {
-            Code::Capacity | Code::ShuttingDown => response.header("Retry-After", "1"),
+            Code::Unauthorized => response.header("WWW-Authenticate", "Bearer"),
+            Code::Capacity | Code::ShuttingDown | Code::TooManyRequests => {
+                response.header("Retry-After", "1")
+            }
             _ => response,
         }
     }
@@ -216,7 +219,6 @@ fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
-        411 => "Length Required",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         429 => "Too Many Requests",
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn being_full_says_when_to_come_again() {
-        for code in [Code::Capacity, Code::ShuttingDown] {
+        for code in [Code::Capacity, Code::ShuttingDown, Code::TooManyRequests] {
             let response = Response::from(&Error::new(code, "full"));
             assert!(response.headers.contains(&("Retry-After", "1".to_owned())), "{code:?}");
         }

@@ -1,6 +1,7 @@
 //! The two halves together: the built keeper, real children, and what a sink hears.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,22 @@ fn shell(script: &str) -> Spec {
 fn sink(sender: Sender<FromKeeper>) -> impl FnMut(FromKeeper) + Send + 'static {
     // A test that has gone hears no more.
     move |heard| drop(sender.send(heard))
+}
+
+/// A keeper program that waits before its first instruction, as on a machine under load, until
+/// somebody writes to the fifo that is told.
+fn late_program(dir: &Path) -> (PathBuf, PathBuf) {
+    fs::create_dir_all(dir).unwrap();
+    let (late, fifo) = (dir.join("late-keeper"), dir.join("go"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+    let script = format!(
+        "#!/bin/sh\nread go <'{}'\nexec '{}' \"$@\"\n",
+        fifo.display(),
+        program().display()
+    );
+    fs::write(&late, script).unwrap();
+    fs::set_permissions(&late, fs::Permissions::from_mode(0o700)).unwrap();
+    (late, fifo)
 }
 
 impl Kept {
@@ -347,6 +364,21 @@ fn a_keeper_that_was_killed_while_nobody_listened_is_found_at_the_attach() {
     assert_eq!(kept.stdout, b"up\n", "what was journalled is still told");
     assert!(!kept.attach(3));
     assert_eq!(kept.exit(), exit, "the answer stays the same");
+}
+
+#[test]
+fn a_keeper_that_has_not_got_far_yet_is_waited_for_and_not_taken_for_dead() {
+    let folder = std::env::temp_dir().join("gg-keepers-test").join(id::new("late"));
+    let (late, fifo) = late_program(&folder);
+    let mut kept = Kept::start(Spec { program: late, ..shell("echo once; exit 3") });
+    kept.detach();
+    assert!(kept.attach(0), "it is there, though it has done nothing yet");
+    fs::write(&fifo, "go\n").unwrap();
+    kept.hello();
+    let exit = kept.exit();
+    assert_eq!((exit.code, exit.lost), (Some(3), false), "{exit:?}");
+    assert_eq!(kept.stdout, b"once\n");
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

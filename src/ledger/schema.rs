@@ -91,6 +91,11 @@ pub(super) fn migrate(connection: &Connection) -> Result<()> {
             "BEGIN IMMEDIATE;\n{migration}\nPRAGMA user_version = {number};\nCOMMIT;"
         ))?;
     }
+    if version < MIGRATIONS.len() {
+        // On the disk before anybody is told anything, with `synchronous = "normal"` too: a loss of power may then
+        // take the last commits, not the schema under them.
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    }
     Ok(())
 }
 

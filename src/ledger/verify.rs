@@ -161,6 +161,11 @@ pub fn running_processes(connection: &Connection) -> Result<Vec<(String, [i64; 2
     Ok(processes.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The row of the newest event; 0 for an empty log.
+pub fn newest_row_id(connection: &Connection) -> Result<i64> {
+    super::event::newest_row_id(connection)
+}
+
 /// When the newest event was written; None for an empty log.
 pub fn newest_event_at(connection: &Connection) -> Result<Option<i64>> {
     let sql = "SELECT (SELECT created_at FROM event ORDER BY row_id DESC LIMIT 1)";

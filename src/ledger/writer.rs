@@ -1,12 +1,12 @@
 //! The writer thread: the only writing connection, and group commit.
 //!
-//! It takes every job that waits or comes meanwhile (up to a bound), runs each inside a savepoint of one transaction,
-//! commits once, publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in
-//! one place, for a job or the end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what
-//! waits is done. A panic in a job is a defect that could leave half a change behind: the process ends, and the next
-//! start finds the last commit.
+//! It takes every job that waits or comes meanwhile (up to a bound), runs each so that it can be undone alone, commits
+//! once, publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in one
+//! place, for a job or the end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what waits is
+//! done. A panic in a job is a defect that could leave half a change behind: the process ends, and the next start finds
+//! the last commit.
 
-use super::answer::{self, Answer, Answered};
+use super::answer::{self, Answer, Answered, Sleeper, Sleepers};
 use super::cache::SessionCache;
 use super::event::{self, Frame, NewEvent};
 use super::tail::Tail;
@@ -16,7 +16,7 @@ use crate::model::{ScopeKind, id};
 use crate::thread::{self, Thread};
 use crate::watchdog;
 use crossbeam_channel::{Receiver, select};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Statement};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,8 +42,9 @@ pub(super) trait Job: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// Why the change failed, for the others that are undone with it.
     fn failure(&self) -> Option<Error>;
-    /// Answers the caller: with what the change returned, or with the failure of the whole transaction.
-    fn finish(self: Box<Self>, failure: Option<Error>);
+    /// Answers the caller, who is still to be woken: with what the change returned, or with the failure of the whole
+    /// transaction.
+    fn finish(self: Box<Self>, failure: Option<Error>) -> Arc<dyn Sleeper>;
 }
 
 struct Change<F, T> {
@@ -55,7 +56,7 @@ struct Change<F, T> {
 impl<F, T> Job for Change<F, T>
 where
     F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
-    T: Send,
+    T: Send + 'static,
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         let change = self.change.take().expect("a job runs once");
@@ -69,13 +70,12 @@ where
         self.result.as_ref()?.as_ref().err().map(copy)
     }
 
-    fn finish(self: Box<Self>, failure: Option<Error>) {
+    fn finish(self: Box<Self>, failure: Option<Error>) -> Arc<dyn Sleeper> {
         let result = match failure {
             Some(failure) => Err(failure),
             None => self.result.expect("finish comes after run"),
         };
-        // The caller waits, unless its thread panicked meanwhile.
-        self.answer.give(result);
+        self.answer.give(result)
     }
 }
 
@@ -199,12 +199,36 @@ impl Tx<'_> {
     }
 }
 
-struct Writer {
-    connection: Connection,
+struct Writer<'c> {
+    connection: &'c Connection,
+    statements: Statements<'c>,
     state: State,
     tail: Arc<Tail>,
     cache: Arc<SessionCache>,
     counters: Arc<WriterCounters>,
+}
+
+/// What makes transactions, compiled once: each change uses two of them.
+struct Statements<'c> {
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    rollback: Statement<'c>,
+    savepoint: Statement<'c>,
+    release: Statement<'c>,
+    rollback_to: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn new(connection: &'c Connection) -> rusqlite::Result<Statements<'c>> {
+        Ok(Statements {
+            begin: connection.prepare("BEGIN IMMEDIATE")?,
+            commit: connection.prepare("COMMIT")?,
+            rollback: connection.prepare("ROLLBACK")?,
+            savepoint: connection.prepare("SAVEPOINT change")?,
+            release: connection.prepare("RELEASE change")?,
+            rollback_to: connection.prepare("ROLLBACK TO change")?,
+        })
+    }
 }
 
 /// Where the writer hears what to do.
@@ -229,10 +253,12 @@ pub(super) fn start(
         touched: Vec::new(),
         pages_max,
     };
-    let mut writer = Writer { connection, state, tail, cache, counters };
     thread::spawn("writer", move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             watchdog::watch();
+            let statements = Statements::new(&connection).expect("these statements need no table");
+            let connection = &connection;
+            let mut writer = Writer { connection, statements, state, tail, cache, counters };
             writer.serve(&inbox);
         }));
         if outcome.is_err() {
@@ -243,7 +269,7 @@ pub(super) fn start(
     .map_err(|error| Error::internal("the writer thread can not be started").source(error))
 }
 
-impl Writer {
+impl Writer<'_> {
     fn serve(&mut self, Inbox { jobs, end }: &Inbox) {
         let mut batch = Vec::new();
         let next = || {
@@ -284,9 +310,8 @@ impl Writer {
         }
         self.state.frames.clear();
         self.state.touched.clear();
-        for job in batch.drain(..) {
-            job.finish(failure.as_ref().map(copy));
-        }
+        let callers = batch.drain(..).map(|job| job.finish(failure.as_ref().map(copy)));
+        Sleepers::new(callers.collect()).wake();
     }
 
     fn commit(
@@ -294,10 +319,10 @@ impl Writer {
         batch: &mut Vec<Box<dyn Job>>,
         jobs: &Receiver<Box<dyn Job>>,
     ) -> Result<()> {
-        self.run("BEGIN IMMEDIATE")?;
+        self.statements.begin.execute([])?;
         let mut done = 0;
         while done < batch.len() {
-            self.run_change(&mut *batch[done])?;
+            self.run_change(&mut *batch[done], done == 0)?;
             done += 1;
             if done == batch.len() {
                 // What came meanwhile goes into the same commit: it costs a change, not a sync.
@@ -305,7 +330,7 @@ impl Writer {
             }
         }
         let begun = Instant::now();
-        self.run("COMMIT")?;
+        self.statements.commit.execute([])?;
         let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let counters = &self.counters;
         let jobs = batch.len() as u64;
@@ -318,47 +343,59 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs one change; one that fails is undone alone. Errors: the transaction as a whole is lost.
-    fn run_change(&mut self, job: &mut dyn Job) -> Result<()> {
-        self.run("SAVEPOINT change")?;
+    /// Runs one change; one that fails is undone alone. Before the first there is nothing to be kept, so it needs no
+    /// savepoint: the transaction begins anew. Errors: the transaction as a whole is lost.
+    fn run_change(&mut self, job: &mut dyn Job, is_first: bool) -> Result<()> {
+        if !is_first {
+            self.statements.savepoint.execute([])?;
+        }
         let (frames, touched) = (self.state.frames.len(), self.state.touched.len());
         let newest_row_id = self.state.newest_row_id;
         let mut tx = Tx {
-            connection: &self.connection,
+            connection: self.connection,
             state: &mut self.state,
             now_ms: id::now_ms(),
             touched_before: touched,
         };
-        if !job.run(&mut tx) {
+        let is_good = job.run(&mut tx);
+        if !is_good {
             if self.connection.is_autocommit() {
                 // A full disk and its like end the whole transaction, not the savepoint alone.
                 let undone = || Error::internal("the database undid the transaction");
                 return Err(job.failure().unwrap_or_else(undone));
             }
-            self.run("ROLLBACK TO change")?;
+            self.undo(is_first)?;
             self.state.frames.truncate(frames);
             self.state.touched.truncate(touched);
             self.state.newest_row_id = newest_row_id;
             // Their seq may have been counted up, or their row undone; the database knows.
             self.state.heads.clear();
         }
-        self.run("RELEASE change")
+        if !is_first {
+            self.statements.release.execute([])?;
+        }
+        Ok(())
     }
 
-    fn run(&self, statement: &str) -> Result<()> {
-        self.connection.prepare_cached(statement)?.execute([])?;
+    fn undo(&mut self, is_first: bool) -> Result<()> {
+        if is_first {
+            self.statements.rollback.execute([])?;
+            self.statements.begin.execute([])?;
+        } else {
+            self.statements.rollback_to.execute([])?;
+        }
         Ok(())
     }
 
     /// After a transaction that failed: what is known beside the database is read from it again.
     fn recover(&mut self) {
         if !self.connection.is_autocommit()
-            && let Err(error) = self.run("ROLLBACK")
+            && let Err(error) = self.statements.rollback.execute([])
         {
             log::error!("the failed transaction can not be undone: {error}");
         }
         self.state.heads.clear();
-        match event::newest_row_id(&self.connection) {
+        match event::newest_row_id(self.connection) {
             // Never below what was published: an id is not given twice.
             Ok(newest) => self.state.newest_row_id = newest.max(self.tail.newest_row_id()),
             Err(error) => log::error!("the head of the log can not be read: {error}"),

@@ -189,6 +189,44 @@ enum ShownInput {
     ResourceLink { uri: String, name: Option<String> },
 }
 
+macro_rules! words {
+    ($(#[doc = $doc:literal] $name:ident = $($word:literal)|+;)+) => {$(
+        #[doc = $doc]
+        pub struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "enum": [$($word),+]})
+            }
+        }
+    )+};
+}
+
+// Words that bodies take as texts.
+words! {
+    /// How a worktree is wished for; `use_existing` is `reuse`.
+    PlaceWord = "create" | "reuse" | "use_existing";
+    /// An answer to an approval; two words and what clients say for them.
+    DecisionWord = "accept" | "accepted" | "decline" | "declined" | "reject" | "rejected";
+    /// How far an answer to an approval reaches.
+    ScopeWord = "once" | "session";
+    /// When a turn begins.
+    WhenWord = "now" | "queue" | "steer";
+    /// What a process is ended with first.
+    SignalWord = "TERM" | "KILL" | "INT" | "HUP" | "QUIT" | "SIGTERM" | "SIGKILL" | "SIGINT"
+        | "SIGHUP" | "SIGQUIT";
+    /// Whether a creator hears of its member.
+    SubscriptionWord = "auto" | "unsubscribed";
+}
+
 /// What a client may put into a turn or a message: a text is short for an object of the type `text`.
 #[derive(JsonSchema, serde::Deserialize)]
 #[serde(untagged)]
@@ -205,6 +243,7 @@ pub enum TypedInput {
     },
     /// `path` of a file that the server can read, or `data` in base64.
     Image {
+        #[schemars(regex(pattern = "^/"))]
         path: Option<String>,
         data: Option<String>,
         media_type: Option<String>,

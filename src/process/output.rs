@@ -5,7 +5,8 @@
 //! offset that is committed never lies inside one, so the next server tells it right too.
 //!
 //! When the file can not be written, the chunk is kept and nothing more is taken: the keeper's journal holds the rest.
-//! After a time the stream is given up, what is not in the file counts as dropped, and the record says why.
+//! After a time the stream is given up, what is not in the file counts as dropped, and the record says why. It says so
+//! too when the file is shorter than what was committed: the power was lost, since the files are not synced.
 
 use super::log::{Log, open_character};
 use crate::keeper::Stream;
@@ -33,6 +34,8 @@ pub(super) struct Output {
     stuck: Option<Stuck>,
     /// Why the stream was given up, and what was not written since.
     failure: Option<(String, u64)>,
+    /// Where the file ended when it was opened, if that is less than what was committed.
+    ends_early: Option<u64>,
 }
 
 struct Stuck {
@@ -56,8 +59,19 @@ impl Output {
         let [told, bytes_max] = [told, bytes_max].map(|number| u64::try_from(number).unwrap_or(0));
         // A log is there from the start, also for who only looks at its path.
         let log = Log::open(&path).ok();
-        let (text, stuck, failure) = (Vec::new(), None, None);
-        Output { stream, path, bytes_max, log, written: told, told, text, stuck, failure }
+        let length = log.as_ref().and_then(|log| log.length().ok());
+        Output {
+            stream,
+            path,
+            bytes_max,
+            log,
+            written: told,
+            told,
+            text: Vec::new(),
+            stuck: None,
+            failure: None,
+            ends_early: length.filter(|length| *length < told),
+        }
     }
 
     /// Up to where it is committed.
@@ -81,9 +95,12 @@ impl Output {
         self.failure.as_ref().map_or(0, |(_, bytes)| *bytes)
     }
 
-    /// Why the stream was given up.
+    /// Why the log has less than was written.
     pub(super) fn error(&self) -> Option<String> {
-        self.failure.as_ref().map(|(error, _)| error.clone())
+        let name = self.stream.as_str();
+        let early = |end| format!("the log of {name} was lost from byte {end} on");
+        let given_up = self.failure.as_ref().map(|(error, _)| error.clone());
+        given_up.or_else(|| self.ends_early.map(early))
     }
 
     /// Takes a chunk into the file.

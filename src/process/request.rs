@@ -39,9 +39,10 @@ pub struct ProcessRequest {
 
 /// The longest name, in bytes.
 const NAME_BYTES: usize = 200;
-/// An hour between the first signal and KILL; a century of running. Beyond that a number is a mistake.
-const GRACE_MS_MAX: u64 = 3_600_000;
-const TIMEOUT_MS_MAX: u64 = 3_153_600_000_000;
+/// An hour between the first signal and KILL; beyond that a number is a mistake.
+pub const GRACE_MS_MAX: u64 = 3_600_000;
+/// A century of running; beyond that a number is a mistake.
+pub const TIMEOUT_MS_MAX: u64 = 3_153_600_000_000;
 
 impl ProcessRequest {
     /// The record to be made. Errors: the field that can not be as it is.

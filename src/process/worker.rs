@@ -83,6 +83,7 @@ enum Woken {
 
 /// The body of the thread.
 pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<()>) {
+    watchdog::watch();
     let body = std::panic::AssertUnwindSafe(|| match Worker::new(shared, process_id, words) {
         Ok(mut worker) => worker.run(),
         Err(error) => log::error!("process {process_id} can not be looked after: {error}"),
@@ -90,11 +91,14 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
     if std::panic::catch_unwind(body).is_err() {
         log::error!("the thread of process {process_id} panicked; the process is ended");
         let error = Error::internal("a defect of the server ended the process");
+        let dir = shared.child_dir(process_id);
         let ended = keeper::sweep(process_id)
-            .and_then(|_| keeper::forget(&shared.child_dir(process_id)))
-            .and_then(|()| never_started(shared, process_id, &error));
-        if let Err(error) = ended {
-            log::error!("process {process_id}: its end is not recorded: {error}");
+            .and_then(|_| never_started(shared, process_id, &error))
+            .map(|()| std::fs::remove_dir_all(&dir));
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!("{} can not be removed: {error}", dir.display()),
+            Err(error) => log::error!("process {process_id}: its end is not recorded: {error}"),
         }
     }
     shared.retire(process_id);
@@ -156,7 +160,6 @@ impl<'a> Worker<'a> {
     }
 
     fn run(&mut self) {
-        watchdog::watch();
         self.open();
         while !self.is_over {
             let now = Instant::now();
@@ -253,6 +256,10 @@ impl<'a> Worker<'a> {
             let sink = self.sink();
             keeper::attach(&self.dir, stdout_from, stderr_from, sink)
                 .map(|attached| attached.keeper)
+        } else if self.row.pid.is_some() {
+            // The folder went with the power of the machine. It has run: it is not run twice.
+            self.exit = Some(ended("lost", Some("its keeper's folder is gone".to_owned())));
+            return;
         } else if self.row.killed_by.is_some() {
             // Nobody wants it any more, and it never ran.
             self.exit = Some(ended("kill", None));
@@ -303,7 +310,9 @@ impl<'a> Worker<'a> {
     fn welcome(&mut self, hello: &Hello) {
         let process_id = &self.row.process_id;
         let limit = self.row.timeout_ms.map(|timeout_ms| {
-            let ran_ms = self.row.started_at.map_or(0, |started_at| id::now_ms() - started_at);
+            // Never less than nothing: the clock may have been set back.
+            let ran_ms = |started_at: i64| (id::now_ms() - started_at).max(0);
+            let ran_ms = self.row.started_at.map_or(0, ran_ms);
             let left_ms = u64::try_from(timeout_ms.saturating_sub(ran_ms)).unwrap_or(0);
             Instant::now().checked_add(Duration::from_millis(left_ms))
         });
@@ -520,12 +529,14 @@ impl<'a> Worker<'a> {
         let dropped = [exit.stdout_dropped, exit.stderr_dropped];
         let dropped_bytes =
             [0, 1].map(|index| whole(dropped[index] + self.outputs[index].given_up()));
-        let log_error = self.outputs.iter().find_map(Output::error);
+        let errors = exit.error.iter().cloned();
+        let errors: Vec<String> =
+            errors.chain(self.outputs.iter().filter_map(Output::error)).collect();
         ProcessEnd {
             status,
             exit_code: exit.code,
             signal: exit.signal,
-            error: exit.error.clone().or(log_error),
+            error: (!errors.is_empty()).then(|| errors.join("; ")),
             killed_by,
             dropped_bytes,
             ended_at: exit.ended_at_ms,

@@ -6,9 +6,11 @@
 
 use super::{claude, codex};
 use crate::config::ClaudeAuthMode;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// For whom something is staged.
 pub struct Staging<'a> {
@@ -31,7 +33,7 @@ pub fn stage(
         "claude" => claude::stage::stage(staging, env)?,
         "codex" => return codex::home::stage(staging, env),
         "demo" => {
-            let state = staging.providers_dir.join("demo");
+            let state = demo_state(staging.providers_dir, staging.session_id);
             env.insert("GG_DEMO_STATE_DIR".to_owned(), state.to_string_lossy().into_owned());
         }
         _ => {}
@@ -41,5 +43,18 @@ pub fn stage(
 
 /// Removes what was staged for a session that is about to be purged. Errors: it can not be removed.
 pub fn unstage(providers_dir: &Path, session_id: &str) -> Result<()> {
+    let state = demo_state(providers_dir, session_id);
+    match fs::remove_dir_all(&state) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let text = format!("{} can not be removed", state.display());
+            return Err(Error::internal(text).source(error));
+        }
+        _ => {}
+    }
     codex::home::unstage(providers_dir, session_id)
+}
+
+/// What the demo agent keeps of one session: its conversation, for the next process.
+fn demo_state(providers_dir: &Path, session_id: &str) -> PathBuf {
+    providers_dir.join("demo").join(session_id)
 }

@@ -241,7 +241,8 @@ pub(super) struct LiveItem {
 
 pub(super) struct LiveApproval {
     pub adapter_key: String,
-    pub expires_at: Option<i64>,
+    /// When its time is over, whatever is done to the clock meanwhile.
+    pub expires_at: Option<Instant>,
 }
 
 /// Work that the agent began by itself counts as over after this much quiet; ACP has no word for its end.
@@ -281,7 +282,6 @@ impl Actor {
 
     /// The loop. Returns when the thread has nothing left to own.
     pub(super) fn run(&mut self) {
-        watchdog::watch();
         load::go_on(self);
         while !(self.is_ending || self.is_done() && self.retire()) {
             match self.next_event() {

@@ -560,7 +560,9 @@ fn exit_error(exit: &Exit, stderr: &str, why: Option<Stop>) -> AgentError {
         }
         _ => how,
     };
-    let last_line = stderr.trim_end().lines().last().unwrap_or_default();
+    // What a program says of its own backtraces is no reason.
+    let mut lines = stderr.trim_end().lines().rev();
+    let last_line = lines.find(|line| !line.starts_with("note: ")).unwrap_or_default();
     AgentError {
         message: if last_line.is_empty() { message } else { format!("{message}: {last_line}") },
         code: "agent_exited".to_owned(),
@@ -570,7 +572,8 @@ fn exit_error(exit: &Exit, stderr: &str, why: Option<Stop>) -> AgentError {
 
 pub(super) fn agent_error(error: &Error) -> AgentError {
     AgentError {
-        message: error.message.clone(),
+        // With what is behind it: "too many open files" is what there is to know.
+        message: error.to_string(),
         code: error.code.as_str().to_owned(),
         data: Value::Null,
     }

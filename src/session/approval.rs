@@ -15,7 +15,7 @@ use crate::model::{ApprovalOrigin, ApprovalStatus, OptionKind, TurnStatus, id};
 use crate::provider::{self, Adapter, ApprovalOption, Command, Effects};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a gate offers.
 const GATE_ACCEPT: &str = "accept";
@@ -91,8 +91,10 @@ impl Actor {
         let expires_at = timeout.map(|timeout| {
             id::now_ms() + i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX / 2)
         });
-        let live =
-            LiveApproval { adapter_key: asked.adapter_key.clone().unwrap_or_default(), expires_at };
+        let live = LiveApproval {
+            adapter_key: asked.adapter_key.clone().unwrap_or_default(),
+            expires_at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+        };
         self.state.approvals.insert(asked.approval_id.clone(), live);
         let (session_key, turn) = (self.session_key, Arc::clone(&turn_id));
         let (kind, approval_id) = (EventKind::ApprovalRequested, asked.approval_id.clone());
@@ -270,24 +272,21 @@ impl Actor {
 
     /// Whether the time of an approval is over.
     pub(super) fn is_expiry_due(&self) -> bool {
-        let now_ms = id::now_ms();
-        self.state.approvals.values().any(|live| live.expires_at.is_some_and(|at| at <= now_ms))
+        self.next_expiry().is_some_and(|at| at <= Instant::now())
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let expires_at = self.state.approvals.values().filter_map(|live| live.expires_at).min()?;
-        let left_ms = u64::try_from(expires_at - id::now_ms()).unwrap_or(0);
-        Some(Instant::now() + Duration::from_millis(left_ms))
+        self.state.approvals.values().filter_map(|live| live.expires_at).min()
     }
 
     /// Approvals whose time is over are declined, as `approvals.on_timeout` says.
     pub(super) fn expire_approvals(&mut self) {
-        let now_ms = id::now_ms();
+        let now = Instant::now();
         let mut due: Vec<String> = self
             .state
             .approvals
             .iter()
-            .filter(|(_, live)| live.expires_at.is_some_and(|at| at <= now_ms))
+            .filter(|(_, live)| live.expires_at.is_some_and(|at| at <= now))
             .map(|(approval_id, _)| approval_id.clone())
             .collect();
         due.sort();

@@ -78,6 +78,12 @@ fn instant_of(at_ms: i64) -> Instant {
     now.checked_sub(Duration::from_millis(ago_ms)).unwrap_or(now)
 }
 
+/// The instant at which an approval's time is over: at most all of it from now, also when the clock was set back.
+fn expiry_of(created_at: i64, expires_at: i64) -> Option<Instant> {
+    let left_ms = expires_at - id::now_ms().max(created_at);
+    Instant::now().checked_add(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)))
+}
+
 fn load_turn(
     db: &Connection,
     state: &mut State,
@@ -113,7 +119,7 @@ fn load_turn(
         }
         let live = LiveApproval {
             adapter_key: adapter_key.unwrap_or_default(),
-            expires_at: pending.expires_at,
+            expires_at: pending.expires_at.and_then(|at| expiry_of(pending.created_at, at)),
         };
         state.approvals.insert(pending.id, live);
     }

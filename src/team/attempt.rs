@@ -200,10 +200,15 @@ fn failed() -> Move<'static> {
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// The same, when the first pause is this long.
+pub(super) fn longest_pause(first: Duration) -> Duration {
+    PAUSE_MAX.max(first)
+}
+
 /// Twice as long after each attempt.
 fn pause_ms(first: Duration, attempts: i64) -> i64 {
     let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(16);
-    let pause = first.saturating_mul(1 << doublings).min(PAUSE_MAX.max(first));
+    let pause = first.saturating_mul(1 << doublings).min(longest_pause(first));
     i64::try_from(pause.as_millis()).unwrap_or(i64::MAX / 2)
 }
 

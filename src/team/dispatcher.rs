@@ -6,7 +6,7 @@
 //! mail and no state that matters: a look reads everything from the ledger, so a lost thought costs a further look, and
 //! the first thing it does is to look at everybody for whom mail waits.
 
-use super::attempt::{Job, Outcome, attempt};
+use super::attempt::{Job, Outcome, attempt, longest_pause};
 use super::plan::{Plan, plan, reason};
 use super::shared::Shared;
 use crate::error::{Error, Result};
@@ -317,7 +317,7 @@ impl Dispatcher {
         mailbox.look_at = None;
         let trigger = mailbox.look.take().unwrap_or("retry");
         // The session first: what it does changes the queue's fate, not the other way round.
-        let (recipient, queue) = self.shared.ledger.read(|db| {
+        let (recipient, mut queue) = self.shared.ledger.read(|db| {
             let recipient = recipient::get(db, name)?;
             Ok((recipient, delivery::queue(db, name, limits::MAIL_LOOK)?))
         })?;
@@ -333,6 +333,8 @@ impl Dispatcher {
         }
         let recipient = recipient.as_ref();
         let now_ms = id::now_ms();
+        let pause = longest_pause(self.shared.config.teams.retry_pause);
+        queue.iter_mut().for_each(|waiting| forget_far(waiting, now_ms, pause));
         match plan(recipient, can_steer(recipient), &queue, now_ms) {
             Plan::Fail { code, message } => {
                 let fail = |waiting: &Waiting| Change::fail(waiting, code, message, trigger);
@@ -386,6 +388,13 @@ impl Mailbox {
             None => self.look_at,
         }
     }
+}
+
+/// No pause is longer than the longest: what is further off was set before the clock was set back, and is due.
+fn forget_far(waiting: &mut Waiting, now_ms: i64, longest: Duration) {
+    let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+    waiting.next_attempt_at =
+        waiting.next_attempt_at.filter(|at| at.saturating_sub(now_ms) <= longest_ms);
 }
 
 /// Why each of the queue waits, as far as that is not written down yet. Only the first one's reason is kept up to date:

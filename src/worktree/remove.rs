@@ -92,7 +92,7 @@ impl Shared {
                 return other.map(|secured| Removed::Kept(Box::new(secured.work)));
             }
         };
-        self.delete_branch(&tree, &secured, &mut gone);
+        self.delete_branch(&tree, &secured, &mut gone)?;
         // A removal that was cut off may have left it there.
         gone.is_folder_deleted = self.trash_of(&record.id).symlink_metadata().is_ok();
         self.empty_trash(&record.id, &mut gone);
@@ -174,9 +174,9 @@ impl Shared {
     }
 
     /// Deletes the branch if it is where it was seen and nobody else stands on it. A branch that stays is no failure of
-    /// the removal: it is told.
-    fn delete_branch(&self, tree: &Tree, work: &Work, gone: &mut Gone) {
-        let Some(tip) = &work.branch_tip else { return };
+    /// the removal: it is told. Errors: the server stops, and the next one goes on from here.
+    fn delete_branch(&self, tree: &Tree, work: &Work, gone: &mut Gone) -> Result<()> {
+        let Some(tip) = &work.branch_tip else { return Ok(()) };
         let mark = git::mark(&tree.worktree_id);
         let common = tree.common_dir.as_path();
         let at_common = |args: &[&str]| -> Result<String> {
@@ -186,28 +186,22 @@ impl Shared {
         let name = tree.branch_ref();
         let is_used = at_common(&["worktree", "list", "--porcelain"])
             .map(|told| told.lines().any(|line| line.strip_prefix("branch ") == Some(&name)));
-        match is_used {
-            Ok(false) => {}
-            Ok(true) => {
-                let branch = &tree.branch_name;
-                gone.diagnostics.push(format!("{branch} stays: another worktree stands on it"));
-                return;
-            }
-            Err(error) => {
-                gone.diagnostics.push(format!("{} stays: {}", tree.branch_name, error.message));
-                return;
-            }
-        }
-        match at_common(&["update-ref", "-d", &name, tip]) {
+        let deleted = is_used.and_then(|is_used| match is_used {
+            true => Err(Error::new(Code::Conflict, "another worktree stands on it")),
+            false => at_common(&["update-ref", "-d", &name, tip]),
+        });
+        match deleted {
             Ok(_) => gone.is_branch_deleted = true,
+            Err(error) if error.code == Code::ShuttingDown => return Err(error),
             Err(error) => {
                 gone.diagnostics.push(format!("{} stays: {}", tree.branch_name, error.message));
-                return;
+                return Ok(());
             }
         }
         let section = format!("branch.{}", tree.branch_name);
         // It may have none.
         drop(at_common(&["config", "--local", "--remove-section", &section]));
+        Ok(())
     }
 
     /// Deletes what a removal has moved away. What can not be deleted now is tried again by the next start.

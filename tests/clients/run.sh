@@ -4,8 +4,10 @@
 #
 # usage: run.sh [FOLDER]   FOLDER holds the built programs (target/debug)
 #
-# Needs node (20 or newer) and python3. The browser is chromium, when it is there; that it is not is said. Each part has
-# a folder, a server and a time limit of its own, and leaves nothing behind.
+# Needs node (20 or newer) and python3. The browser is chromium, when it is there; that it is not is said. With npm there
+# is one client more, which is generated from the API document (typed): its generator and the compiler are installed
+# (pinned) into a folder of the user's cache. Each part has a folder, a server and a time limit of its own, and leaves
+# nothing behind.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 programs=$(realpath "${1:-target/debug}")
@@ -38,7 +40,7 @@ trap 'exit 143' TERM
 
 mkfifo "$folder/words"
 exec 5<>"$folder/words"
-cp docs/clients/client.mjs docs/clients/client.py tests/clients/* "$folder/"
+cp docs/clients/client.mjs docs/clients/client.py tests/clients/*.* "$folder/"
 
 # Starts the server at the address (port 0: any), and sets server, url and token.
 start() {
@@ -85,6 +87,25 @@ run() {
     cat "$folder/$name.log"
 }
 
+# Generates the types, compiles the typed client and leaves it in the folder.
+compile_typed() {
+    local tools=${GOOSELAKE_TOOLS:-$HOME/.cache/gooselake}/typed
+    # What is installed is what the list says, or it is installed anew.
+    if ! cmp -s tests/clients/typed/package-lock.json "$tools/installed.json"; then
+        rm -rf "$tools"
+        mkdir -p "$tools"
+        cp tests/clients/typed/package.json tests/clients/typed/package-lock.json "$tools/"
+        npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund --loglevel=error
+        cp "$tools/package-lock.json" "$tools/installed.json"
+    fi
+    cp -r tests/clients/typed "$folder/typed"
+    rm -rf "$folder/typed/node_modules"
+    ln -s "$tools/node_modules" "$folder/typed/node_modules"
+    "$tools/node_modules/.bin/openapi-typescript" docs/openapi/runtime-server-openapi.yaml \
+        --default-non-nullable=false -o "$folder/typed/api.ts" >"$folder/typed.log" 2>&1
+    "$tools/node_modules/.bin/tsc" -p "$folder/typed"
+}
+
 # Serves the pages on a port of their own, and sets page and port.
 serve() {
     rm -f "$folder/port"
@@ -120,6 +141,12 @@ printf '[server]\ncors_origins = ["http://127.0.0.1:%s"]\n' "$port" >"$folder/co
 start 127.0.0.1:0
 run node node "$folder/node.mjs"
 run python python3 "$folder/drive.py"
+if command -v npm >/dev/null; then
+    compile_typed
+    run typed node "$folder/typed/session.js"
+else
+    echo "!!!! SKIPPED: there is no npm; the client that is generated from the API document was NOT tested"
+fi
 
 browser=$(command -v chromium || command -v chromium-browser || :)
 if [ -n "$browser" ]; then

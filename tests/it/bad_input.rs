@@ -81,6 +81,7 @@ fn only_the_exact_bearer_token_opens_the_door() {
         r#"{"error":"missing or invalid bearer token","code":"unauthorized"}"#
     );
     check_error(&reply, 401, "unauthorized");
+    assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
     anonymous.get("/health").expect(200);
     anonymous.get("/ready").expect(200);
 }

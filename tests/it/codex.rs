@@ -7,7 +7,7 @@ mod late;
 
 use crate::crew::Crew;
 use crate::stage::{SOON, Stage, check_error, check_told, text};
-use gooselake_harness::wait;
+use gooselake_harness::{proof, wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -286,4 +286,27 @@ fn a_command_that_goes_on_ends_with_its_agent() {
     let items = scene.stage.items(&session_id, &turn_id);
     let command = items.iter().find(|item| item["type"] == "command").unwrap();
     assert_eq!(command["status"], "interrupted");
+}
+
+#[test]
+fn what_codex_says_twice_or_to_nobody_changes_nothing() {
+    let scene = Scene::new();
+    let session_id = scene.session();
+    for prompt in ["nonsense", "and on"] {
+        let turn = scene.stage.run(&session_id, prompt);
+        let told = (&turn["status"], &turn["assistant_text"]);
+        assert_eq!(told, (&json!("completed"), &json!("answered")), "{turn}");
+    }
+    proof::log(&scene.stage.events(&session_id));
+}
+
+#[test]
+fn a_codex_that_exits_with_zero_in_the_middle_of_a_turn_fails_it_with_what_it_said() {
+    let scene = Scene::new();
+    let session_id = scene.session();
+    let turn = scene.stage.run(&session_id, "leave");
+    assert_eq!((&turn["status"], &turn["assistant_text"]), (&json!("failed"), &json!("so far")));
+    assert_eq!(turn["error"]["code"], "agent_exited", "{turn}");
+    assert_eq!(scene.stage.run(&session_id, "and on")["assistant_text"], "answered");
+    proof::log(&scene.stage.events(&session_id));
 }

@@ -5,6 +5,7 @@
 //! told, a status, a code, a header or a parameter that the document does not have: each fails the test that met it.
 
 mod schema;
+mod seen;
 mod yaml;
 
 use gooselake_harness::client::{Client, Exchange, Reply};
@@ -26,6 +27,9 @@ fn document() -> &'static Value {
 
 /// Panics with all that is not as the document tells it.
 pub(crate) fn hold(exchange: &Exchange<'_>) {
+    let Reply { status, body, .. } = exchange.reply;
+    let media_type = media_type(exchange.reply);
+    seen::note(operation_id(exchange.method, exchange.path), *status, media_type, body);
     let wrong = violations(document(), exchange);
     assert!(
         wrong.is_empty(),
@@ -34,6 +38,23 @@ pub(crate) fn hold(exchange: &Exchange<'_>) {
         String::from_utf8_lossy(&exchange.body[..exchange.body.len().min(2000)]),
         exchange.reply
     );
+}
+
+/// Writes down an error that was told to a test which speaks with the server in its own way.
+pub(crate) fn note_error(status: u16, body: &[u8]) {
+    seen::note("", status, "application/json", body);
+}
+
+/// The name of an operation in the document; empty when there is none.
+fn operation_id(method: &str, path: &str) -> &'static str {
+    let path = path.split('?').next().unwrap_or_default();
+    let found = operation(document(), path).and_then(|found| found.get(method.to_lowercase()));
+    found.and_then(|operation| operation["operationId"].as_str()).unwrap_or_default()
+}
+
+fn media_type(reply: &Reply) -> &str {
+    let given = reply.header("content-type").unwrap_or_default();
+    given.split(';').next().unwrap_or_default()
 }
 
 fn violations(document: &Value, exchange: &Exchange<'_>) -> Vec<String> {
@@ -106,7 +127,8 @@ fn answer(schemas: &Schemas<'_>, operation: &Value, reply: &Reply, is_head: bool
     };
     let told = schemas.resolved(told);
     let mut wrong = Vec::new();
-    for name in ["X-Next-Cursor", "X-As-Of-Seq", "Retry-After"] {
+    for name in ["X-Next-Cursor", "X-As-Of-Seq", "Retry-After", "WWW-Authenticate", "X-Request-Id"]
+    {
         if reply.header(name).is_some() && told["headers"][name].is_null() {
             wrong.push(format!("the header {name} is not told"));
         }
@@ -120,8 +142,7 @@ fn answer(schemas: &Schemas<'_>, operation: &Value, reply: &Reply, is_head: bool
         }
         return wrong;
     }
-    let media_type = reply.header("content-type").unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default();
+    let media_type = media_type(reply);
     let schema = &told["content"][media_type]["schema"];
     if schema.is_null() {
         wrong.push(format!("{media_type:?} with {} is not told", reply.status));
@@ -132,4 +153,46 @@ fn answer(schemas: &Schemas<'_>, operation: &Value, reply: &Reply, is_head: bool
         wrong.extend(lines.flat_map(|line| schemas.check_text(line, schema)));
     }
     wrong
+}
+
+/// Each example of a body and of an answer is what its schema allows.
+#[test]
+fn examples_are_as_the_document_tells() {
+    let document = document();
+    let schemas = Schemas { document };
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    let mut check = |place: &str, content: &Value| {
+        for (media_type, told) in content.as_object().into_iter().flatten() {
+            if let Some(example) = told.get("example") {
+                count += 1;
+                let found = schemas.check_text(example.to_string().as_bytes(), &told["schema"]);
+                wrong.extend(found.iter().map(|wrong| format!("{place} {media_type}: {wrong}")));
+            }
+        }
+    };
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            check(&format!("{method} {path}"), &operation["requestBody"]["content"]);
+            for (status, told) in operation["responses"].as_object().unwrap() {
+                let told = schemas.resolved(told);
+                check(&format!("{method} {path} {status}"), &told["content"]);
+            }
+        }
+    }
+    assert!(count > 200, "{count} examples");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is public is there under `/v1` with a token, for clients that know one base path alone.
+#[test]
+fn the_document_and_the_health_are_there_with_a_token_too() {
+    let stage = crate::stage::Stage::new();
+    for (public, own) in [("/openapi.yaml", "/v1/openapi.yaml"), ("/health", "/v1/health")] {
+        let shown = stage.anonymous().get(public).expect(200);
+        assert_eq!(stage.client.get(own).expect(200).body, shown.body);
+        stage.anonymous().get(own).expect(401);
+    }
+    let shown = stage.client.get("/openapi.yaml").text();
+    assert_eq!(shown, gooselake::api::openapi::DOCUMENT);
 }

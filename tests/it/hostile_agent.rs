@@ -2,9 +2,9 @@
 //! ends as the agent says, and the log keeps a bounded part of what was not understood. And agents that answer when
 //! nobody asks any more, or have the server open what would make it wait.
 
-use crate::stage::{SOON, Stage, text};
+use crate::stage::{SOON, Stage, check_error, text};
 use gooselake_harness::stream::Record;
-use gooselake_harness::wait;
+use gooselake_harness::{proof, wait};
 use serde_json::json;
 
 /// More than one line of an agent may hold.
@@ -13,17 +13,26 @@ const LINE_BYTES: usize = 40_000_000;
 /// What the log keeps of a line that was not understood, in bytes.
 const KEPT_BYTES: usize = 8 * 1024;
 
-/// A server whose ACP agent is this shell script between the handshake and the end of the turn.
-fn stage_of(script: &str) -> Stage {
+/// The handshake of an ACP agent, and the line with the prompt, as commands of a shell.
+fn opening() -> String {
     let reply = |id: u32, result: &str| {
         format!(
             "read l; printf '%s\\n' '{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}'\n"
         )
     };
-    let whole = [
+    [
         reply(1, r#"{"protocolVersion":1,"agentCapabilities":{}}"#),
         reply(2, r#"{"sessionId":"s"}"#),
-        format!("read l\n{script}\n"),
+        "read l\n".to_owned(),
+    ]
+    .concat()
+}
+
+/// A server whose ACP agent is this shell script between the handshake and the end of the turn.
+fn stage_of(script: &str) -> Stage {
+    let whole = [
+        opening(),
+        format!("{script}\n"),
         r#"printf '%s\n' '{"jsonrpc":"2.0","id":3,"result":{"stopReason":"end_turn"}}'; read l"#
             .to_owned(),
     ];
@@ -31,10 +40,17 @@ fn stage_of(script: &str) -> Stage {
     Stage::with_config(&format!("[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"))
 }
 
+impl Stage {
+    /// A session of the ACP agent.
+    fn agent_session(&self) -> String {
+        let body = json!({"provider": "acp", "cwd": self.cwd});
+        text(&self.client.post("/v1/sessions", &body).expect(200).json(), "id")
+    }
+}
+
 /// Runs the one turn of such an agent; returns what was not understood.
 fn unparsed(stage: &Stage) -> Vec<Record> {
-    let session = stage.client.post("/v1/sessions", &json!({"provider": "acp", "cwd": stage.cwd}));
-    let session_id = text(&session.expect(200).json(), "id");
+    let session_id = stage.agent_session();
     let turn = stage.run(&session_id, "go");
     assert_eq!(turn["status"], "completed", "{turn}");
     assert_eq!(stage.client.get("/health").status, 200);
@@ -70,6 +86,126 @@ fn floods_of_nonsense_on_both_streams_end_with_the_turn() {
     assert!(has_counted && told.len() < 50_000, "{} lines told", told.len());
 }
 
+/// A line of the agent's, as a command of its shell.
+fn says(line: &str) -> String {
+    format!("printf '%s\\n' '{line}'\n")
+}
+
+/// What the agent says to the user.
+fn speaks(text: &str) -> String {
+    says(&format!(
+        concat!(
+            r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"s","update":{{"#,
+            r#""sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":"{}"}}}}}}}}"#,
+        ),
+        text
+    ))
+}
+
+/// The answer to the prompt, which is the agent's third request.
+fn ends(reason: &str) -> String {
+    says(&format!(r#"{{"jsonrpc":"2.0","id":3,"result":{{"stopReason":"{reason}"}}}}"#))
+}
+
+#[test]
+fn answers_that_nobody_waits_for_change_nothing() {
+    let ok = |id: &str| says(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+    let script = [
+        // To nobody, to one that was answered long ago, and under names that are none.
+        ok("99"),
+        ok("1"),
+        ok("\"3\""),
+        ok("null"),
+        ok("-1"),
+        says(r#"{"jsonrpc":"2.0","id":77,"error":{"code":-1,"message":"no"}}"#),
+        speaks("so far"),
+        // The answer comes twice, once as another; then the turn of the scene ends a third time.
+        ends("end_turn"),
+        ends("refusal"),
+    ];
+    let stage = stage_of(&script.concat());
+    let session_id = stage.agent_session();
+    let turn = stage.run(&session_id, "go");
+    assert_eq!((&turn["status"], &turn["assistant_text"]), (&json!("completed"), &json!("so far")));
+    stage.event(&session_id, "turn.completed", 0);
+    proof::log(&stage.events(&session_id));
+    assert_eq!(stage.record(&session_id)["status"], "ready");
+}
+
+#[test]
+fn an_agent_that_exits_with_zero_in_the_middle_of_a_turn_fails_it_with_what_it_said() {
+    let stage = stage_of(&[speaks("so far"), "exit 0\n".to_owned()].concat());
+    let session_id = stage.agent_session();
+    let turn = stage.run(&session_id, "go");
+    assert_eq!((&turn["status"], &turn["assistant_text"]), (&json!("failed"), &json!("so far")));
+    assert_eq!(turn["error"]["code"], "agent_exited", "{turn}");
+    assert!(text(&turn["error"], "message").contains("exit code 0"), "{turn}");
+    proof::log(&stage.events(&session_id));
+}
+
+#[test]
+fn what_comes_after_a_cancel_belongs_to_the_turn_until_its_answer() {
+    // The second line that it reads is the cancel; it goes on speaking, answers, and speaks again.
+    let script = [
+        speaks("before "),
+        "read l\n".to_owned(),
+        speaks("after"),
+        ends("cancelled"),
+        ends("end_turn"),
+        speaks("late"),
+    ];
+    let stage = stage_of(&script.concat());
+    let session_id = stage.agent_session();
+    let turn_id = stage.start(&session_id, "go");
+    stage.event(&session_id, "item.delta", 0);
+    stage.interrupt(&session_id, &turn_id).expect(202);
+    let turn = stage.ended(&session_id, &turn_id);
+    assert_eq!(
+        (&turn["status"], &turn["assistant_text"]),
+        (&json!("interrupted"), &json!("before after"))
+    );
+    // What it says by itself is a turn of its own, and that ends too.
+    stage.event(&session_id, "turn.completed", 0);
+    proof::log(&stage.events(&session_id));
+}
+
+#[test]
+fn an_agent_that_never_answers_fails_the_opening_at_its_time() {
+    let config = "[providers.acp]\ncommand = \"/bin/sh\"\nargs = [\"-c\", \"cat > /dev/null\"]\n\
+                  request_timeout_secs = 1\n";
+    let stage = Stage::with_config(config);
+    let body = json!({"provider": "acp", "cwd": stage.cwd});
+    let reply = stage.client.post("/v1/sessions", &body);
+    check_error(&reply, 504, "agent_timeout");
+    proof::nothing_runs_in(&stage.cwd);
+}
+
+#[test]
+fn an_agent_that_ignores_term_and_hides_its_children_ends_with_its_session() {
+    let script = [
+        "trap '' TERM HUP INT\n",
+        // A grandchild of another session and group, which nobody waits for.
+        "(setsid sh -c 'trap \"\" TERM; (sleep 1000 &) ; sleep 1000; :' > /dev/null 2>&1 &)\n",
+        &speaks("up"),
+        "while :; do sleep 1000; done\n",
+    ];
+    let arguments = json!(["-c", format!("{}{}", opening(), script.concat())]);
+    let stage = Stage::with_config(&format!(
+        "[keeper]\ngrace_ms = 300\n[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"
+    ));
+    let session_id = stage.agent_session();
+    let turn_id = stage.start(&session_id, "go");
+    stage.event(&session_id, "item.delta", 0);
+    wait::until(SOON, "its tree is there", || {
+        (proof::running_in(&stage.cwd).len() >= 4).then_some(())
+    });
+    stage.close(&session_id);
+    let turn = stage.ended(&session_id, &turn_id);
+    assert_eq!((&turn["status"], &turn["assistant_text"]), (&json!("interrupted"), &json!("up")));
+    proof::nothing_runs_in(&stage.cwd);
+    proof::log(&stage.events(&session_id));
+}
+
 #[test]
 fn an_agent_that_opens_when_its_session_is_closed_does_not_open_it_again() {
     // It answers to the session's opening only when its stdin has ended.
@@ -101,9 +237,15 @@ fn a_pipe_in_place_of_a_file_makes_nobody_wait() {
     let stage = Stage::new();
     let session_id = stage.session();
     assert_eq!(stage.run(&session_id, "run mkfifo pipe")["status"], "completed");
-    let turn = stage.run(&session_id, "read pipe");
-    assert_eq!(turn["status"], "completed", "{turn}");
-    let said = text(&turn, "assistant_text");
-    assert!(said.starts_with("fs/read_text_file failed"), "{said}");
+    for (prompt, told) in [
+        ("read pipe", "fs/read_text_file failed"),
+        ("save pipe text", "fs/write_text_file failed"),
+        ("write pipe text", "pipe was not written: it is no file"),
+    ] {
+        let turn = stage.run(&session_id, prompt);
+        assert_eq!(turn["status"], "completed", "{turn}");
+        let said = text(&turn, "assistant_text");
+        assert!(said.starts_with(told), "{prompt}: {said}");
+    }
     assert_eq!(stage.run(&session_id, "say still here")["assistant_text"], "still here");
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 impl Stage {
     /// Starts a command and gives the answer.
-    fn start_process(&self, body: &Value) -> Value {
+    pub(crate) fn start_process(&self, body: &Value) -> Value {
         self.client.post("/v1/processes", body).expect(200).json()
     }
 
@@ -25,12 +25,12 @@ impl Stage {
         id(&self.start_process(&json!({"command": command, "cwd": self.cwd})))
     }
 
-    fn process(&self, process_id: &str) -> Value {
+    pub(crate) fn process(&self, process_id: &str) -> Value {
         self.get(&format!("/v1/processes/{process_id}"))
     }
 
     /// The record of a process that has ended, after waiting for that.
-    fn process_end(&self, process_id: &str) -> Value {
+    pub(crate) fn process_end(&self, process_id: &str) -> Value {
         let record = self.get(&format!("/v1/processes/{process_id}?wait_ms=30000"));
         assert!(!record["process"]["ended_at"].is_null(), "awaited the end of {record}");
         record

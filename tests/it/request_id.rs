@@ -8,7 +8,7 @@ use gooselake_harness::wait;
 fn an_error_is_found_in_the_log_by_the_name_of_its_request() {
     let env = vec![("RUST_LOG".to_owned(), "gooselake=debug".to_owned())];
     let server = Server::start(Options { env, ..Options::default() });
-    let client = server.client();
+    let client = crate::contract::client(&server);
     for (path, status, code, name) in [
         ("/v1/sessions/sess_0", 404, "not_found", "trace-1/a"),
         ("/v1/sessions?limit=x", 400, "bad_request", "trace-2:b"),

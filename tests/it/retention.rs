@@ -62,6 +62,9 @@ fn a_session_that_was_closed_long_ago_goes_whole_and_the_others_stay() {
     stage.run(&open, "say open");
     stage.close(&old);
     stage.close(&young);
+    // The agent's own memory of a conversation.
+    let states = stage.server.data_dir().join("providers/demo");
+    assert!(states.join(&old).is_dir());
     stage.server.terminate();
     let days = |days: i64| days * 24 * 3600 * 1000;
     for (session_id, age) in [(&old, days(8)), (&young, days(6)), (&open, days(9))] {
@@ -77,8 +80,10 @@ fn a_session_that_was_closed_long_ago_goes_whole_and_the_others_stay() {
         (reply.status == 404).then_some(())
     });
     assert_eq!(stage.client.get(&format!("/v1/sessions/{old}/events")).status, 404);
+    assert!(!states.join(&old).exists());
     for session_id in [&young, &open] {
         assert!(!stage.events(session_id).is_empty());
+        assert!(states.join(session_id).is_dir());
     }
     run_on(stage.server.data_dir(), &["verify"]).expect(0);
 }

@@ -45,7 +45,7 @@ impl Stage {
 
     /// A client without a token.
     pub(crate) fn anonymous(&self) -> Client {
-        Client::new(self.server.address(), "")
+        Client::new(self.server.address(), "").watched(crate::contract::hold)
     }
 
     /// Asks for a session of the demo agent in the folder, with these fields on top.

@@ -442,6 +442,27 @@ fn limits_in_the_pages_are_those_of_the_code() {
     must_be_empty("limits that are quoted wrongly", &wrong);
 }
 
+/// A promise whose test was renamed or taken away is one that nobody proves.
+#[test]
+fn the_tests_that_the_page_of_reliability_names_are_there() {
+    let page = read("docs/RELIABILITY.md");
+    let sources = rust_sources();
+    let is_name = |word: &&str| {
+        word.matches('_').count() >= 3
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let names: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(names.len() > 50, "{} names", names.len());
+    let is_test = |name: &str| {
+        let head = format!("#[test]\nfn {name}()");
+        let inner = format!("#[test]\n    fn {name}()");
+        sources.iter().any(|source| source.text.contains(&head) || source.text.contains(&inner))
+    };
+    let missing: Vec<String> =
+        names.into_iter().filter(|name| !is_test(name)).map(str::to_owned).collect();
+    must_be_empty("no test has these names", &missing);
+}
+
 #[test]
 fn nothing_names_one_machine_and_nothing_is_put_off_without_a_number() {
     // Put together here, so that this file does not find itself.

@@ -20,26 +20,30 @@ bad() {
     done
     exit 1
 }
-# must WHAT COMMAND…: the command succeeds. must_not: it fails.
+# must WHAT COMMAND…: the command succeeds. must_not: it fails. What it said is in must.log, and kept for documented.
 must() {
     local what=$1
     shift
     "$@" >"$folder/must.log" 2>&1 || bad "$what"
+    keep
     ok "$what"
 }
 must_not() {
     local what=$1
     shift
     ! "$@" >"$folder/must.log" 2>&1 || bad "$what"
+    keep
     ok "$what"
 }
+keep() { cat "$folder/must.log" >>"$folder/said"; }
 told() { grep -q -- "$1" "$folder/must.log" || bad "it does not say: $1"; }
 
 folder=$(mktemp -d)
-mounted=''
+mounted='' machine=''
 finish() {
     status=$?
     trap - EXIT
+    [ -z "$machine" ] || machine_stop || status=1
     [ ! -x "$folder/service" ] || "$folder/service" stop || status=1
     for data in "$HOME/.gg-runtime" "$folder"/data-*; do
         [ ! -d "$data" ] || "$programs/gg-runtime-server" reap --data-dir "$data" >/dev/null || status=1
@@ -180,9 +184,13 @@ scene "run, and the first turn"
 must "the server starts" "$folder/service" start
 must "it is ready" is_ready
 session=$(call POST /v1/sessions '{"provider":"demo","mode":"auto"}' | field id)
-call POST "/v1/sessions/$session/turns?wait=true" '{"input":["say Hello from the bundle."]}' >"$folder/must.log"
-told '"assistant_text":"Hello from the bundle."'
+call POST "/v1/sessions/$session/turns?wait=true" '{"input":["say It works."]}' -H 'Accept: text/plain' >"$folder/must.log"
+echo >>"$folder/must.log"
+told '^It works.$'
+keep
 ok "the agent of the bundle answers"
+must "doctor, beside the server" "$server" doctor "${config[@]}"
+sed 's/^/     /' "$folder/must.log"
 must "preflight" scripts/preflight-runtime.sh "${config[@]}" --base-url "http://$(sed -n 's/^address //p' "$data/lock")"
 
 scene "upgrade while an agent works"
@@ -196,6 +204,7 @@ sed 's/^/     /' "$folder/must.log"
 call GET "/v1/sessions/$session/turns/$turn?wait_ms=30000" >"$folder/must.log"
 told '"status":"completed"'
 told "$(seq -s' ' 60) \""
+grep -o '"status":"[a-z]*"\|"assistant_text":"[^"]*"' "$folder/must.log" >>"$folder/said"
 ok "the turn that ran completes under v2, whole"
 must "verify" "$server" verify "${config[@]}"
 must "again it does nothing" scripts/upgrade-runtime.sh v2
@@ -239,6 +248,10 @@ chmod 600 "$data/auth/api-token"
 [ "$(cat "$current/VERSION")" = v2 ] || bad "something has changed"
 must "v2 was never stopped" is_ready
 
+printf '[server]\nbind_adress = "127.0.0.1:8080"\nmax_streams = 0\n' >"$folder/runtime-server.toml"
+(cd "$folder" && must_not "a configuration with two faults" "$server" --check-config --config runtime-server.toml)
+sed 's/^/     /' "$folder/must.log"
+
 scene "old releases go"
 export GG_RUNTIME_KEEP=2
 must "v5" scripts/upgrade-runtime.sh
@@ -270,7 +283,9 @@ GG_RUNTIME_SERVICE_COMMAND='' must "into another root" env GG_RUNTIME_BIN_DIR="$
 must "the server is there" "$folder/elsewhere/bin/gg-runtime-server" --version
 
 . tests/ops/deploy.sh
+. tests/ops/systemd.sh
 . tests/ops/disk.sh
+. tests/ops/documented.sh
 
 echo
 echo "ops: all is as it should be"

@@ -142,7 +142,7 @@ pub(crate) fn read(script: &mut Script, path: &str) -> Result<(), Stop> {
                 Err(error) => return Ok(client_failed("fs/read_text_file", &error)),
             }
         } else {
-            match fs::read(&full) {
+            match read_file(&full) {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                 Err(error) => return Ok(Finish::failed(format!("{path} was not read: {error}"))),
             }
@@ -365,7 +365,10 @@ impl Call {
 fn edit_call(script: &Script, verb: &str, path: &str, full: &Path, text: &str) -> Call {
     let raw_input = json!({"path": full, "content": text});
     let mut call = Call::new(script, &format!("{verb} {path}"), "edit", raw_input);
-    let old = fs::read_to_string(full).ok().filter(|old| old.len() <= FILE_BYTES_MAX);
+    let old = read_file(full)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .filter(|old| old.len() <= FILE_BYTES_MAX);
     call.content = json!([{"type": "diff", "path": full, "oldText": old, "newText": text}]);
     call.locations = json!([{"path": full}]);
     call
@@ -382,6 +385,14 @@ fn client_failed(method: &str, error: &RpcError) -> Finish {
     Finish::failed(format!("{method} failed with {}: {}", error.code, error.message))
 }
 
+/// What is in a file; a pipe, which would make the agent wait for whoever writes, is none.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if path.exists() && !path.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    fs::read(path)
+}
+
 /// Writes the file when its folder is, after all links, the session's folder or inside it, and it is no link itself.
 fn write_inside(cwd: &Path, path: &Path, text: &str) -> io::Result<()> {
     let outside = || io::Error::other("it is outside the session's folder");
@@ -391,6 +402,9 @@ fn write_inside(cwd: &Path, path: &Path, text: &str) -> io::Result<()> {
     let linked = real.symlink_metadata().is_ok_and(|data| data.is_symlink());
     if linked || !folder.starts_with(cwd.canonicalize()?) {
         return Err(outside());
+    }
+    if real.exists() && !real.is_file() {
+        return Err(io::Error::other("it is no file"));
     }
     fs::write(real, text)
 }

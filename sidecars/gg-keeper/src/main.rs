@@ -1,16 +1,16 @@
 //! gg-keeper: holds one child process, so that it outlives the server.
 //!
 //! `gg-keeper <dir>`, with a connected Unix socket as fd 0 that carries the SPEC frame and is the
-//! first connection. The server starts one for each agent, terminal and command. One thread, one
-//! `poll` loop ([`holder`]); it exits when the child, everything the child left behind, and the
-//! telling of it are over.
+//! first connection, and as fd 1 the socket that listens for later ones: bound by the server, so
+//! that it answers before this program has run an instruction. The server starts one for each
+//! agent, terminal and command. One thread, one `poll` loop ([`holder`]); it exits when the child,
+//! everything the child left behind, and the telling of it are over.
 //!
 //! This file owns the way from `exec` to that loop: own session (so neither the server's death nor
-//! its terminal's Ctrl-C reaches the child), sub-reaper, descriptors, the listening socket, the
-//! child. No secret is ever in argv; the environment of the child comes over the socket.
-//! signal-hook is a dependency because a handler that writes to a pipe is the only safe way to wait
-//! for a signal and for sockets in one `poll`, and because a blocked mask (the way of `signalfd`)
-//! would be inherited by the child.
+//! its terminal's Ctrl-C reaches the child), sub-reaper, descriptors, the child. No secret is ever
+//! in argv; the environment of the child comes over the socket. signal-hook is a dependency because
+//! a handler that writes to a pipe is the only safe way to wait for a signal and for sockets in one
+//! `poll`, and because a blocked mask (the way of `signalfd`) would be inherited by the child.
 
 mod client;
 mod holder;
@@ -44,12 +44,24 @@ const SPEC_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may hold up the telling of a child that did not start.
 const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
+const USAGE: &str = "usage: gg-keeper <dir>, with its sockets as fd 0 and fd 1: the server does it";
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(dir), None) = (arguments.next(), arguments.next()) else {
-        note::add("usage: gg-keeper <dir>, with a connected Unix socket as fd 0");
+        note::add(USAGE);
         return ExitCode::from(2);
     };
+    let told = match dir.to_str() {
+        Some("--help" | "-h") => Some(format!("{USAGE}\n")),
+        Some("--version" | "-V") => Some(format!("gg-keeper {}\n", env!("CARGO_PKG_VERSION"))),
+        _ => None,
+    };
+    if let Some(text) = told {
+        // A closed stdout has no reader to miss it.
+        drop(io::stdout().write_all(text.as_bytes()));
+        return ExitCode::SUCCESS;
+    }
     match run(Path::new(&dir)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -95,13 +107,11 @@ fn settle(dir: &Path) -> io::Result<(UnixListener, UnixStream)> {
     let server: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(LOG)?;
+    let listener: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&log)?;
-    // A name relative to the folder, because the whole path may be longer than a socket address can
-    // hold.
-    let listener = UnixListener::bind(SOCKET)?;
-    Ok((listener, UnixStream::from(server)))
+    Ok((UnixListener::from(listener), UnixStream::from(server)))
 }
 
 fn read_spec(server: &mut UnixStream) -> io::Result<Spec> {

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "types of the document, never made")]
 
 use super::figure::{Connections, Database, KeeperFacts, Streams, TailFacts};
+use super::remedy;
 use crate::error::Code;
 use crate::ledger::approval::ApprovalRecord;
 use crate::ledger::claim::ClaimRecord;
@@ -64,7 +65,13 @@ impl JsonSchema for ErrorCode {
 
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let words: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-        schemars::json_schema!({"type": "string", "enum": words})
+        let table = remedy::rows().join("\n");
+        let head = "| Code | Status | Meaning | What to do |\n|---|---|---|---|";
+        schemars::json_schema!({
+            "description": format!("{head}\n{table}"),
+            "type": "string",
+            "enum": words,
+        })
     }
 }
 

@@ -7,9 +7,10 @@
 use super::answer::Wrong;
 use super::event::{StreamCaughtUp, StreamClosing, StreamOpened, union};
 use super::told::{Query, Told, Told200};
-use super::{DOCUMENT, yaml};
+use super::{DOCUMENT, example, link, yaml};
 use crate::api::access::Access;
 use crate::api::route::{self, BodyRule, ROUTES, Route};
+use crate::config::PROVIDER_NAMES;
 use crate::error::Code;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -27,9 +28,10 @@ struct Making {
 const INFO: &str = "Agents, turns, approvals, processes, worktrees and mail between agents on one \
 machine; every change is an event of a log that can be read in pages and as a stream.\n\n\
 HEAD works wherever GET does. Query parameters that a route does not know are ignored; fields of a \
-body that it does not know are refused. Every key of a record is always there, null when there is \
-nothing to say; new keys may come. Times are milliseconds since the epoch. Paths work behind \
-`server.base_path`, too.";
+body that it does not know are refused. A request may come with an `X-Request-Id` of its own, \
+which its answer and the server's log then have. Every key of a record is always there, null when \
+there is nothing to say; new keys may come. Times are milliseconds since the epoch. Paths work \
+behind `server.base_path`, too.";
 
 const SSE: &str = "Server-Sent Events: first the backlog behind the cursor, then what comes. The \
 `data` of a frame is an `Event`, its `id` the cursor to come back with, its `event` the kind. \
@@ -37,7 +39,10 @@ Control frames have no id: `stream.opened` (`StreamOpened`), `stream.caught_up` 
 (`StreamCaughtUp`), `stream.closing` (`StreamClosing`). With `Accept: application/x-ndjson` each \
 line is an `Event` and nothing else comes.";
 
-fn document() -> Value {
+/// A route and what is told of it.
+pub(super) type Row<'a> = (&'a Route, &'a Told);
+
+fn document(rows: &[Row<'_>]) -> Value {
     let settings = || {
         SchemaSettings::draft2020_12().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
@@ -50,9 +55,11 @@ fn document() -> Value {
         responses: Map::new(),
     };
     let mut paths: Map<String, Value> = Map::new();
-    for (route, told) in ROUTES.iter().zip(route::told()) {
+    for (route, told) in rows {
         let path = paths.entry(route.pattern).or_insert_with(|| json!({}));
-        path[route.method.to_lowercase()] = operation(&mut making, route, &told);
+        let mut operation = operation(&mut making, route, told);
+        add_links(&mut operation, (route, told), rows);
+        path[route.method.to_lowercase()] = operation;
     }
     let mut schemas = union(&mut making.answers);
     // These are told by their names alone, in descriptions and responses.
@@ -74,6 +81,7 @@ fn document() -> Value {
         },
         "servers": [{"url": "/", "description": "the server that shows this document"}],
         "security": [{"bearerAuth": []}],
+        "tags": TAGS.map(|(name, description)| json!({"name": name, "description": description})),
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -130,6 +138,32 @@ fn operation(making: &mut Making, route: &Route, told: &Told) -> Value {
     operation
 }
 
+/// Each JSON answer tells what it leads to.
+fn add_links(operation: &mut Value, row: Row<'_>, rows: &[Row<'_>]) {
+    let links = link::links(row, rows);
+    for answer in &row.1.answers {
+        if answer.status < 300 && answer.media_type == "application/json" && !links.is_empty() {
+            operation["responses"][answer.status.to_string()]["links"] = json!(links);
+        }
+    }
+}
+
+/// The families of routes, as a reader looks for them.
+const TAGS: [(&str, &str); 12] = [
+    ("server", "The server itself: alive, ready, in figures, and this document."),
+    ("diagnostics", "What the server says about itself."),
+    ("providers", "Which agents there are, whether they can be used, and their logins."),
+    ("sessions", "Conversations with agents, their turns and their logs."),
+    ("approvals", "What only a person may answer."),
+    ("processes", "Commands that the server runs."),
+    ("worktrees", "Git worktrees, and who works in them."),
+    ("events", "The whole log."),
+    ("system", "Starts and stops of the server."),
+    ("teams", "Sessions that work together, and the mail between them."),
+    ("team-operations", "How members were made and taken away."),
+    ("mcp", "The tools of agents."),
+];
+
 /// The family of a route: the first part of its path behind the version.
 fn tag(pattern: &str) -> &str {
     let parts: Vec<&str> = pattern.split('/').collect();
@@ -144,7 +178,10 @@ fn parameters(route: &Route, told: &Told) -> Vec<Value> {
     let mut parameters = Vec::new();
     for part in route.pattern.split('/') {
         if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-            let schema = json!({"type": "string", "minLength": 1});
+            let schema = match name {
+                "provider" => json!({"type": "string", "enum": PROVIDER_NAMES}),
+                _ => json!({"type": "string", "minLength": 1}),
+            };
             let told = json!({"name": name, "in": "path", "required": true, "schema": schema});
             parameters.push(told);
         }
@@ -196,13 +233,25 @@ fn header_parameters() -> Value {
 
 fn answer_headers() -> Value {
     json!({
+        "X-Request-Id": {
+            "description": "The one that the request came with, or one of the server's own.",
+            "schema": {"type": "string"},
+        },
         "X-Next-Cursor": {
-            "description": "There may be more: the `cursor` (`after_seq`) of the next page.",
+            "description": "There may be more: the `cursor` of the next page. Of a log its \
+                `after_seq`, with `order=desc` its `before_seq`.",
             "schema": {"type": "string"},
         },
         "X-As-Of-Seq": {
             "description": "The `seq` behind which a stream goes on without a gap.",
             "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        },
+        "WWW-Authenticate": {
+            "description": "How to say who calls.", "schema": {"const": "Bearer"},
+        },
+        "Allow": {
+            "description": "With `method_not_allowed`: the methods that the path takes.",
+            "schema": {"type": "string"},
         },
         "Retry-After": {
             "description": "Seconds to wait.", "schema": {"type": "string", "pattern": "^[0-9]+$"},
@@ -216,12 +265,15 @@ fn responses(making: &mut Making, route: &Route, told: &Told) -> Value {
         let response = responses
             .entry(status.to_string())
             .or_insert_with(|| json!({"description": reason(*status)}));
-        for name in headers {
+        for name in headers.iter().chain(&["X-Request-Id"]) {
             let header = json!({"$ref": format!("#/components/headers/{name}")});
             response["headers"][name] = header;
         }
         let Some(shape) = shape else { continue };
         let schema = shape(&mut making.answers);
+        if let Some(example) = example::of(told.name, *status, media_type) {
+            response["content"][media_type]["example"] = example;
+        }
         let content = &mut response["content"][media_type]["schema"];
         *content = match content.take() {
             Value::Null => schema,
@@ -239,7 +291,7 @@ fn responses(making: &mut Making, route: &Route, told: &Told) -> Value {
             responses.insert(status.to_string(), refer);
         }
     }
-    let any = [Code::RequestTimeout, Code::LengthRequired, Code::HeadTooLarge, Code::Internal];
+    let any = [Code::MethodNotAllowed, Code::RequestTimeout, Code::HeadTooLarge, Code::Internal];
     responses.insert("default".to_owned(), error_response(making, 0, &any));
     Value::from(responses)
 }
@@ -293,9 +345,15 @@ fn error_response(making: &mut Making, status: u16, codes: &[Code]) -> Value {
             {"type": "object", "properties": {"code": {"enum": words}}},
         ]}, "example": {"error": "what failed, on which thing; what to do", "code": words[0]}}},
     });
-    if status == 503 {
-        let header = json!({"$ref": "#/components/headers/Retry-After"});
-        response["headers"]["Retry-After"] = header;
+    let is_later = matches!(status, 429 | 503);
+    let headers = [
+        ("X-Request-Id", true),
+        ("Retry-After", is_later),
+        ("Allow", status == 0),
+        ("WWW-Authenticate", status == 401),
+    ];
+    for (name, _) in headers.iter().filter(|(_, is_there)| *is_there) {
+        response["headers"][name] = json!({"$ref": format!("#/components/headers/{name}")});
     }
     making.responses.insert(name, response);
     refer
@@ -304,23 +362,49 @@ fn error_response(making: &mut Making, status: u16, codes: &[Code]) -> Value {
 /// Where the document is kept.
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi/runtime-server-openapi.yaml");
 
+/// Where a document that was made differs first from the one that is kept. None: it does not.
+fn difference(made: &str, kept: &str) -> Option<String> {
+    if made == kept {
+        return None;
+    }
+    let differs = made.lines().zip(kept.lines()).position(|(made, kept)| made != kept);
+    let line = differs.unwrap_or(made.lines().count().min(kept.lines().count()));
+    let at = |text: &str| text.lines().nth(line).unwrap_or_default().to_owned();
+    let (kept, made) = (at(kept), at(made));
+    Some(format!("line {} is\n  {kept}\nbut should be\n  {made}", line + 1))
+}
+
 #[test]
 fn the_document_is_what_the_routes_and_the_types_tell() {
-    let made = yaml::text(&document());
-    if std::env::var_os("UPDATE").is_some() {
+    let told = route::told();
+    let made = yaml::text(&document(&ROUTES.iter().zip(&told).collect::<Vec<_>>()));
+    if std::env::var_os("UPDATE").is_some_and(|word| !word.is_empty()) {
         std::fs::write(PATH, made).expect("the document can be written");
         return;
     }
-    let differs = made.lines().zip(DOCUMENT.lines()).position(|(made, kept)| made != kept);
-    let line = differs.unwrap_or(made.lines().count().min(DOCUMENT.lines().count()));
-    assert!(
-        made == DOCUMENT,
-        "line {} of docs/openapi/runtime-server-openapi.yaml is\n  {}\nbut should be\n  {}\n\
-         make api-docs-refresh writes it anew",
-        line + 1,
-        DOCUMENT.lines().nth(line).unwrap_or_default(),
-        made.lines().nth(line).unwrap_or_default(),
-    );
+    if let Some(difference) = difference(&made, DOCUMENT) {
+        panic!(
+            "docs/openapi/runtime-server-openapi.yaml: {difference}\n\
+             make api-docs-refresh writes it anew"
+        );
+    }
+}
+
+#[test]
+fn a_route_that_goes_and_a_type_that_changes_are_noticed() {
+    let told = route::told();
+    let mut rows: Vec<Row<'_>> = ROUTES.iter().zip(&told).collect();
+    let at = |name: &str| told.iter().position(|told| told.name == name).expect("an operation");
+    let kept = yaml::text(&document(&rows));
+    let gone = rows.remove(at("get_turn"));
+    assert!(difference(&yaml::text(&document(&rows)), &kept).is_some(), "a route that went");
+    rows.insert(at("get_turn"), gone);
+    assert_eq!(difference(&yaml::text(&document(&rows)), &kept), None);
+    let place = at("version");
+    let other = super::op("version", told[place].summary).answers::<super::answer::Health>();
+    rows[place] = (&ROUTES[place], &other);
+    let text = difference(&yaml::text(&document(&rows)), &kept).expect("another type");
+    assert!(text.contains("schemas/Health"), "{text}");
 }
 
 #[test]

@@ -24,7 +24,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// What every event has. `kind` tells which `payload`.
+/// What every event has beside its `payload`, which `kind` tells.
+//
+// An open payload here would stay open in the types that clients generate, whatever a kind says of its own.
 #[derive(JsonSchema, Serialize)]
 pub(super) struct EventBase {
     /// Grows over the whole log.
@@ -41,7 +43,6 @@ pub(super) struct EventBase {
     kind: EventKind,
     /// `droppable`: told again, whole, by a later event or in a log file.
     criticality: Criticality,
-    payload: Object,
     /// Set on what came from an agent.
     provider: Option<String>,
     /// The offset in the agent's output behind the line that told it.

@@ -22,6 +22,10 @@ pub(in crate::api) struct Told {
     pub(super) errors: Vec<Code>,
     pub(super) is_idempotent: bool,
     pub(super) is_stream: bool,
+    /// Names of paths that the answer holds, and where.
+    pub(super) makes: Vec<(&'static str, &'static str)>,
+    /// Operations whose body can be put together from the answer.
+    pub(super) leads: Vec<(&'static str, Value)>,
 }
 
 /// One way to succeed.
@@ -54,6 +58,8 @@ pub(in crate::api) fn op(name: &'static str, summary: &'static str) -> Told {
         errors: Vec::new(),
         is_idempotent: false,
         is_stream: false,
+        makes: Vec::new(),
+        leads: Vec::new(),
     }
 }
 
@@ -86,8 +92,17 @@ impl Told {
 
     /// 200 with an array of records in pages.
     pub(in crate::api) fn pages<T: JsonSchema>(self) -> Told {
+        self.pages_by::<T>("^[0-9]{1,18}$")
+    }
+
+    /// The same with cursors of this look.
+    pub(in crate::api) fn pages_by<T: JsonSchema>(self, cursor: &str) -> Told {
         let told = self.answers::<Vec<T>>().header("X-Next-Cursor");
-        told.query(limit(1000)).query(text("cursor", "The `X-Next-Cursor` of the page before."))
+        told.query(limit(1000)).query(Query {
+            name: "cursor",
+            description: "The `X-Next-Cursor` of the page before.",
+            schema: json!({"type": "string", "pattern": cursor}),
+        })
     }
 
     /// 200 with a page of the log.
@@ -114,14 +129,14 @@ impl Told {
             description: "Begin behind this position, or at the head. `Last-Event-ID` wins.",
             schema: json!({"anyOf": [{"type": "integer", "format": "int64"}, {"const": "latest"}]}),
         };
-        self.also::<EventRef>("text/event-stream")
+        self.also::<Frame>("text/event-stream")
             .also::<EventRef>("application/x-ndjson")
             .query(after)
-            .query(text("until", "Ends behind the first event of these kinds; commas between."))
+            .query(kinds("until", "Ends behind the first event of these kinds; commas between."))
             .query(Query {
                 name: "limit",
                 description: "Ends behind so many events.",
-                schema: json!({"type": "integer", "minimum": 0}),
+                schema: json!({"type": "integer", "format": "int64", "minimum": 0}),
             })
             .query(flag("control", "False: no control frames.", true))
             .filters()
@@ -129,7 +144,7 @@ impl Told {
     }
 
     fn filters(self) -> Told {
-        self.query(text("kinds", "Only these kinds and families, as `turn.completed,item.*`."))
+        self.query(kinds("kinds", "Only these kinds and families, as `turn.completed,item.*`."))
             .query(text("turn_id", "Only events of this turn."))
             .query(flag("critical_only", "Without deltas and output.", false))
     }
@@ -157,6 +172,18 @@ impl Told {
         self.fails(&[Code::IdempotencyMismatch])
     }
 
+    /// The answer holds what stands for `name` in paths, at this place.
+    pub(in crate::api) fn makes(mut self, name: &'static str, place: &'static str) -> Told {
+        self.makes.push((name, place));
+        self
+    }
+
+    /// The answer leads to this operation with this body, in which there are runtime expressions.
+    pub(in crate::api) fn leads(mut self, name: &'static str, body: Value) -> Told {
+        self.leads.push((name, body));
+        self
+    }
+
     /// What it refuses beside what every route of its sort does.
     pub(in crate::api) fn fails(mut self, codes: &[Code]) -> Told {
         self.errors.extend(codes);
@@ -170,6 +197,12 @@ pub(in crate::api) fn text(name: &'static str, description: &'static str) -> Que
 
 pub(in crate::api) fn integer(name: &'static str, description: &'static str) -> Query {
     Query { name, description, schema: json!({"type": "integer", "format": "int64"}) }
+}
+
+/// Kinds and families of events.
+fn kinds(name: &'static str, description: &'static str) -> Query {
+    const PATTERN: &str = r"^([a-z][a-z_.]*(\.\*)?(,[a-z][a-z_.]*(\.\*)?)*)?$";
+    Query { name, description, schema: json!({"type": "string", "pattern": PATTERN}) }
 }
 
 /// A number that is never below nothing.
@@ -199,7 +232,46 @@ fn limit(default: u32) -> Query {
     Query {
         name: "limit",
         description: "At most so many; more than 10000 are never given.",
-        schema: json!({"type": "integer", "minimum": 0, "default": default}),
+        schema: json!({
+            "type": "integer", "format": "int64", "minimum": 0, "default": default,
+        }),
+    }
+}
+
+/// A frame of an SSE stream: an event, or a control frame, which has no id.
+#[derive(JsonSchema, serde::Serialize)]
+#[schemars(rename = "StreamFrame")]
+pub(super) struct Frame {
+    /// The kind of the event, or the name of the control frame.
+    event: String,
+    /// The cursor to come back with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9]+$"))]
+    id: Option<String>,
+    #[schemars(with = "FrameData")]
+    data: String,
+}
+
+/// JSON in the text of a frame.
+struct FrameData;
+
+impl JsonSchema for FrameData {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "FrameData".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> schemars::Schema {
+        let names = ["Event", "StreamOpened", "StreamCaughtUp", "StreamClosing"];
+        let refer = |name| json!({"$ref": format!("#/components/schemas/{name}")});
+        schemars::json_schema!({
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"anyOf": names.map(refer)},
+        })
     }
 }
 
@@ -256,6 +328,47 @@ impl JsonSchema for McpMessage {
     }
 }
 
+/// A call or a notification of MCP.
+pub(in crate::api) struct McpCall;
+
+impl JsonSchema for McpCall {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "McpCall".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A call, or without `id` a notification, of the Model Context Protocol.",
+            "type": "object",
+            "required": ["jsonrpc", "method"],
+            "properties": {
+                "jsonrpc": {"const": "2.0"},
+                "method": {"type": "string"},
+                "id": {"type": ["string", "integer", "null"]},
+                "params": {"type": "object"},
+            },
+            "additionalProperties": true,
+        })
+    }
+}
+
+/// The OpenAPI document: this one.
+pub(in crate::api) struct Document;
+
+impl JsonSchema for Document {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Document".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "object"})
+    }
+}
+
 /// A call of a tool: each field in one of two spellings.
 pub(in crate::api) struct ToolInvoke;
 
@@ -270,8 +383,10 @@ impl JsonSchema for ToolInvoke {
             "type": "object",
             "anyOf": [{"required": ["tool_name"]}, {"required": ["toolName"]}],
             "properties": {
-                "tool_name": {"type": "string"},
-                "toolName": {"type": "string", "description": "The same as `tool_name`."},
+                "tool_name": {"type": "string", "pattern": "[!-~]"},
+                "toolName": {
+                    "type": "string", "pattern": "[!-~]", "description": "The same as `tool_name`.",
+                },
                 "args": {"description": "Checked against the schema of the tool."},
                 "caller_agent_id": maybe,
                 "callerAgentId": maybe,

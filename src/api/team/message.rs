@@ -18,11 +18,15 @@ use serde_json::{Map, Value, json};
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MessageSend"))]
 pub(in crate::api) struct DirectBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"[!-~]")))]
     sender_agent_id: String,
+    #[cfg_attr(test, schemars(regex(pattern = r"[!-~]")))]
     recipient_agent_id: String,
     #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::GivenInput>"))]
+    #[cfg_attr(test, schemars(length(min = 1)))]
     input: Vec<Value>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(inner(regex(pattern = "^/"))))]
     image_paths: Vec<String>,
     #[cfg_attr(test, schemars(with = "Option<crate::model::team::Priority>"))]
     priority: Option<String>,
@@ -30,22 +34,27 @@ pub(in crate::api) struct DirectBody {
     policy: Option<String>,
     correlation_id: Option<String>,
     reply_to_message_id: Option<String>,
+    #[cfg_attr(test, schemars(length(max = 255)))]
     idempotency_key: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BroadcastSend"))]
 pub(in crate::api) struct BroadcastBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"[!-~]")))]
     sender_agent_id: String,
     #[cfg_attr(test, schemars(with = "Vec<crate::model::shape::GivenInput>"))]
+    #[cfg_attr(test, schemars(length(min = 1)))]
     input: Vec<Value>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(inner(regex(pattern = "^/"))))]
     image_paths: Vec<String>,
     #[cfg_attr(test, schemars(with = "Option<crate::model::team::Priority>"))]
     priority: Option<String>,
     #[cfg_attr(test, schemars(with = "Option<crate::model::team::Policy>"))]
     policy: Option<String>,
     correlation_id: Option<String>,
+    #[cfg_attr(test, schemars(length(max = 255)))]
     idempotency_key: Option<String>,
     #[serde(default)]
     include_sender: bool,

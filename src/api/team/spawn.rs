@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SpawnRequest"))]
 pub(in crate::api) struct SpawnBody {
+    #[cfg_attr(test, schemars(regex(pattern = r"[!-~]")))]
     source_session_id: String,
     provider: Option<String>,
     agent: Option<String>,
@@ -28,11 +29,13 @@ pub(in crate::api) struct SpawnBody {
     title: Option<String>,
     prompt: Option<String>,
     #[serde(default)]
+    #[cfg_attr(test, schemars(inner(regex(pattern = "^/"))))]
     image_paths: Vec<String>,
     #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
     metadata: Option<Box<RawValue>>,
     worktree: Option<WishBody>,
     creator_agent_id: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<crate::model::shape::SubscriptionWord>"))]
     creator_compaction_subscription: Option<String>,
 }
 

@@ -4,7 +4,8 @@
 //! result. The prompt `rate HZ COUNT` writes COUNT chunks, HZ of them a second, each one exactly
 //! [`STAMP_BYTES`] bytes: nanoseconds since the epoch and a space. It ends when its stdin does.
 
-use crate::sample::{now_ns, pause_until};
+use crate::sample::now_ns;
+use gooselake_harness::wait::pause_until;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;

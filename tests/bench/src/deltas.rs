@@ -1,26 +1,33 @@
 //! `deltas`: text from an agent to one client of its stream.
 //!
 //! First as much as goes through (the demo agent's `flood`; the client checks that every chunk number
-//! arrives once and in order), then at a steady rate, with the time from the agent's write to the
-//! client's read in each chunk.
+//! arrives once and in order), then at a steady rate of one session, and of twenty with a client each,
+//! with the time from the agent's write to the client's read in each chunk.
 
 use crate::agent::STAMP_BYTES;
-use crate::raw::{self, Events};
+use crate::raw::{self, Events, Peer};
 use crate::report::{Report, Target};
 use crate::rig::{self, Agent, Rig};
 use crate::sample::{Samples, now_ns};
 use gooselake_harness::proc;
+use gooselake_harness::thread;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 const CHUNKS: usize = 300_000;
 const CHUNK_BYTES: usize = 40;
 const RATE_HZ: usize = 1000;
 const RATE_CHUNKS: usize = 5000;
+/// Sessions that work at once, and what each of them writes.
+const SESSIONS: usize = 20;
+const SESSION_HZ: usize = 250;
+const SESSION_CHUNKS: usize = 1250;
 
 pub(crate) fn run(report: &mut Report) {
     let rig = Rig::start();
     flood(report, &rig);
     steady(report, &rig);
+    together(report, &rig);
 }
 
 fn flood(report: &mut Report, rig: &Rig) {
@@ -90,8 +97,44 @@ pub(crate) fn stamps(event: &[u8]) -> impl Iterator<Item = u64> {
 
 fn steady(report: &mut Report, rig: &Rig) {
     let session = rig.session(Agent::Stamping);
-    let mut events = rig.peer().events(&rig::stream_path(&session));
-    rig.turn(&session, &format!("rate {RATE_HZ} {RATE_CHUNKS}"));
+    let samples = travel(&rig.peer(), &session, RATE_HZ, RATE_CHUNKS);
+    let at = format!("at {RATE_HZ} deltas/s, agent to client");
+    tell(report, &at, samples, Target::AtMost(5.0));
+}
+
+fn together(report: &mut Report, rig: &Rig) {
+    let gate = Arc::new(Barrier::new(SESSIONS + 1));
+    let threads: Vec<_> = (0..SESSIONS)
+        .map(|_| {
+            let (peer, gate) = (rig.peer(), Arc::clone(&gate));
+            let session = rig.session(Agent::Stamping);
+            let body = move || {
+                gate.wait();
+                travel(&peer, &session, SESSION_HZ, SESSION_CHUNKS)
+            };
+            thread::spawn("client", body).expect("a thread")
+        })
+        .collect();
+    gate.wait();
+    let (cpu, commits) = (proc::cpu_ms(rig.pid()), rig.writer("commits"));
+    let mut samples = Samples::default();
+    threads.into_iter().for_each(|thread| samples.take(thread.join()));
+    let count = samples.count() as f64;
+    let cpu = (proc::cpu_ms(rig.pid()) - cpu) as f64;
+    let commits = rig.writer("commits") - commits;
+    let at = format!("at {} deltas/s of {SESSIONS} sessions", SESSIONS * SESSION_HZ);
+    tell(report, &at, samples, Target::AtMost(3.0));
+    report.figure("… deltas in one commit", count / commits, "", Target::None);
+    report.figure("… CPU of the server for 1,000", cpu * 1000.0 / count, "ms", Target::None);
+}
+
+/// How long the chunks of a turn take from the agent's write to this client's read.
+pub(crate) fn travel(peer: &Peer, session: &str, hz: usize, chunks: usize) -> Samples {
+    let mut events = peer.events(&rig::stream_path(session));
+    let body = rig::input(&format!("rate {hz} {chunks}")).to_string();
+    let mut connection = peer.connect();
+    connection.send(&peer.post(&rig::turns_path(session), &body));
+    assert_eq!(connection.answer().0, 200, "the turn begins");
     let mut samples = Samples::default();
     loop {
         let event = events.next();
@@ -103,9 +146,12 @@ fn steady(report: &mut Report, rig: &Rig) {
             break;
         }
     }
-    assert_eq!(samples.count(), RATE_CHUNKS, "every chunk arrives");
-    let at = format!("at {RATE_HZ} deltas/s, agent to client");
+    assert_eq!(samples.count(), chunks, "every chunk arrives");
+    samples
+}
+
+fn tell(report: &mut Report, at: &str, mut samples: Samples, p99: Target) {
     report.figure(&format!("{at}, p50"), samples.percentile_ms(50), "ms", Target::None);
-    report.figure(&format!("{at}, p99"), samples.percentile_ms(99), "ms", Target::AtMost(5.0));
+    report.figure(&format!("{at}, p99"), samples.percentile_ms(99), "ms", p99);
     report.figure(&format!("{at}, worst"), samples.percentile_ms(100), "ms", Target::None);
 }

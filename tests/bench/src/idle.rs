@@ -2,13 +2,15 @@
 
 use crate::report::{Report, Target};
 use crate::rig::{Agent, Rig};
-use crate::sample::pause;
 use gooselake_harness::proc;
 use gooselake_harness::server::program;
+use gooselake_harness::wait::pause;
 use std::fs;
 use std::time::Duration;
 
 const SETTLE: Duration = Duration::from_secs(2);
+/// Sessions whose agents live at once.
+const LIVE: usize = 200;
 
 pub(crate) fn run(report: &mut Report) {
     let rig = Rig::start();
@@ -28,6 +30,13 @@ pub(crate) fn run(report: &mut Report) {
     report.figure("a keeper, RSS", keeper.rss_mb, "MB", Target::AtMost(2.5));
     report.figure("… of it private, beside another", keeper.private_mb, "MB", Target::AtMost(0.5));
     report.figure("server with one live session, RSS", one.rss_mb, "MB", Target::None);
+    let more: Vec<String> = (2..LIVE).map(|_| rig.session(Agent::Demo)).collect();
+    assert_eq!(more.len() + 2, LIVE);
+    pause(SETTLE);
+    let live = memory(rig.pid());
+    let what = format!("server with {LIVE} live sessions, RSS");
+    report.figure(&what, live.rss_mb, "MB", Target::AtMost(40.0));
+    report.figure("… of it private", live.private_mb, "MB", Target::None);
     let server = Target::AtMost(4.0);
     sized(report, "gg-runtime-server", "GG_TEST_SERVER", server);
     sized(report, "gg-keeper", "", Target::None);
@@ -47,11 +56,7 @@ struct Memory {
 
 /// A megabyte is 1,000,000 bytes here, as for files.
 fn memory(pid: u32) -> Memory {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let mb = |name: &str| -> f64 {
-        let line = rollup.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kib.unwrap_or_default() * 1024.0 / 1e6
-    };
-    Memory { rss_mb: mb("Rss:"), private_mb: mb("Private_Clean:") + mb("Private_Dirty:") }
+    let memory = proc::memory(pid);
+    let mb = |kib: u64| kib as f64 * 1024.0 / 1e6;
+    Memory { rss_mb: mb(memory.rss_kib), private_mb: mb(memory.private_kib) }
 }

@@ -73,7 +73,7 @@ pub(crate) fn run(report: &mut Report) {
             report.figure("… bare loop", bare.rows_per_s(), "/s", Target::None);
             let ratio = ledger.rows_per_s() / bare.rows_per_s() * 100.0;
             let target = match producers {
-                TARGET_PRODUCERS => Target::AtLeast(60.0),
+                TARGET_PRODUCERS => Target::AtLeast(80.0),
                 _ => Target::None,
             };
             report.figure("… ledger of bare", ratio, "%", target);

@@ -1,8 +1,9 @@
 //! The machine's shape and load: without them no figure means anything.
 
 use crate::report::Report;
-use crate::sample::{Samples, pause};
+use crate::sample::Samples;
 use gooselake_harness::temp::TempDir;
+use gooselake_harness::wait::pause;
 use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -27,8 +28,7 @@ pub(crate) fn tell(report: &mut Report) {
         memory / 1024,
         kernel.trim()
     ));
-    let folder = TempDir::new("gooselake-bench");
-    let mut syncs = sync_times(&folder);
+    let mut syncs = sync_times();
     report.line(&format!(
         "disk: {} ({}), one 4 KiB append with fdatasync {:.2} ms p50, {:.2} ms p99",
         std::env::temp_dir().display(),
@@ -60,7 +60,9 @@ fn cpu_ticks() -> (f64, f64) {
     (all - ticks.iter().skip(3).take(2).sum::<f64>(), all)
 }
 
-fn sync_times(folder: &TempDir) -> Samples {
+/// Appends of 4 KiB, each with its sync.
+pub(crate) fn sync_times() -> Samples {
+    let folder = TempDir::new("gooselake-bench");
     let mut samples = Samples::default();
     let Ok(mut file) = fs::File::create(folder.path().join("sync")) else { return samples };
     for _ in 0..SYNCS {

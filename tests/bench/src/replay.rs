@@ -1,7 +1,7 @@
 //! `replay`: a long log, read back from its start, and a start on top of it.
 //!
 //! The log is made through [`Ledger`] before the server starts: 1,000,000 events of 300 bytes, 200,000
-//! of them in the session that is replayed.
+//! of them in the session that is replayed. Beside it stands a log of 1,000: memory must be the same.
 
 use crate::ledger::payload;
 use crate::raw::Peer;
@@ -23,6 +23,9 @@ const OTHER: &str = "sess_0190b5d0a1b27c3d8e4f5a6b7c8d9e10";
 const TURN: &str = "turn_0190b5d0a1b27c3d8e4f5a6b7c8d9e0f";
 const REPLAYED: usize = 200_000;
 const ALL: usize = 1_000_000;
+const SHORT: usize = 1000;
+/// Memory that moves by less than this from run to run is the same.
+const SAME_KIB: f64 = 1024.0;
 /// Events in one write of the preparation.
 const BATCH: usize = 1000;
 const CLIENTS: &[usize] = &[1, 4];
@@ -31,13 +34,21 @@ const STARTS: usize = 3;
 const GROWTH_KIB: f64 = 8192.0;
 
 pub(crate) fn run(report: &mut Report) {
+    let short = memory(SHORT);
     let folder = TempDir::new("gooselake-bench");
     let data = folder.path().join("data");
-    prepare(&data);
+    prepare(&data, ALL);
     let mut rig = Rig::start_on(Some(data));
+    let fresh = rig.server.rss_kib() as f64;
     for clients in CLIENTS.iter().copied() {
         replay(report, &rig, clients);
     }
+    read_all(&rig.peer(), REPLAYED);
+    let long = Memory { fresh, used: rig.server.rss_kib() as f64 };
+    let what = format!("RSS with {ALL} events beside {SHORT}, fresh");
+    let same = Target::AtMost(SAME_KIB);
+    report.figure(&what, long.fresh - short.fresh, "KiB more", same);
+    report.figure("… after a replay", long.used - short.used, "KiB more", Target::None);
     let mut best_ms = f64::MAX;
     for _ in 0..STARTS {
         rig.server.terminate();
@@ -51,16 +62,35 @@ pub(crate) fn run(report: &mut Report) {
     report.figure(&what, best_ms, "ms", Target::AtMost(100.0));
 }
 
-fn prepare(data: &Path) {
+/// Of the server, in KiB.
+struct Memory {
+    fresh: f64,
+    /// After a replay.
+    used: f64,
+}
+
+/// What a server with so many events has.
+fn memory(events: usize) -> Memory {
+    let folder = TempDir::new("gooselake-bench");
+    let data = folder.path().join("data");
+    prepare(&data, events);
+    let rig = Rig::start_on(Some(data));
+    let fresh = rig.server.rss_kib() as f64;
+    read_all(&rig.peer(), events / 5);
+    Memory { fresh, used: rig.server.rss_kib() as f64 }
+}
+
+/// A log of so many events, a fifth of them in [`SESSION`].
+pub(crate) fn prepare(data: &Path, events: usize) {
     fs::create_dir_all(data).expect("a folder in the temporary one");
     let (ledger, writer) = Ledger::open(&data.join("runtime.sqlite3"), Synchronous::Normal)
         .expect("a fresh database opens");
-    for (session_id, events) in [(SESSION, REPLAYED), (OTHER, ALL - REPLAYED)] {
+    for (session_id, events) in [(SESSION, events / 5), (OTHER, events - events / 5)] {
         let made = ledger.write(move |tx| tx.insert_session(&session(session_id)));
         made.expect("the session is new");
-        for _ in 0..events / BATCH {
+        for begin in (0..events).step_by(BATCH) {
             let appended = ledger.write(move |tx| {
-                for offset in 0..BATCH {
+                for offset in begin..events.min(begin + BATCH) {
                     let event = NewEvent::session(session_id, EventKind::ItemDelta, payload());
                     let offset = i64::try_from(offset).unwrap_or(0);
                     tx.append(event.turn(TURN).provider(Some(("demo", offset))))?;
@@ -102,7 +132,7 @@ fn replay(report: &mut Report, rig: &Rig, clients: usize) {
             let (peer, gate) = (rig.peer(), Arc::clone(&gate));
             let body = move || {
                 gate.wait();
-                read_all(&peer);
+                read_all(&peer, REPLAYED);
             };
             thread::spawn("reader", body).expect("a thread")
         })
@@ -120,10 +150,10 @@ fn replay(report: &mut Report, rig: &Rig, clients: usize) {
 }
 
 /// Reads the log from its start; an event has four lines, and the last id must be the last event's.
-fn read_all(peer: &Peer) {
-    let path = format!("/v1/sessions/{SESSION}/events/stream?control=false&limit={REPLAYED}");
+pub(crate) fn read_all(peer: &Peer, events: usize) {
+    let path = format!("/v1/sessions/{SESSION}/events/stream?control=false&limit={events}");
     // Two lines (`retry`) stand before the first event.
-    let wanted = REPLAYED * 4 + 2;
+    let wanted = events * 4 + 2;
     let mut lines = 0;
     let mut last = Vec::new();
     peer.events(&path).drain(|bytes| {
@@ -134,7 +164,7 @@ fn read_all(peer: &Peer) {
     });
     assert_eq!(lines, wanted, "every event comes once");
     let text = String::from_utf8_lossy(&last);
-    assert!(text.contains(&format!("id: {REPLAYED}\n")), "the last event is the last one");
+    assert!(text.contains(&format!("id: {events}\n")), "the last event is the last one");
 }
 
 fn peak_kib(pid: u32) -> f64 {

@@ -79,6 +79,7 @@ pub(crate) fn run(report: &mut Report) {
             delta_retention: Some(Duration::ZERO),
             session_retention: None,
             keepers_dir: PathBuf::from("/nowhere"),
+            providers_dir: PathBuf::from("/nowhere"),
         };
         let (end, ended) = crossbeam_channel::bounded(0);
         let body = move || house.keep(&ended);

@@ -32,8 +32,10 @@ impl Rig {
         let own = std::env::current_exe().expect("the program knows its path");
         let config_toml = format!(
             "[server]\nmax_connections = 4096\nmax_streams = 2048\n\
-             [providers.demo]\nenabled = true\n[processes]\nmax_concurrent = 64\n\
-             [providers.acp]\nenabled = true\ncommand = {}\nargs = [\"agent\"]\n",
+             [providers.demo]\nenabled = true\nmax_instances = 64\n\
+             [processes]\nmax_concurrent = 64\n\
+             [providers.acp]\nenabled = true\nmax_instances = 64\n\
+             command = {}\nargs = [\"agent\"]\n",
             Value::from(own.to_string_lossy())
         );
         let server = Server::start(Options { config_toml, data_dir, ..Options::default() });

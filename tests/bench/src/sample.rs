@@ -1,7 +1,6 @@
-//! Samples of time: percentiles, the clock that two processes share, and pauses.
+//! Samples of time: percentiles, and the clock that two processes share.
 
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Durations in microseconds.
 #[derive(Debug, Default)]
@@ -45,21 +44,6 @@ impl Samples {
 pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).expect("the year is before 2554")
-}
-
-/// Lets time pass while something else works. Nobody unparks this thread, an early end is gone on from.
-pub(crate) fn pause(duration: Duration) {
-    pause_until(Instant::now() + duration);
-}
-
-pub(crate) fn pause_until(end: Instant) {
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        thread::park_timeout(left);
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use crate::deltas::stamps;
 use crate::raw::{self, Events};
 use crate::report::{Report, Target};
 use crate::rig::{self, Agent, Rig};
-use crate::sample::{Samples, now_ns, pause};
+use crate::sample::{Samples, now_ns};
 use gooselake_harness::proc;
+use gooselake_harness::wait::pause;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant};
 

@@ -22,14 +22,14 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 /// One session's caller: a connection for the POSTs, and a stream.
-struct Caller {
+pub(crate) struct Caller {
     connection: Raw,
     events: Events,
     request: Vec<u8>,
 }
 
 impl Caller {
-    fn new(peer: &Peer, session_id: &str) -> Caller {
+    pub(crate) fn new(peer: &Peer, session_id: &str) -> Caller {
         let body = rig::input("instant").to_string();
         let request = peer.post(&rig::turns_path(session_id), &body);
         let events = peer.events(&rig::stream_path(session_id));
@@ -40,7 +40,7 @@ impl Caller {
         caller
     }
 
-    fn turn(&mut self) -> Duration {
+    pub(crate) fn turn(&mut self) -> Duration {
         let begun = Instant::now();
         self.connection.send(&self.request);
         let (status, body) = self.connection.answer();

@@ -5,8 +5,9 @@
 use crate::raw::Peer;
 use crate::report::{Report, Target};
 use crate::rig::Rig;
-use crate::sample::{Samples, pause};
+use crate::sample::Samples;
 use gooselake_harness::thread;
+use gooselake_harness::wait::pause;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -60,7 +60,7 @@ pub(crate) fn nothing_is_cleaned_up(play: &mut Play) {
     assert!(!Path::new(&cwd).exists(), "{}: {cwd} is left", play.name);
     let branch = format!("refs/heads/{}", text(&record, "branch_name"));
     let left = git(&play.repo, &["for-each-ref", &branch]);
-    assert_eq!(left, "", "{}: the branch is left", play.name);
+    assert_eq!(left, "", "{}: the branch is left: {}", play.name, event.json);
 }
 
 /// A session in a worktree of the play's name, and the worktree's id.

@@ -9,7 +9,7 @@
 use gooselake::model::input::Input;
 use gooselake::provider::acp::Acp;
 use gooselake::provider::codex::Codex;
-use gooselake::provider::{Adapter, AgentEvent, Answer, Command, Effects, HostError, Open};
+use gooselake::provider::{Adapter, AgentEvent, Answer, Command, Effects, HostError, Open, Steer};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -128,7 +128,7 @@ impl Conversation {
                 }
             }
             "s" if self.adapter.capabilities().steer && self.is_turn => {
-                Command::Steer { input: input() }
+                Command::Steer(Steer { input: input(), mail: Vec::new() })
             }
             "i" => Command::Interrupt,
             "a" | "x" => {

@@ -4,7 +4,7 @@
 //! The API stands on a real ledger, without providers, processes and worktrees: nothing that an input says starts a
 //! program or makes a folder. It is called as connections call it, on this thread; streams are made and not run.
 
-use gooselake::api::Api;
+use gooselake::api::{Api, Refusals, Waits};
 use gooselake::config::{Config, Overrides};
 use gooselake::http::{Answer, Handler, Head, Request};
 use gooselake::ledger::Ledger;
@@ -123,6 +123,8 @@ fn make() -> (Api, TempDir) {
         token: TOKEN.to_owned(),
         address: ADDRESS,
         streams: Arc::default(),
+        refusals: Refusals::default(),
+        waits: Waits::default(),
         started: Instant::now(),
         http: OnceLock::new(),
         recovered: OnceLock::new(),

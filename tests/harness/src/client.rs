@@ -59,7 +59,7 @@ impl Client {
         Client { address, token, deadline: DEADLINE, watch: None, kept }
     }
 
-    /// The same, whose whole answers somebody looks at; streams are not among them.
+    /// The same, whose answers somebody looks at; of a stream the head alone.
     pub fn watched(mut self, watch: Watch) -> Client {
         self.watch = Some(watch);
         self
@@ -142,12 +142,14 @@ impl Client {
         }
         let (mut connection, head) = self.clone().send("GET", path, &all, b"", deadline)?;
         let framing = head.body("GET")?;
-        if head.status == 200 {
-            return Ok(Ok(Stream::new(connection, &head, framing, path)));
+        let is_stream = head.status == 200;
+        let body = if is_stream { Vec::new() } else { connection.body(&framing, deadline)? };
+        let (status, asked) = (head.status, format!("GET {path}"));
+        let reply = Reply { status, headers: head.headers.clone(), body, asked };
+        if let Some(watch) = self.watch {
+            watch(&Exchange { method: "GET", path, headers: &all, body: b"", reply: &reply });
         }
-        let body = connection.body(&framing, deadline)?;
-        let asked = format!("GET {path}");
-        Ok(Err(Reply { status: head.status, headers: head.headers, body, asked }))
+        Ok(if is_stream { Ok(Stream::new(connection, &head, framing, path)) } else { Err(reply) })
     }
 
     fn send(

@@ -5,7 +5,9 @@
 //! and again at something that cannot tell of itself. `proc` looks at processes from outside, through `/proc`.
 //! `connection` is one HTTP/1.1 connection with deadlines; `client` makes requests over it, and `stream` reads SSE and
 //! NDJSON from it. `server` starts, kills and restarts the built server, and leaves nothing of it behind.
-//! `proof` holds what must be true of any session's log, whatever happened.
+//! `fault` is a machine that goes wrong under a server: disk, clock, threads, power.
+//! `proof` holds what must be true of any session's log, whatever happened. `plot` draws figures as SVG, with the line
+//! that fits them best.
 //!
 //! Everything here fails by a panic that says what was awaited and what came instead, because a caller is a test; the
 //! few functions that a test of failure needs are called `try_…` and give a `Result`. Nothing waits without a
@@ -15,6 +17,8 @@ pub mod client;
 mod connection;
 #[cfg(test)]
 mod fake;
+pub mod fault;
+pub mod plot;
 pub mod proc;
 pub mod proof;
 pub mod rng;

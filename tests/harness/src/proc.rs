@@ -91,6 +91,30 @@ pub fn rss_kib(pid: u32) -> u64 {
     status_number(pid, "VmRSS:")
 }
 
+/// Memory of a process in KiB; all 0 for one that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Memory {
+    pub rss_kib: u64,
+    /// Of pages that several map, its share.
+    pub pss_kib: u64,
+    pub private_kib: u64,
+}
+
+/// What the system says of a process's pages.
+pub fn memory(pid: u32) -> Memory {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let kib = |name: &str| -> u64 {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap_or_default()
+    };
+    Memory {
+        rss_kib: kib("Rss:"),
+        pss_kib: kib("Pss:"),
+        private_kib: kib("Private_Clean:") + kib("Private_Dirty:"),
+    }
+}
+
 /// The number of threads; 0 for a process that is gone.
 pub fn thread_count(pid: u32) -> u64 {
     status_number(pid, "Threads:")
@@ -208,6 +232,9 @@ mod tests {
             (arguments(child) == ["sleep", "1000"]).then_some(())
         });
         assert!(rss_kib(shell) > 0);
+        let memory = memory(shell);
+        let Memory { rss_kib, pss_kib, private_kib } = memory;
+        assert!(rss_kib >= pss_kib && pss_kib >= private_kib && private_kib > 0, "{memory:?}");
         assert_eq!(thread_count(shell), 1);
     }
 

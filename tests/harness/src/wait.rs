@@ -37,6 +37,22 @@ pub fn try_until<T>(deadline: Duration, mut check: impl FnMut() -> Option<T>) ->
     }
 }
 
+/// Lets time pass. For a measurement; a test waits for what it wants to see.
+pub fn pause(duration: Duration) {
+    pause_until(Instant::now() + duration);
+}
+
+/// The same up to a moment. Nobody unparks this thread, an early end is gone on from.
+pub fn pause_until(end: Instant) {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::park_timeout(left);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

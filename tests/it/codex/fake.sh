@@ -1,8 +1,9 @@
 #!/bin/sh
 # A stand-in for `codex app-server`. What it does stands in the prompt: `hold` says a word and waits for a steer,
-# `background` leaves a command behind, `end it` lets that command end, anything else is answered at once. A steer ends
-# the turn; one that has the word `late` finds that its turn is over (`very late`: and is told so when a line comes
-# through the pipe $FAKE_LOG.go), `deaf` is refused though it goes on, `dying` ends turn and agent. Each line that it hears goes to $FAKE_LOG, its
+# `background` leaves a command behind, `end it` lets that command end, `nonsense` answers twice, wrongly and to nobody,
+# `leave` ends the program in the middle, anything else is answered at once. A steer ends the turn; one that has the word
+# `late` finds that its turn is over (`very late`: and is told so when a line comes through the pipe $FAKE_LOG.go), `deaf`
+# is refused though it goes on, `dying` ends turn and agent. Each line that it hears goes to $FAKE_LOG, its
 # environment and its arguments to files beside it.
 turn=0
 behind=0
@@ -44,6 +45,23 @@ while IFS= read -r line; do
     *'end it'*)
       command completed '"status":"completed","exitCode":0,"aggregatedOutput":"served\n"'
       finish completed ;;
+    *nonsense*)
+      say '{"id":'
+      say 'no JSON'
+      say '{"id":999,"result":{}}'
+      say '{"id":"x","error":{"code":1,"message":"no"}}'
+      say "{\"id\":$id,\"result\":{\"turn\":{\"id\":\"n99\"}}}"
+      note turn/completed '"turn":{"id":"n98","status":"failed"}'
+      begin "$turn"
+      end "$turn" answered
+      end "$turn" again
+      finish completed
+      finish failed
+      finish completed ;;
+    *leave*)
+      begin "$turn"
+      note item/agentMessage/delta "\"turnId\":\"n$turn\",\"itemId\":\"m$turn\",\"delta\":\"so far\""
+      exit 0 ;;
     *)
       begin "$turn"
       end "$turn" answered

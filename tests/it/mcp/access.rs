@@ -1,6 +1,7 @@
 //! What the token of an agent opens, and for how long.
 
 use super::wiretap::Wiretap;
+use crate::contract::hold;
 use crate::stage::{SOON, Stage, check_error, text};
 use crate::tidy::routes;
 use gooselake_harness::client::Client;
@@ -92,14 +93,14 @@ fn a_token_lives_as_long_as_its_agent() {
         wiretap.session(name);
     }
     let status = |wiretap: &Wiretap, token: &str| {
-        let client = Client::new(wiretap.stage.server.address(), token);
+        let client = Client::new(wiretap.stage.server.address(), token).watched(hold);
         client.get("/v1/mcp/capabilities").status
     };
     let tokens = [wiretap.token("closed"), wiretap.token("killed")];
     let both = |wiretap: &Wiretap| [status(wiretap, &tokens[0]), status(wiretap, &tokens[1])];
     let token = &tokens[0];
     for wrong in [&token[..token.len() - 1], &token.to_uppercase(), "ggt_", ""] {
-        let client = Client::new(wiretap.stage.server.address(), wrong);
+        let client = Client::new(wiretap.stage.server.address(), wrong).watched(hold);
         check_error(&client.get("/v1/mcp/capabilities"), 401, "unauthorized");
     }
     wiretap.stage.server.kill9();

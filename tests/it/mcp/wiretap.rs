@@ -2,6 +2,7 @@
 //!
 //! Owns: the folder of what was overheard, and the stage. So a test holds the token of an agent as the agent does.
 
+use crate::contract;
 use crate::stage::{Stage, text};
 use gooselake_harness::client::Client;
 use gooselake_harness::server::program;
@@ -75,6 +76,6 @@ impl Wiretap {
 
     /// A client with the token of the agent.
     pub(crate) fn client(&self, name: &str) -> Client {
-        Client::new(self.stage.server.address(), &self.token(name))
+        Client::new(self.stage.server.address(), &self.token(name)).watched(contract::hold)
     }
 }

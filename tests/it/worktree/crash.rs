@@ -103,6 +103,33 @@ fn a_creation_that_was_cut_off_can_be_asked_for_again_at_once() {
     assert_eq!(made["worktree_id"], listed[1]["id"]);
 }
 
+/// A server that is told to stop between git's record and the branch leaves the branch to the next one.
+#[test]
+fn a_removal_that_a_stop_cuts_off_is_finished_by_the_next_start() {
+    // Each call of git of the last part hangs in its turn, once.
+    for call in ["'worktree remove'", "'worktree list'", "'update-ref -d'"] {
+        let hang = format!(
+            "*{call}*) [ -e \"$HERE/done\" ] || {{ touch \"$HERE/done\"; exec sleep 1000; }};;"
+        );
+        let mut scene = Scene::with_git("", &hang);
+        let worktree = scene.create_with("one", &json!({"run_init_script": false}));
+        let done = scene.git.path().join("done");
+        let client = scene.stage.client.clone();
+        let path = format!("/v1/worktrees/{}/cleanup", text(&worktree, "id"));
+        let cut = thread::spawn("cut", move || {
+            drop(client.try_request("POST", &path, &[], b""));
+        })
+        .unwrap();
+        wait::until(SOON, "git hangs", || done.exists().then_some(()));
+        assert_eq!(scene.stage.server.terminate(), Some(0));
+        cut.join();
+        scene.stage.restart();
+        let gone = scene.event(&worktree, "worktree.cleaned_up", 0);
+        assert_eq!(gone.payload["branch_deleted"], true, "{call}: {}", gone.json);
+        assert!(!is_there(&worktree) && !scene.repo.is_branch("gg/one"), "{call}");
+    }
+}
+
 /// What changed on disk, and what the next start tells of it.
 type Case = (&'static str, fn(&Scene, &Value), &'static str, Option<&'static str>, &'static str);
 

@@ -7,13 +7,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use gg_keeper::SOCKET;
 use gg_keeper::exit::Exit;
 use gg_keeper::protocol::{Hello, JournalPolicy, Policy, Reply, Request, Spec, Stream};
 use gg_keeper::tree::{self, Process};
@@ -55,6 +56,12 @@ pub(crate) fn shell(script: &str) -> Spec {
     }
 }
 
+/// The listening socket of the keeper in this folder.
+fn listen(dir: &Path) -> UnixListener {
+    let folder = fs::File::open(dir).unwrap();
+    UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd())).unwrap()
+}
+
 impl Kept {
     pub(crate) fn start(spec: Spec) -> Kept {
         Kept::start_with(spec, |dir| {
@@ -70,10 +77,11 @@ impl Kept {
         fs::create_dir(&dir).unwrap();
         let (mut socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let listener = listen(&dir);
         let keeper = command(&dir)
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(OwnedFd::from(listener)))
             .stderr(Stdio::null())
             .spawn()
             .unwrap();

@@ -1,6 +1,6 @@
 //! Models of the hand-over from the writer: to the callers that wait for their answer, and to the streams.
 
-use super::answer;
+use super::answer::{self, Sleepers};
 use super::cache::SessionCache;
 use super::event::Frame;
 use super::tail::{Look, Tail, Watch, Woken};
@@ -40,9 +40,29 @@ fn follow(watch: &Watch, mut row_id: i64, until: i64) -> Vec<i64> {
 pub(crate) fn an_answer_wakes_its_caller() {
     loom::model(|| {
         let (answer, answered) = answer::pair();
-        let writer = thread::spawn(move || answer.give(7));
+        let writer = thread::spawn(move || Sleepers::new(vec![answer.give(7)]).wake());
         assert_eq!(answered.wait(), Some(7));
         writer.join().unwrap();
+    });
+}
+
+/// Three callers, one more than the writer wakes: the third is woken by another, or was never asleep.
+pub(crate) fn who_is_woken_wakes_the_others() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let (answers, callers): (Vec<_>, Vec<_>) = (0..3)
+            .map(|number| {
+                let (answer, answered) = answer::pair();
+                let caller = thread::spawn(move || assert_eq!(answered.wait(), Some(number)));
+                (answer, caller)
+            })
+            .unzip();
+        let given = answers.into_iter().zip(0..).map(|(answer, number)| answer.give(number));
+        Sleepers::new(given.collect()).wake();
+        for caller in callers {
+            caller.join().unwrap();
+        }
     });
 }
 

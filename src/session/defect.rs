@@ -1,0 +1,116 @@
+//! The body of a session's thread, and what comes after a panic in it.
+//!
+//! A panic ends this session's turn with what it had said and a reason, and its agent; nothing else. What the thread
+//! held is not trusted any more: the session is read again from the ledger, on the same thread, and ended from there.
+//! Should that panic as well, the records alone are ended, which runs no other code of the session.
+
+use super::Shared;
+use super::actor::{Actor, Command};
+use super::agent::never_started;
+use crate::error::{Error, Result};
+use crate::ledger::event::NewEvent;
+use crate::ledger::turn::TurnEnd;
+use crate::ledger::{agent, session};
+use crate::model::TurnStatus;
+use crate::model::event::EventKind;
+use crate::provider::AgentError;
+use crate::watchdog;
+use crossbeam_channel::Receiver;
+use serde_json::{Value, json};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+const REASON: &str = "a defect of the server ended the turn";
+
+/// The body of the thread.
+pub(super) fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Command>) {
+    watchdog::watch();
+    let waiting = inbox.clone();
+    let body =
+        AssertUnwindSafe(|| match Actor::new(Arc::clone(shared), Arc::clone(session_id), inbox) {
+            Ok(mut actor) => actor.run(),
+            Err(error) => log::error!("session {session_id} can not be loaded: {error}"),
+        });
+    let mut goes_on = false;
+    if catch_unwind(body).is_err() {
+        log::error!("the thread of session {session_id} panicked; its turn fails");
+        match after_panic(shared, session_id, &waiting) {
+            Ok(has_ended_a_turn) => goes_on = has_ended_a_turn,
+            Err(error) => log::error!("session {session_id}: its turn can not be ended: {error}"),
+        }
+    }
+    // Whoever still waits sees its channel close.
+    while !shared.retire(session_id, &waiting) {
+        drop(waiting.try_recv());
+    }
+    // What is queued behind the turn is for a new thread. Each such thread has ended a turn, so this comes to an end.
+    if goes_on && let Err(error) = shared.wake(session_id) {
+        log::error!("session {session_id} waits for its next request: {error}");
+    }
+    // If it is over, so is its claim on a worktree, and its agent is gone.
+    shared.worktrees.look_for_due();
+}
+
+/// Ends the turn and the agent of a session whose thread is gone; says whether there was a turn.
+fn after_panic(
+    shared: &Arc<Shared>,
+    session_id: &Arc<str>,
+    waiting: &Receiver<Command>,
+) -> Result<bool> {
+    let children = shared.ledger.read(|db| {
+        let key = session::get_private(db, session_id)?.session_key;
+        let terminals = agent::terminals(db, key)?.into_iter().map(|(child_id, _)| child_id);
+        let agent = agent::get(db, key)?.map(|row| row.child_id);
+        Ok(terminals.chain(agent).collect::<Vec<String>>())
+    })?;
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let mut actor = Actor::new(Arc::clone(shared), Arc::clone(session_id), waiting.clone())?;
+        actor.end_by_defect()
+    }));
+    let has_ended_a_turn = match ended {
+        Ok(ended) => ended?,
+        Err(_) => end_records(shared, session_id)?,
+    };
+    children.iter().for_each(|child_id| shared.end_orphan(child_id));
+    Ok(has_ended_a_turn)
+}
+
+impl Actor {
+    /// The turn fails with what the ledger has of it, and the agent is told to be gone.
+    fn end_by_defect(&mut self) -> Result<bool> {
+        let has_turn = self.state.turn.is_some();
+        let error = AgentError {
+            code: "internal".to_owned(),
+            message: REASON.to_owned(),
+            data: Value::Null,
+        };
+        let mut step = self.step();
+        self.turn_ended(TurnStatus::Failed, None, Some(error), &mut step);
+        self.agent_exited(&never_started(&Error::internal(REASON)), &mut step);
+        self.commit(step)?;
+        Ok(has_turn)
+    }
+}
+
+/// The same, without the code of the session: what it had said stays in its items alone.
+fn end_records(shared: &Arc<Shared>, session_id: &Arc<str>) -> Result<bool> {
+    let id = Arc::clone(session_id);
+    shared.ledger.write(move |tx| {
+        let session_key = tx.open_session_key(&id)?;
+        tx.delete_agent(session_key)?;
+        let Some(turn) = tx.active_turn(session_key)? else { return Ok(false) };
+        let error = json!({"code": "internal", "message": REASON});
+        let end = TurnEnd { error: Some(error.to_string()), ..TurnEnd::default() };
+        tx.end_open_items(session_key)?;
+        tx.withdraw_pending(session_key, "internal")?;
+        tx.end_turn(&turn.id, TurnStatus::Failed, &end)?;
+        let payload = json!({
+            "status": "failed", "usage": null, "error": error, "assistant_text": null,
+            "stop_reason": null,
+        });
+        let event = NewEvent::session(&id, EventKind::TurnFailed, payload.to_string());
+        tx.append(event.turn(&turn.id))?;
+        tx.touch_session(&id)?;
+        Ok(true)
+    })
+}

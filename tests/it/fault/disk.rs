@@ -1,0 +1,136 @@
+//! A disk that is full, read only, slow, or that errs: nothing is told that is not kept, and it goes on by itself.
+
+use super::{Broken, options, slow_text};
+use crate::stage::{SOON, Stage, check_error, check_told};
+use gooselake_harness::fault::{Fault, Number};
+use gooselake_harness::server::Server;
+use gooselake_harness::temp::TempDir;
+use gooselake_harness::thread;
+use serde_json::json;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const ENOSPC: i64 = 28;
+const EROFS: i64 = 30;
+const EIO: i64 = 5;
+
+/// While every change of a file fails like this, new work is refused, reads go on, and what runs completes afterwards.
+fn check_refused_and_recovered(number: Number, errno: i64, status: u16, code: &str, part: &str) {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let session_id = stage.session();
+    stage.run(&session_id, "say before");
+    let turn_id = stage.start(&session_id, "slow 40 25");
+    stage.event(&session_id, "item.delta", 0);
+    broken.fault.set(number, errno);
+    check_told(&stage.post_session(&json!({}), &[]), status, code, part);
+    let body = json!({"input": ["say more"], "when": "queue"});
+    check_error(&stage.post_turn(&session_id, &body), status, code);
+    let transcript = stage.get(&format!("/v1/sessions/{session_id}/transcript"));
+    assert!(transcript.to_string().contains("before"), "{transcript}");
+    broken.fault.set(number, 0);
+    let turn = stage.ended(&session_id, &turn_id);
+    assert_eq!(
+        (&turn["status"], &turn["assistant_text"]),
+        (&json!("completed"), &json!(slow_text(40)))
+    );
+    let sessions = stage.get("/v1/sessions");
+    assert_eq!(sessions.as_array().unwrap().len(), 1, "what was refused is there: {sessions}");
+    assert_eq!(stage.run(&stage.session(), "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+#[test]
+fn a_full_disk_refuses_new_work_and_what_runs_completes_when_there_is_room() {
+    check_refused_and_recovered(Number::WriteErrno, ENOSPC, 503, "capacity", "no room");
+}
+
+#[test]
+fn a_data_folder_that_becomes_read_only_refuses_new_work_and_what_runs_completes_afterwards() {
+    check_refused_and_recovered(Number::WriteErrno, EROFS, 500, "internal", "disk");
+}
+
+/// What the disk did not confirm is not acknowledged.
+#[test]
+fn a_sync_that_fails_acknowledges_nothing() {
+    check_refused_and_recovered(Number::SyncErrno, EIO, 500, "internal", "disk");
+}
+
+#[test]
+fn a_data_folder_that_is_read_only_at_the_start_is_told() {
+    let (fault, folder) = (Fault::new(), TempDir::new("gg-broken"));
+    let options = options("", &fault, &folder);
+    fault.set(Number::WriteErrno, EROFS);
+    let error = Server::try_start(options).unwrap_err();
+    fault.check_loaded();
+    assert!(error.contains("exit status: 1") && error.contains("Read-only file system"), "{error}");
+    assert!(error.contains(&folder.path().join("data").display().to_string()), "{error}");
+}
+
+/// One that was served before, and is mounted read only when it starts again.
+#[test]
+fn a_folder_with_data_that_is_read_only_at_the_start_is_told_and_not_changed() {
+    let mut broken = Broken::new();
+    let session_id = broken.stage.session();
+    broken.stage.server.terminate();
+    broken.fault.set(Number::WriteErrno, EROFS);
+    let error = broken.stage.server.try_restart().unwrap_err();
+    assert!(error.contains("Read-only file system") && error.contains("writable"), "{error}");
+    broken.fault.set(Number::WriteErrno, 0);
+    broken.stage.restart();
+    assert_eq!(broken.stage.record(&session_id)["status"], "ready");
+}
+
+/// Who writes waits for the disk; who reads does not, and what waits goes into one commit.
+#[test]
+fn a_slow_disk_delays_who_writes_and_nobody_who_reads() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let session_id = stage.session();
+    stage.run(&session_id, "say before");
+    let syncs_before = broken.fault.get(Number::Fired);
+    broken.fault.set(Number::SyncDelayMs, 1000);
+    let (answered, answers) = mpsc::channel();
+    let writers: Vec<_> = (0..16)
+        .map(|number| {
+            let (client, answered) =
+                (stage.client.clone().with_deadline(SOON * 2), answered.clone());
+            let body = json!({"provider": "demo", "cwd": stage.cwd, "wait": false});
+            let write = move || {
+                client.post("/v1/sessions", &body).expect(200);
+                answered.send(()).unwrap();
+            };
+            thread::spawn(format!("writer-{number}"), write).unwrap()
+        })
+        .collect();
+    // Reads are served although nobody who writes has been: the disk has not answered.
+    for _ in 0..5 {
+        stage.get(&format!("/v1/sessions/{session_id}/transcript"));
+        stage.client.get("/health").expect(200);
+    }
+    assert!(answers.try_recv().is_err(), "a write was acknowledged before the disk had it");
+    answers.recv_timeout(SOON).unwrap();
+    writers.into_iter().for_each(thread::Thread::join);
+    // Sixteen sessions of several commits each: without a common commit they would be many times as many syncs.
+    let syncs = broken.fault.get(Number::Fired) - syncs_before;
+    assert!(syncs <= 24, "{syncs} syncs");
+    broken.fault.set(Number::SyncDelayMs, 0);
+    assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+/// The stream of one who reads slowly is no matter of the disk: a turn on a slow disk is told whole.
+#[test]
+fn a_turn_on_a_slow_disk_is_told_whole() {
+    let broken = Broken::new();
+    let stage: &Stage = &broken.stage;
+    let session_id = stage.session();
+    broken.fault.set(Number::SyncDelayMs, 150);
+    let mut stream = stage.stream(&session_id, "?control=false&until=turn.completed");
+    let turn_id = stage.start(&session_id, "flood 2000 100");
+    let frames = stream.rest(Duration::from_secs(60));
+    broken.fault.set(Number::SyncDelayMs, 0);
+    let seqs: Vec<i64> = frames.iter().map(|frame| frame.record().seq).collect();
+    assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seqs:?}");
+    assert_eq!(stage.ended(&session_id, &turn_id)["status"], "completed");
+}

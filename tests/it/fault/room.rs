@@ -1,0 +1,203 @@
+//! No descriptors, no threads, no memory, no programs: who asks is told, who has something keeps it, and when there is
+//! room again nothing has to be started anew.
+
+use super::{Broken, options};
+use crate::stage::{SOON, Stage, text};
+use gooselake_harness::fault::{Fault, Number};
+use gooselake_harness::server::{Server, program};
+use gooselake_harness::temp::TempDir;
+use gooselake_harness::wait;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+const EAGAIN: i64 = 11;
+const ENOMEM: i64 = 12;
+
+/// Descriptors that the server may have, and connections that want one each.
+const DESCRIPTORS: usize = 90;
+const CONNECTIONS: usize = 150;
+
+/// Between two tries to accept.
+const ACCEPT_PAUSE_MS: u128 = 50;
+
+/// A connection that stays, with requests one after the other.
+struct Kept {
+    socket: BufReader<TcpStream>,
+    token: String,
+}
+
+impl Kept {
+    fn connect(server: &Server) -> Kept {
+        let socket = TcpStream::connect(server.address()).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        Kept { socket: BufReader::new(socket), token: server.token() }
+    }
+
+    /// One that the server has taken.
+    fn new(server: &Server) -> Kept {
+        let mut kept = Kept::connect(server);
+        assert_eq!(kept.call("GET", "/health", "").0, 200);
+        kept
+    }
+
+    /// The status and the body.
+    fn call(&mut self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.token,
+            body.len()
+        );
+        self.socket.get_mut().write_all(head.as_bytes()).unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> (u16, Value) {
+        let mut line = String::new();
+        self.socket.read_line(&mut line).unwrap();
+        let status = line.split(' ').nth(1).expect(&line).parse().unwrap();
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.socket.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut bytes = vec![0; length];
+        self.socket.read_exact(&mut bytes).unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+}
+
+fn session_body(stage: &Stage) -> String {
+    json!({"provider": "demo", "cwd": stage.cwd, "mode": "auto"}).to_string()
+}
+
+#[test]
+fn a_server_without_descriptors_serves_who_is_there_and_then_everybody_again() {
+    let folder = TempDir::new("gg-few");
+    let few = folder.path().join("gg-few");
+    let server = program("GG_TEST_SERVER", "gg-runtime-server").unwrap();
+    let script =
+        format!("#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec '{}' \"$@\"\n", server.display());
+    fs::write(&few, script).unwrap();
+    fs::set_permissions(&few, fs::Permissions::from_mode(0o755)).unwrap();
+    let fault = Fault::new();
+    let mut options = options("", &fault, &folder);
+    (options.program, options.env) = (Some(few), Vec::new());
+    let server = Server::start(options);
+    let cwd = server.folder().join("work");
+    fs::create_dir(&cwd).unwrap();
+    let stage = Stage { client: crate::contract::client(&server), server, cwd };
+    let session_id = stage.session();
+    stage.run(&session_id, "say before");
+    let mut kept = Kept::new(&stage.server);
+    let crowd: Vec<TcpStream> =
+        (0..CONNECTIONS).map(|_| TcpStream::connect(stage.server.address()).unwrap()).collect();
+    let begun = Instant::now();
+    wait::until(SOON, "accept fails", || {
+        stage.server.stderr_text().contains("can not accept connections").then_some(())
+    });
+    // An agent needs descriptors too: it is refused, and told why.
+    let (status, told) = kept.call("POST", "/v1/sessions", &session_body(&stage));
+    assert!(status >= 500, "{status} {told}");
+    assert!(text(&told, "error").contains("Too many open files"), "{told}");
+    // What lives goes on.
+    let body = json!({"input": ["say still"]}).to_string();
+    let path = format!("/v1/sessions/{session_id}/turns?wait=true&timeout_ms=20000");
+    let (status, told) = kept.call("POST", &path, &body);
+    assert_eq!((status, &told["assistant_text"]), (200, &json!("still")), "{told}");
+    drop(crowd);
+    wait::until(SOON, "the crowd is gone", || {
+        let told = stage.client.get("/v1/diagnostics");
+        let open = (told.status == 200).then(|| told.json()["connections"]["open"].as_u64());
+        (open?? < 10).then_some(())
+    });
+    // It does not spin: it tries again after a pause, so there are no more tries than pauses.
+    let again = wait::until(SOON, "accept is told to work again", || {
+        let told = stage.server.stderr_text();
+        told.split("accepts connections again after ").nth(1).map(str::to_owned)
+    });
+    let tries: u128 = again.split(' ').next().unwrap().parse().unwrap();
+    let pauses = begun.elapsed().as_millis() / ACCEPT_PAUSE_MS + 10;
+    assert!(tries <= pauses, "{tries} tries in the time of {pauses} pauses");
+    assert_eq!(stage.run(&stage.session(), "say on")["assistant_text"], "on");
+    assert!(stage.server.is_alive());
+}
+
+#[test]
+fn a_server_without_threads_refuses_new_connections_and_sessions_and_then_serves_again() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let session_id = stage.session();
+    let mut kept = Kept::new(&stage.server);
+    broken.fault.set(Number::ThreadErrno, EAGAIN);
+    let (status, told) = Kept::connect(&stage.server).answer();
+    assert_eq!((status, &told["code"]), (503, &json!("capacity")), "{told}");
+    let (status, told) = kept.call("POST", "/v1/sessions", &session_body(stage));
+    assert_eq!((status, &told["code"]), (503, &json!("capacity")), "{told}");
+    let process = json!({"command": "true", "cwd": stage.cwd}).to_string();
+    let (status, told) = kept.call("POST", "/v1/processes", &process);
+    assert_eq!((status, &told["code"]), (503, &json!("capacity")), "{told}");
+    // A session that has its threads goes on.
+    let body = json!({"input": ["say still"]}).to_string();
+    let path = format!("/v1/sessions/{session_id}/turns?wait=true&timeout_ms=20000");
+    let (status, told) = kept.call("POST", &path, &body);
+    assert_eq!((status, &told["assistant_text"]), (200, &json!("still")), "{told}");
+    broken.fault.set(Number::ThreadErrno, 0);
+    assert_eq!(stage.run(&stage.session(), "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+#[test]
+fn a_program_that_can_not_be_started_is_told_and_leaves_nothing() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    broken.fault.set(Number::SpawnErrno, ENOMEM);
+    let refused = stage.post_session(&json!({}), &[]);
+    assert!(refused.status >= 500, "{refused}");
+    assert!(text(&refused.json(), "error").contains("Cannot allocate memory"), "{refused}");
+    let record = stage.start_process(&json!({"command": "true", "cwd": stage.cwd}));
+    let record = stage.process_end(&text(&record["process"], "process_id"));
+    assert_eq!(record["process"]["status"], "failed", "{record}");
+    assert!(text(&record, "error").contains("Cannot allocate memory"), "{record}");
+    broken.fault.set(Number::SpawnErrno, 0);
+    assert_eq!(stage.run(&stage.session(), "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+#[test]
+fn an_agent_without_memory_fails_its_turn_with_the_reason() {
+    let agent = program("GG_TEST_DEMO_AGENT", "gg-demo-agent").unwrap();
+    let script = format!("ulimit -v 300000; exec '{}'", agent.display());
+    let arguments = json!(["-c", script]);
+    let stage = Stage::with_config(&format!(
+        "[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"
+    ));
+    let body = json!({"provider": "acp", "cwd": stage.cwd, "mode": "auto"});
+    let session_id = text(&stage.client.post("/v1/sessions", &body).expect(200).json(), "id");
+    let turn = stage.run(&session_id, "say so far\nlongline 250000000");
+    assert_eq!((&turn["status"], &turn["assistant_text"]), (&json!("failed"), &json!("so far")));
+    assert_eq!(turn["error"]["code"], "agent_exited", "{turn}");
+    assert!(text(&turn["error"], "message").contains("memory allocation"), "{turn}");
+    assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+}
+
+#[test]
+fn a_command_without_memory_fails_with_what_it_said() {
+    let stage = Stage::new();
+    let command = "ulimit -v 40000; head -c 200000000 /dev/zero | tail -c 150000000 > big";
+    let record = stage.start_process(&json!({"command": command, "cwd": stage.cwd}));
+    let record = stage.process_end(&text(&record["process"], "process_id"));
+    assert_eq!(record["process"]["status"], "failed", "{record}");
+    let stderr = fs::read_to_string(text(&record, "stderr_path")).unwrap();
+    assert!(stderr.contains("memory"), "{stderr}");
+}

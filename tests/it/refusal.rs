@@ -1,0 +1,87 @@
+//! What is refused for what it takes: heads that are too large or do not come, too many waits; and what the server says
+//! when something of its own was spoilt.
+
+use crate::contract;
+use crate::stage::{Stage, check_error, check_told};
+use gooselake_harness::thread;
+use serde_json::json;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How many requests of one address may wait (docs/ARCHITECTURE.md, Limits).
+const WAITS: usize = 256;
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_head_that_is_too_large_is_431() {
+    let stage = Stage::new();
+    let long = "x".repeat(20_000);
+    let reply = stage.client.request("GET", "/v1/sessions", &[("X-Long", &long)], b"");
+    check_error(&reply, 431, "head_too_large");
+    stage.client.get("/health").expect(200);
+}
+
+#[test]
+fn a_head_that_does_not_come_to_its_end_is_408() {
+    let stage = Stage::new();
+    let mut socket = TcpStream::connect(stage.server.address()).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket.write_all(b"GET /health HTTP/1.1\r\nHost: loc").unwrap();
+    let mut told = String::new();
+    socket.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
+    let (_, body) = told.split_once("\r\n\r\n").unwrap();
+    let code = serde_json::from_str::<serde_json::Value>(body).unwrap()["code"].clone();
+    assert_eq!(code, "request_timeout", "{told}");
+    contract::note_error(408, body.as_bytes());
+}
+
+/// One more than may wait is refused, and only that one; the others are answered when the turn ends.
+#[test]
+fn of_too_many_waits_one_is_429_and_the_others_go_on() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    let turn_id = stage.start(&session_id, "slow 100000 1000");
+    let path = format!("/v1/sessions/{session_id}/turns/{turn_id}?wait_ms=3600000");
+    let (send, replies) = mpsc::channel();
+    let waits: Vec<_> = (0..=WAITS)
+        .map(|_| {
+            let client = stage.client.clone().with_deadline(LONG);
+            let (path, send) = (path.clone(), send.clone());
+            thread::spawn("wait", move || send.send(client.get(&path)).unwrap()).unwrap()
+        })
+        .collect();
+    let refused = replies.recv_timeout(LONG).unwrap();
+    check_error(&refused, 429, "too_many_requests");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // A look is no wait.
+    stage.get(&format!("/v1/sessions/{session_id}/turns/{turn_id}"));
+    stage.interrupt(&session_id, &turn_id).expect(202);
+    for _ in 0..WAITS {
+        let reply = replies.recv_timeout(LONG).unwrap().expect(200);
+        assert_eq!(reply.json()["status"], "interrupted", "{reply}");
+    }
+    waits.into_iter().for_each(thread::Thread::join);
+    let waited = stage.ended(&session_id, &turn_id);
+    assert_eq!(waited["status"], "interrupted", "the places are free again");
+}
+
+/// What fails without anybody's request being wrong is ours to explain: the answer names the file, the log has why.
+#[test]
+fn a_log_file_that_somebody_made_a_folder_is_told_as_ours() {
+    let stage = Stage::new();
+    let process = stage.client.post("/v1/processes", &json!({"command": "echo a"})).expect(200);
+    let process_id = process.json()["process"]["process_id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/processes/{process_id}");
+    let ended = stage.get(&format!("{path}?wait_ms=30000"));
+    assert_eq!(ended["process"]["status"], "completed", "{ended}");
+    let log = ended["stdout_path"].as_str().unwrap();
+    fs::remove_file(log).unwrap();
+    fs::create_dir(log).unwrap();
+    let reply = stage.client.get(&format!("{path}/logs"));
+    check_told(&reply, 500, "internal", log);
+}
