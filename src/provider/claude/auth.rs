@@ -1,6 +1,6 @@
 //! Claude's login: the files that the server keeps for it, and which login its agents use.
 //!
-//! Owns: `providers/claude/` under the data folder, in the layout that other tools know: `config/api_key`,
+//! Owns: `claude/` under `data.providers_dir`, in the layout that other tools know: `config/api_key`,
 //! `config/.claude.json` and `home/.claude/.credentials.json`. The `claude` program looks for its credentials in
 //! CLAUDE_CONFIG_DIR when that is set, so `home/.claude` is a link to `config` and both paths are one file. Runs on
 //! whatever thread asks; no lock: a file is replaced whole, by rename, so a reader sees the old one or the new.
@@ -23,7 +23,7 @@ const NEW: &str = ".gg-new-";
 
 /// Claude's login on this machine.
 pub struct Auth {
-    /// `providers/claude` under the data folder.
+    /// `claude` under `data.providers_dir`.
     folder: PathBuf,
     mode: ClaudeAuthMode,
     /// Variables of the server, as far as they matter here.

@@ -1,7 +1,7 @@
 //! The private folder of a session's Codex.
 //!
-//! Owns `<data>/providers/codex`: `home/auth.json` is the staged login, `sessions/<session id>/` the CODEX_HOME of
-//! one session (0700), `tmp/<session id>/` its temporary folder where it needs one. It runs on the session's thread
+//! Owns `codex/` under `data.providers_dir`: `home/auth.json` is the staged login, `sessions/<session id>/` the
+//! CODEX_HOME of one session (0700), `tmp/<session id>/` its temporary folder where it needs one. It runs on the session's thread
 //! before the agent is started, and on whatever thread purges a session. It promises:
 //!
 //! - a session reads a private copy of the user's `~/.codex/config.toml` and `AGENTS.md`, made anew at each start;
@@ -99,7 +99,7 @@ pub(in crate::provider) fn unstage(providers_dir: &Path, session_id: &str) -> Re
     Ok(())
 }
 
-/// `<data>/providers/codex`.
+/// `codex` under `data.providers_dir`.
 struct Place {
     root: PathBuf,
 }

@@ -1,6 +1,6 @@
 //! Asking Codex: its version, then one conversation with its app server about the account and the models.
 //!
-//! Runs on the thread of the probe. The app server gets a home of its own (`providers/codex/probe` under the data
+//! Runs on the thread of the probe. The app server gets a home of its own (`codex/probe` under the providers'
 //! folder, 0700, files 0600) with a copy of the configuration and of the login, without what renews a login: a token
 //! that is used up by a question would log the user out everywhere else. Nothing flows back from there.
 

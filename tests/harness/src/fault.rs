@@ -22,7 +22,7 @@ pub enum Number {
     Loaded,
     /// How far the wall clock is off, in milliseconds.
     ClockMs,
-    /// How long a sync takes.
+    /// How long a sync takes; below 0: as long as that.
     SyncDelayMs,
     /// What a sync fails with; 0 = nothing.
     SyncErrno,

@@ -5,7 +5,7 @@ use crate::stage::{SOON, Stage, check_error, check_told};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::Server;
 use gooselake_harness::temp::TempDir;
-use gooselake_harness::thread;
+use gooselake_harness::{thread, wait};
 use serde_json::json;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use std::time::Duration;
 const ENOSPC: i64 = 28;
 const EROFS: i64 = 30;
 const EIO: i64 = 5;
+
+/// Clients that write at once; as many sessions as the demo agent may have besides the first.
+const WRITERS: u64 = 12;
 
 /// While every change of a file fails like this, new work is refused, reads go on, and what runs completes afterwards.
 fn check_refused_and_recovered(number: Number, errno: i64, status: u16, code: &str, part: &str) {
@@ -88,13 +91,16 @@ fn a_slow_disk_delays_who_writes_and_nobody_who_reads() {
     let stage = &broken.stage;
     let session_id = stage.session();
     stage.run(&session_id, "say before");
-    let syncs_before = broken.fault.get(Number::Fired);
-    broken.fault.set(Number::SyncDelayMs, 1000);
+    // No sync comes to its end until the disk is let go.
+    broken.fault.set(Number::SyncDelayMs, -1);
     let (answered, answers) = mpsc::channel();
-    let writers: Vec<_> = (0..16)
+    let is_held = || (broken.fault.get(Number::Fired) > 0).then_some(());
+    let writers: Vec<_> = (0..WRITERS)
         .map(|number| {
-            let (client, answered) =
-                (stage.client.clone().with_deadline(SOON * 2), answered.clone());
+            if number == 1 {
+                wait::until(SOON, "the disk holds a sync", is_held);
+            }
+            let (client, answered) = (stage.client.clone(), answered.clone());
             let body = json!({"provider": "demo", "cwd": stage.cwd, "wait": false});
             let write = move || {
                 client.post("/v1/sessions", &body).expect(200);
@@ -103,18 +109,20 @@ fn a_slow_disk_delays_who_writes_and_nobody_who_reads() {
             thread::spawn(format!("writer-{number}"), write).unwrap()
         })
         .collect();
-    // Reads are served although nobody who writes has been: the disk has not answered.
-    for _ in 0..5 {
-        stage.get(&format!("/v1/sessions/{session_id}/transcript"));
-        stage.client.get("/health").expect(200);
-    }
+    // All of them wait, the first for the disk and the others behind it. Reads are served meanwhile.
+    let writer = || stage.get("/v1/diagnostics")["writer"].clone();
+    wait::until(SOON, "the others wait", || {
+        (writer()["queue_depth"].as_u64()? >= WRITERS - 1).then_some(())
+    });
+    stage.get(&format!("/v1/sessions/{session_id}/transcript"));
     assert!(answers.try_recv().is_err(), "a write was acknowledged before the disk had it");
-    answers.recv_timeout(SOON).unwrap();
-    writers.into_iter().for_each(thread::Thread::join);
-    // Sixteen sessions of several commits each: without a common commit they would be many times as many syncs.
-    let syncs = broken.fault.get(Number::Fired) - syncs_before;
-    assert!(syncs <= 24, "{syncs} syncs");
     broken.fault.set(Number::SyncDelayMs, 0);
+    for _ in 0..WRITERS {
+        answers.recv_timeout(SOON).unwrap();
+    }
+    writers.into_iter().for_each(thread::Thread::join);
+    let batch = writer()["batch_max"].as_u64().unwrap();
+    assert!(batch >= WRITERS - 1, "{batch} in one commit");
     assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
     broken.verify();
 }

@@ -6,7 +6,7 @@ use gooselake_harness::temp::TempDir;
 /// A data folder and a user's home, with these variables on top.
 fn auth(folder: &TempDir, mode: ClaudeAuthMode, variables: &[(&str, &str)]) -> Auth {
     let home = folder.path().join("user").to_string_lossy().into_owned();
-    Auth::new(&folder.path().join("data"), mode, |name| {
+    Auth::new(&folder.path().join("data/providers"), mode, |name| {
         let set = variables.iter().find(|(other, _)| *other == name);
         set.map(|(_, value)| (*value).to_owned()).or((name == "HOME").then(|| home.clone()))
     })
@@ -160,7 +160,7 @@ fn a_key_that_is_none_changes_nothing() {
         let error = auth.set_api_key(key).unwrap_err();
         assert!(error.message.starts_with("api_key"), "{error}");
     }
-    assert!(!folder.path().join("data").exists());
+    assert!(!folder.path().join("data/providers").exists());
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Scene {
         let home = self.root.join("user").to_string_lossy().into_owned();
         let mut given = BTreeMap::from([("HOME".to_owned(), home)]);
         given.extend(more.iter().map(pair));
-        let data = self.root.join("data");
+        let data = self.root.join("data/providers");
         let claude_auth_mode = ClaudeAuthMode::HostMachine;
         let staging = Staging { providers_dir: &data, session_id, given: &given, claude_auth_mode };
         let mut env = BTreeMap::new();
@@ -137,11 +137,11 @@ fn a_purge_takes_the_folder_and_keeps_what_was_renewed() {
     scene.write("user/.codex/auth.json", &token("a", "1"), 100);
     scene.stage("sess_1", &[]).unwrap();
     scene.write("data/providers/codex/sessions/sess_1/auth.json", &token("a", "2"), 50);
-    unstage(&scene.root.join("data"), "sess_1").unwrap();
+    unstage(&scene.root.join("data/providers"), "sess_1").unwrap();
     assert_eq!(scene.staged(), Some(token("a", "2")));
     assert_eq!(scene.login("sess_1"), None);
     assert!(!scene.root.join("data/providers/codex/tmp/sess_1").exists());
-    unstage(&scene.root.join("data"), "sess_1").unwrap();
+    unstage(&scene.root.join("data/providers"), "sess_1").unwrap();
 }
 
 #[test]

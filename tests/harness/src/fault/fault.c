@@ -299,6 +299,11 @@ static int synced(int fd, int is_data)
         atomic_fetch_add(&page[FIRED], 1);
         nanosleep(&time, NULL);
     }
+    struct timespec moment = {0, 1000000};
+    if (delay < 0)
+        atomic_fetch_add(&page[FIRED], 1);
+    while (asked(SYNC_DELAY_MS) < 0)
+        nanosleep(&moment, NULL);
     if (fails(SYNC_ERRNO))
         return -1;
     if (trace_fd < 0)
