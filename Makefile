@@ -60,8 +60,8 @@ test-clients: dev ## the clients of docs/clients against the server, over a kill
 test-openapi: dev ## try the whole API document against a server, with schemathesis (needs python3, installs it)
 	tests/openapi/run.sh $(DEV)
 
-test-guide: dev ## the pasted sessions of docs/API.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
-	python3 tests/guide/replay.py $(ARGS) $(DEV) docs/API.md
+test-guide: dev ## the pasted sessions of docs/API.md and README.md, typed again (needs python3, curl and jq; ARGS=--update takes what they print)
+	python3 tests/guide/replay.py $(ARGS) $(DEV) docs/API.md README.md
 
 test-real: ## drive real agents against a scripted model (needs node and npm, downloads them)
 	scripts/test-real.sh

@@ -21,13 +21,17 @@ const EXAMPLE: &str = include_str!("../../docs/examples/runtime-server.toml");
 const HEAD: &str = "\
 # Configuration
 
-Every key is optional. [The example file](examples/runtime-server.toml) has them all and is the place to start from; `gg-runtime-server --config F` takes it.
-Unknown keys, bad values and impossible combinations are errors that name the key, the line and the nearest good key, all of them at once;
-`gg-runtime-server --check-config --config F` finds them without starting anything. A change is read at the next start. What `--bind`, `--data-dir` and
-`GG_CLAUDE_AUTH_MODE` say is stronger than the file.
+Every key is optional. [The example file](examples/runtime-server.toml) has them all and is the
+place to start from; `gg-runtime-server --config F` takes it. Unknown keys, bad values and
+impossible combinations are errors that name the key, the line and the nearest good key, all of
+them at once; `gg-runtime-server --check-config --config F` finds them without starting anything.
+A change is read at the next start. What `--bind`, `--data-dir` and `GG_CLAUDE_AUTH_MODE` say is
+stronger than the file.
 
-\"none\" in the third column means that there is no such thing unless the key is set. A path that is relative starts where its row says. `<name>` stands for a name of your own, `[]` for each
-entry of a list (`[[teams.model_presets]]`). This page is made from the types of `src/config/file.rs` and from what the check says: `make api-docs-refresh`.
+\"none\" in the third column means that there is no such thing unless the key is set. A path that
+is relative starts where its row says. `<name>` stands for a name of your own, `[]` for each entry
+of a list (`[[teams.model_presets]]`). This page is made from the types of `src/config/file.rs` and
+from what the check says: `make api-docs-refresh`.
 ";
 
 /// Keys that are there for files of other servers.

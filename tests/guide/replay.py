@@ -3,7 +3,7 @@
 
 usage: replay.py [--update] FOLDER DOCUMENT...   FOLDER holds the built programs (target/debug)
 
-Each document has a shell, a data folder and a port of its own. All blocks marked `console` are typed in their order:
+Each document has a shell, a data folder and a port of its own, and a server from the start when it starts none itself. All blocks marked `console` are typed in their order:
 what stands behind `$ ` is a command, the lines behind it are what it must print. A document says /tmp/gg-demo,
 /tmp/project and 127.0.0.1:8080; here these are other folders and another port. Ids, times and numbers of two digits and
 more differ from run to run: they are compared by their kind, and commands keep them in variables. In what must be
@@ -28,6 +28,8 @@ from pathlib import Path
 ID = re.compile(r"\b([a-z]+)_([0-9a-f]{14,32}(?:_\d+)?)\b")
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?:e-\d+)?|(?<![\w.])\d+e-\d+|\d{2,}")
 STATUS = re.compile(r"\d{3}")
+# What a document that needs a server and starts none has before its first line: what `make run` does.
+START = [(-1, "gg-runtime-server --data-dir /tmp/gg-demo 2>/tmp/gg-demo.log & SERVER=$!", ["listening …", "token …"])]
 # The longest that one command may take, in seconds: a turn of the guide takes six.
 DEADLINE = 60
 END = "---- end of what the command printed"
@@ -162,13 +164,16 @@ def replay(programs, document, is_update):
     folder = Path(tempfile.mkdtemp(prefix="gg-guide-"))
     shell = Shell(programs, folder)
     try:
-        for number, command, wanted in blocks(text):
+        found = blocks(text)
+        starts = any(command.startswith("gg-runtime-server") for _, command, _ in found)
+        for number, command, wanted in found if starts else START + found:
             at_least = len([line for line in wanted if line != "…"]) if " & " in command else 0
             printed = [shell.there(line) for line in shell.type(shell.here(command), at_least)]
-            while wanted and wanted[-1] == "" and printed and printed[-1] != "":
-                wanted = wanted[:-1]
+            # Empty lines at the end are how a document or a stream looks, not what is said.
             while printed and printed[-1] == "":
                 printed.pop()
+            while wanted and wanted[-1] == "":
+                wanted = wanted[:-1]
             seen = "".join(f"{masked(line)}\n" for line in printed)
             if is_update and not any("…" in line for line in wanted):
                 start = number + shift + 1

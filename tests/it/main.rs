@@ -26,6 +26,7 @@ mod hostile_agent;
 mod idempotency;
 pub(crate) mod kill;
 mod lab;
+mod liar;
 mod login;
 mod mail;
 mod mcp;

@@ -1,7 +1,7 @@
 //! What documents quote is there: messages, commands, targets of make, keys of the configuration.
 //!
-//! Documents and sources are read as text. A message is quoted in backticks; `…` in it stands for what is put in. Whether
-//! it is said at the right moment is not looked at here: the tests of the thing do that.
+//! Documents and sources are read as text. A message is quoted in backticks; `…` in it stands for what is put in.
+//! Whether it is said at the right moment is not looked at here: the tests of the thing do that.
 
 use crate::command;
 use std::collections::BTreeSet;
@@ -114,7 +114,10 @@ fn calls<'a>(code: &'a str, program: &str) -> Option<(&'a str, Vec<&'a str>)> {
 
 #[test]
 fn quoted_commands_and_their_options_are_there() {
-    let help = command::run(&["--help"]).expect(0).stdout;
+    // Without a word it is `serve`.
+    let help = [&["--help"][..], &["serve", "--help"]]
+        .map(|words| command::run(words).expect(0).stdout)
+        .concat();
     let mut wrong = BTreeSet::new();
     let mut seen = BTreeSet::new();
     for (name, page) in pages() {
@@ -162,6 +165,7 @@ fn quoted_targets_of_make_are_there() {
 #[test]
 fn quoted_keys_of_the_configuration_are_there() {
     let keys = read("docs/CONFIGURATION.md");
+    let kinds = read("docs/EVENTS.md");
     let sections: BTreeSet<&str> = first_cells(&keys)
         .into_iter()
         .filter_map(|key| Some(key.split_once('.')?.0))
@@ -172,14 +176,16 @@ fn quoted_keys_of_the_configuration_are_there() {
     for (name, page) in pages() {
         for code in code(&page) {
             let code = code.split([' ', '=']).next().unwrap_or_default();
-            let is_key = code
-                .split_once('.')
-                .is_some_and(|(section, key)| sections.contains(section) && is_path(key));
+            // Kinds of events and names of files look alike.
+            let is_other = kinds.contains(&format!("| `{code}` |"))
+                || [".json", ".log"].iter().any(|end| code.ends_with(end));
+            let is_key = !is_other
+                && code
+                    .split_once('.')
+                    .is_some_and(|(section, key)| sections.contains(section) && is_path(key));
             seen += usize::from(is_key);
-            if is_key
-                && !keys.contains(&format!("`{code}`"))
-                && !keys.contains(&format!("`[{code}]`"))
-            {
+            let forms = [format!("`{code}`"), format!("`[{code}]`"), format!("`[[{code}]]`")];
+            if is_key && !forms.iter().any(|form| keys.contains(form)) {
                 wrong.insert(format!("{name}: {code}"));
             }
         }

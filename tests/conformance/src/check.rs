@@ -3,7 +3,7 @@
 //! A check gets a session whose turns are over and what was seen of them live, and asks the server for the same again
 //! in another way. Frames are compared as they came, byte for byte, and never by what they mean alone.
 
-use crate::target::{SOON, Session, Target, events, is_end_of};
+use crate::target::{Session, Target, events, is_end_of};
 use gooselake_harness::client::Headers;
 use gooselake_harness::stream::{Frame, Record};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ const CURSORS_MAX: usize = 60;
 pub(crate) fn is_replayed(target: &Target, session_id: &str, live: &[Frame]) {
     assert!(!live.is_empty(), "nothing was seen live");
     let path = format!("{}?control=false&limit={}", events(session_id), live.len());
-    same(&target.stream(&path, &[]).rest(SOON), live);
+    same(&target.stream(&path, &[]).rest(target.patience), live);
 }
 
 /// Panics at the first difference.
@@ -59,7 +59,7 @@ fn whole_replay(target: &Target, session: &Session) {
     let first: i64 = id(&live[0]);
     let path =
         format!("/v1/events/stream?control=false&after_seq={}&limit={}", first - 1, live.len());
-    same(&target.stream(&path, &[]).rest(SOON), live);
+    same(&target.stream(&path, &[]).rest(target.patience), live);
     // And what it has of the session is what the session's own stream had.
     let own: Vec<&str> = live
         .iter()
@@ -117,17 +117,22 @@ fn records(_target: &Target, session: &Session) {
 }
 
 /// So many places of the log, spread over it.
-fn places(session: &Session) -> impl Iterator<Item = usize> {
-    let count = session.live.len();
+fn places(live: &[Frame]) -> impl Iterator<Item = usize> {
+    let count = live.len();
     (1..count).step_by((count / CURSORS_MAX).max(1))
 }
 
 fn cursors(target: &Target, session: &Session) {
-    for place in places(session) {
-        let (after, rest) = (id(&session.live[place - 1]), &session.live[place..]);
+    goes_on_from_cursors(target, &session.id, &session.live);
+}
+
+/// Panics unless the stream of the session gives the rest of these frames from cursors all over them.
+pub(crate) fn goes_on_from_cursors(target: &Target, session_id: &str, live: &[Frame]) {
+    for place in places(live) {
+        let (after, rest) = (id(&live[place - 1]), &live[place..]);
         let path =
-            format!("{}?control=false&after_seq={after}&limit={}", session.stream(), rest.len());
-        same(&target.stream(&path, &[]).rest(SOON), rest);
+            format!("{}?control=false&after_seq={after}&limit={}", events(session_id), rest.len());
+        same(&target.stream(&path, &[]).rest(target.patience), rest);
     }
 }
 
@@ -143,7 +148,7 @@ fn reconnects(target: &Target, session: &Session) {
         let header = last.as_deref().map(|id| ("Last-Event-ID", id));
         let mut stream = target.stream(&path, header.as_slice());
         for _ in 0..step {
-            seen.push(stream.expect(SOON));
+            seen.push(stream.expect(target.patience));
             if is_over(&seen) {
                 break;
             }
@@ -158,16 +163,16 @@ fn slow_reader(target: &Target, session: &Session) {
     let path = format!("{}?control=false", session.stream());
     // Many readers that take one event and then nothing, while another one reads all.
     let mut slow: Vec<_> = (0..8).map(|_| target.stream(&path, &[])).collect();
-    let firsts: Vec<Frame> = slow.iter_mut().map(|stream| stream.expect(SOON)).collect();
+    let firsts: Vec<Frame> = slow.iter_mut().map(|stream| stream.expect(target.patience)).collect();
     is_replayed(target, &session.id, &session.live);
     for (mut stream, first) in slow.into_iter().zip(firsts) {
         let mut seen = vec![first];
         while !session.is_last(&seen[seen.len() - 1]) {
-            match stream.next(SOON) {
+            match stream.next(target.patience) {
                 Some(frame) => seen.push(frame),
                 // Cut off for its slowness: it comes back with its cursor.
                 None => {
-                    assert!(stream.end().is_some(), "nothing came for {SOON:?}");
+                    assert!(stream.end().is_some(), "nothing came for {:?}", target.patience);
                     let last = seen[seen.len() - 1].id.clone().unwrap_or_default();
                     stream = target.stream(&path, &[("Last-Event-ID", &last)]);
                 }
@@ -187,7 +192,7 @@ fn control(target: &Target, session: &Session) {
         ("?after_seq=latest".to_owned(), "ok", Some(0)),
     ] {
         let mut stream = target.stream(&format!("{}{query}", session.stream()), &[]);
-        let frames = stream.until("stream.caught_up", SOON);
+        let frames = stream.until("stream.caught_up", target.patience);
         assert_eq!(stream.retry_ms(), Some(1000), "retry is said first");
         let (opened, caught_up) = (&frames[0], &frames[frames.len() - 1]);
         assert_eq!(opened.event, "stream.opened");
@@ -207,7 +212,7 @@ fn control(target: &Target, session: &Session) {
 
 fn last_event_id(target: &Target, session: &Session) {
     let path = format!("{}?control=false&limit=1&after_seq=0", session.stream());
-    let frame = target.stream(&path, &[("Last-Event-ID", "2")]).expect(SOON);
+    let frame = target.stream(&path, &[("Last-Event-ID", "2")]).expect(target.patience);
     assert_eq!(id(&frame), 3);
     for bad in ["x", "-1", "1.5", "evt_1"] {
         let reply = target.send("GET", &path, &[("Last-Event-ID", bad)], b"").expect(400);
@@ -238,7 +243,7 @@ fn ndjson(target: &Target, session: &Session) {
 fn ends(target: &Target, session: &Session) {
     let path = format!("{}?control=false", session.stream());
     for limit in [0, 1, 2, session.live.len()] {
-        let frames = target.stream(&format!("{path}&limit={limit}"), &[]).rest(SOON);
+        let frames = target.stream(&format!("{path}&limit={limit}"), &[]).rest(target.patience);
         same(&frames, &session.live[..limit]);
     }
     for until in ["turn.started", "item.*", "turn.completed,turn.failed,turn.interrupted"] {
@@ -250,7 +255,7 @@ fn ends(target: &Target, session: &Session) {
         };
         let place = session.live.iter().position(is_last);
         let place = place.unwrap_or_else(|| panic!("the log has nothing of {until}"));
-        let frames = target.stream(&format!("{path}&until={until}"), &[]).rest(SOON);
+        let frames = target.stream(&format!("{path}&until={until}"), &[]).rest(target.patience);
         same(&frames, &session.live[..=place]);
     }
 }
@@ -272,7 +277,7 @@ fn filters(target: &Target, session: &Session) {
             session.live.iter().filter(|frame| is_wanted(&frame.json())).cloned().collect();
         assert!(!expected.is_empty(), "the log has nothing for {query}");
         let path = format!("{}?control=false&{query}&limit={}", session.stream(), expected.len());
-        same(&target.stream(&path, &[]).rest(SOON), &expected);
+        same(&target.stream(&path, &[]).rest(target.patience), &expected);
         let listed = target.listed(&session.id, &query);
         let wanted: Vec<Record> = expected.iter().map(Frame::record).collect();
         assert!(listed.starts_with(&wanted), "the list differs for {query}");

@@ -15,6 +15,7 @@ use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use target::{Session, Target};
 
 const HELP: &str = include_str!("help.txt");
@@ -28,6 +29,7 @@ struct Options {
     prompt: String,
     remember: Option<PathBuf>,
     recall: Option<PathBuf>,
+    patience: Duration,
 }
 
 fn main() -> ExitCode {
@@ -37,8 +39,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let token = std::env::var("GG_RUNTIME_TOKEN").unwrap_or_default();
-    let parsed = parse(&arguments)
-        .and_then(|options| Target::new(&options.base_url, &token).map(|target| (options, target)));
+    let parsed = parse(&arguments).and_then(|options| {
+        let target = Target::new(&options.base_url, &token, options.patience)?;
+        Ok((options, target))
+    });
     let (options, target) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -67,6 +71,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         prompt: DEMO_PROMPT.to_owned(),
         remember: None,
         recall: None,
+        patience: Duration::from_secs(120),
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -76,6 +81,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
             "--provider" => options.provider = value()?,
             "--prompt" => options.prompt = value()?,
             "--remember" => options.remember = Some(value()?.into()),
+            "--patience" => options.patience = seconds(&value()?)?,
             "--recall" => options.recall = Some(value()?.into()),
             other if other.starts_with('-') => return Err(format!("there is no option {other}")),
             url if options.base_url.is_empty() => options.base_url = url.to_owned(),
@@ -86,6 +92,13 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         return Err("BASE_URL is missing".to_owned());
     }
     Ok(options)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(secs @ 1..=86_400) => Ok(Duration::from_secs(secs)),
+        _ => Err(format!("--patience takes seconds from 1 to 86400, not {text:?}")),
+    }
 }
 
 /// Makes a log and looks at it in every way. Gives how many checks failed.
@@ -125,24 +138,37 @@ fn remembered(session: &Session) -> String {
 }
 
 fn recall(target: &Target, file: &std::path::Path) -> usize {
-    let is_same = attempt("what was seen before is seen again, byte for byte", || {
-        let text = std::fs::read_to_string(file)
-            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let mut lines = text.lines().map(|line| -> Value {
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
-        });
-        let id = lines.next().expect("the file is not empty")["session_id"].clone();
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let live: Vec<Frame> = lines
-            .map(|line| Frame {
-                id: line["id"].as_str().map(str::to_owned),
-                event: word(&line["event"]),
-                data: word(&line["data"]),
-            })
-            .collect();
-        check::is_replayed(target, &word(&id), &live);
+    let mut remembered = None;
+    let is_read = attempt("what was seen before is read", || {
+        remembered = Some(read(file));
     });
-    usize::from(!is_same)
+    let Some((id, live)) = remembered else { return 1 };
+    let checks: [(&str, Recall); 2] = [
+        ("what was seen before is seen again, byte for byte", check::is_replayed),
+        ("from every cursor of before the rest is the same", check::goes_on_from_cursors),
+    ];
+    let failed = checks.iter().filter(|(name, check)| !attempt(name, || check(target, &id, &live)));
+    failed.count() + usize::from(!is_read)
+}
+
+/// Looks at a session, by its id, for what was seen of it.
+type Recall = fn(&Target, &str, &[Frame]);
+
+/// What [`remembered`] has written: the session, and its frames.
+fn read(file: &std::path::Path) -> (String, Vec<Frame>) {
+    let text =
+        std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut lines = text.lines().map(|line| -> Value {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    });
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let id = word(&lines.next().expect("the file is not empty")["session_id"]);
+    let frame = |line: Value| Frame {
+        id: line["id"].as_str().map(str::to_owned),
+        event: word(&line["event"]),
+        data: word(&line["data"]),
+    };
+    (id, lines.map(frame).collect())
 }
 
 /// Runs a check and tells what came of it.

@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-/// Long enough for an agent that thinks; only a failure waits for it.
-pub(crate) const SOON: Duration = Duration::from_secs(120);
-
 pub(crate) struct Target {
     client: Client,
+    /// How long what must come is awaited; only a failure waits for it.
+    pub(crate) patience: Duration,
     /// What the server is called in `Host`.
     authority: String,
     base_path: String,
@@ -30,7 +29,7 @@ pub(crate) struct Session {
 
 impl Target {
     /// Errors: the URL is none that can be reached.
-    pub(crate) fn new(base_url: &str, token: &str) -> Result<Target, String> {
+    pub(crate) fn new(base_url: &str, token: &str, patience: Duration) -> Result<Target, String> {
         let rest = base_url.strip_prefix("http://").ok_or_else(|| {
             format!("{base_url:?} does not begin with http:// (TLS is not spoken here)")
         })?;
@@ -50,8 +49,8 @@ impl Target {
             .next()
             .ok_or_else(|| format!("{authority} has no address"))?;
         let base_path = if base_path == "/" { String::new() } else { base_path };
-        let client = Client::new(address, token).with_deadline(SOON);
-        Ok(Target { client, authority: authority.to_owned(), base_path })
+        let client = Client::new(address, token).with_deadline(patience);
+        Ok(Target { client, patience, authority: authority.to_owned(), base_path })
     }
 
     pub(crate) fn get(&self, path: &str) -> Reply {
@@ -86,8 +85,12 @@ impl Target {
         let turns = [0, 1].map(|_| {
             let turn_id = self.start_turn(&id, prompt);
             let is_end = |frame: &Frame| is_end_of(frame, &turn_id);
-            live.extend(stream.until_match("the end of the turn", SOON, is_end));
-            live_in_whole_log.extend(whole.until_match("the end of the turn", SOON, is_end));
+            live.extend(stream.until_match("the end of the turn", self.patience, is_end));
+            live_in_whole_log.extend(whole.until_match(
+                "the end of the turn",
+                self.patience,
+                is_end,
+            ));
             turn_id
         });
         Session { id, prompt: prompt.to_owned(), turns, live, live_in_whole_log }
