@@ -25,8 +25,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What is read away after an answer that left part of its request unread. Closing with unread
-/// bytes makes the kernel send a reset, and a reset can take the answer from the client.
-const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+/// bytes makes the kernel send a reset, and a reset can take the answer from the client. Enough for a
+/// body that any route takes, sent to one that takes less.
+const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// The first size of the buffer for response heads, which is kept for the next answer.

@@ -48,8 +48,17 @@ pub(crate) fn note_error(status: u16, body: &[u8]) {
 /// The name of an operation in the document; empty when there is none.
 fn operation_id(method: &str, path: &str) -> &'static str {
     let path = path.split('?').next().unwrap_or_default();
-    let found = operation(document(), path).and_then(|found| found.get(method.to_lowercase()));
+    let found = operation(document(), path).and_then(|found| found.get(member(method)));
     found.and_then(|operation| operation["operationId"].as_str()).unwrap_or_default()
+}
+
+/// The name of a method in the document, which has them in lower case. HTTP tells cases apart, so one that is not in
+/// upper case is none.
+fn member(method: &str) -> String {
+    match method.chars().all(|letter| letter.is_ascii_uppercase()) {
+        true => method.to_lowercase(),
+        false => String::new(),
+    }
 }
 
 fn media_type(reply: &Reply) -> &str {
@@ -62,7 +71,7 @@ fn violations(document: &Value, exchange: &Exchange<'_>) -> Vec<String> {
     let (path, query) = exchange.path.split_once('?').unwrap_or((exchange.path, ""));
     let reply = exchange.reply;
     let is_head = exchange.method == "HEAD";
-    let method = if is_head { "get".to_owned() } else { exchange.method.to_lowercase() };
+    let method = if is_head { "get".to_owned() } else { member(exchange.method) };
     let Some(operation) = operation(document, path).and_then(|found| found.get(&method)) else {
         // A path or a method that is not ours, or a preflight: what comes is an error or has no body.
         let error = &document["components"]["schemas"]["Error"];
@@ -80,8 +89,10 @@ fn violations(document: &Value, exchange: &Exchange<'_>) -> Vec<String> {
     wrong
 }
 
-/// The operations of the path that fits best: of two patterns the one with fewer names in it.
+/// The operations of the path, with or without a base path, that fits best: of two patterns the one with fewer names in
+/// it.
 fn operation<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
+    let path = path.find("/v1/").map_or(path, |end| &path[end..]);
     let paths = document["paths"].as_object().unwrap();
     let fits = |pattern: &str| {
         let (mut expected, mut given) = (pattern.split('/'), path.split('/'));

@@ -165,9 +165,12 @@ impl Client {
             Some(connection) => connection,
             None => Connection::open(self.address, deadline)?,
         };
-        connection.write(&self.encode(method, path, headers, body), deadline)?;
-        let head = connection.head(deadline)?;
-        Ok((connection, head))
+        let written = connection.write(&self.encode(method, path, headers, body), deadline);
+        match (connection.head(deadline), written) {
+            (Ok(head), _) => Ok((connection, head)),
+            // A server that refuses a body may have answered before it was all written.
+            (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+        }
     }
 
     /// The whole request as bytes. A header that the caller gives replaces ours.
