@@ -1,8 +1,8 @@
 //! The private folder of a session's Codex.
 //!
 //! Owns `codex/` under `data.providers_dir`: `home/auth.json` is the staged login, `sessions/<session id>/` the
-//! CODEX_HOME of one session (0700), `tmp/<session id>/` its temporary folder where it needs one. It runs on the session's thread
-//! before the agent is started, and on whatever thread purges a session. It promises:
+//! CODEX_HOME of one session (0700), `tmp/<session id>/` its temporary folder where it needs one. It runs on the
+//! session's thread before the agent is started, and on whatever thread purges a session. It promises:
 //!
 //! - a session reads a private copy of the user's `~/.codex/config.toml` and `AGENTS.md`, made anew at each start;
 //! - the login comes from `~/.gg/codex/auth.json`, else `~/.codex/auth.json`; tokens that Codex renews in a
