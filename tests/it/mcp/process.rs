@@ -2,14 +2,17 @@
 
 use crate::stage::{SOON, Stage, list, text};
 use gooselake_harness::proc;
+use gooselake_harness::wait;
 use serde_json::{Value, json};
 use std::fs;
 
-/// Waits until the process has written something.
-fn written(stage: &Stage, process_id: &str) {
-    let query = "control=false&kinds=process.output&until=process.output";
-    let path = format!("/v1/processes/{process_id}/events/stream?{query}");
-    stage.client.stream(&path, &[]).expect(SOON);
+/// Waits until the log of the process's stream ends with this. The two streams are read each by itself, so what came
+/// first of both is not what was written first.
+fn written(stage: &Stage, process_id: &str, stream: &str, end: &str) {
+    let path = format!("/v1/processes/{process_id}/logs?stream={stream}&format=text");
+    wait::until(SOON, "the log has all that was written", || {
+        stage.client.get(&path).expect(200).text().ends_with(end).then_some(())
+    });
 }
 
 fn process_id(details: &Value) -> String {
@@ -36,10 +39,11 @@ fn an_agent_runs_a_command_reads_what_it_wrote_and_ends_it() {
         assert_eq!(shown[field], record[field]);
     }
     assert_eq!(each_key(&shown), each_key(&record));
-    written(&stage, &id);
+    let cwd = fs::canonicalize(&stage.cwd).unwrap();
+    written(&stage, &id, "stdout", &format!("here\n{}\n", cwd.display()));
+    written(&stage, &id, "stderr", "wrong\n");
     let wanted = json!({"process_id": id, "stream": "stdout"});
     let logs = stage.called(&session_id, "gg_process_logs", &wanted)["logs"].clone();
-    let cwd = fs::canonicalize(&stage.cwd).unwrap();
     assert_eq!(logs[0]["content"], format!("here\n{}\n", cwd.display()));
     let both = stage.called(&session_id, "gg_process_logs", &json!({"process_id": id}));
     assert_eq!(list(both["logs"].clone()).len(), 2);
