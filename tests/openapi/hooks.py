@@ -92,9 +92,14 @@ def change_body(name, body, is_good):
     return talk_only(body)
 
 
+def is_long(value):
+    """Whether it is a number of a query above 300, which may be a text already."""
+    return is_number(value) and value > 300 or isinstance(value, str) and value.isdecimal() and int(value) > 300
+
+
 def change_query(query):
     for key in ("wait_ms", "timeout_ms"):
-        if is_number(query.get(key)) and query[key] > 300:
+        if is_long(query.get(key)):
             query[key] = 300
     if query.get("wait") in (True, "true") and "timeout_ms" not in query:
         query["timeout_ms"] = 300
