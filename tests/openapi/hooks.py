@@ -43,9 +43,12 @@ def is_number(value):
 
 
 def whole(value):
-    """JSON Schema takes 1.0 for a whole number; a client that has one writes 1."""
+    """JSON Schema takes 1.0 for a whole number; a client that has one writes 1. Numbers beyond a double are refused,
+    which no schema can say."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
+    if is_number(value) and abs(value) > 10**300:
+        return 0
     if isinstance(value, list):
         return [whole(part) for part in value]
     if isinstance(value, dict):
