@@ -224,7 +224,7 @@ pub(super) fn release(api: &Api, call: &Call) -> Result<Answer> {
 pub(super) fn cleanup(api: &Api, call: &Call) -> Result<Answer> {
     let body: CleanupBody = call.optional_body()?;
     check_length("reason", body.reason.as_deref(), limits::LINE_BYTES)?;
-    let is_forced = body.force || call.is_on("force", false)?;
+    let is_forced = call.is_on("force", false)? || body.force;
     let reason = body.reason.unwrap_or_else(|| "requested".to_owned());
     let result = api.worktrees.cleanup(call.part(0), &reason, is_forced)?;
     Ok(json(200, to_json(&result)))

@@ -46,7 +46,7 @@ def whole(value):
     """JSON Schema takes 1.0 for a whole number; a client that has one writes 1. Numbers beyond a double are refused,
     which no schema can say."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if is_number(value) and abs(value) > 10**300:
         return 0
     if isinstance(value, list):

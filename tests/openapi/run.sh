@@ -4,14 +4,15 @@
 #
 # usage: run.sh [FOLDER [OPTION …]]   FOLDER holds the built programs (target/debug), options go to schemathesis
 #
-# Needs python3 with venv; schemathesis is installed (pinned) into a folder of the user's cache. SEED is the seed of the run
-# and MINUTES its bound (1 and 5). The server has a home, a data folder and a repository that go away, and hooks.py lets it start
-# harmless commands alone.
+# Needs python3 with venv; schemathesis is installed (pinned) into a folder of the user's cache. SEED is the seed of the
+# run (1), EXAMPLES how many requests of each operation it makes up (40), MINUTES its bound (5). The server has a home, a
+# data folder and a repository that go away, and hooks.py lets it start harmless commands alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 programs=$(realpath "${1:-target/debug}")
 tools=${GOOSELAKE_TOOLS:-$HOME/.cache/gooselake}/openapi
 seed=${SEED:-1}
+examples=${EXAMPLES:-40}
 seconds=$((${MINUTES:-5} * 60))
 folder=$(mktemp -d)
 server=
@@ -81,15 +82,19 @@ EOF
 
 install
 start
-echo "openapi: SEED=$seed, at most $seconds s"
+echo "openapi: SEED=$seed, EXAMPLES=$examples, at most $seconds s"
 cp tests/openapi/schemathesis.toml tests/openapi/hooks.py "$folder/"
 cp docs/openapi/runtime-server-openapi.yaml "$folder/document.yaml"
 cd "$folder"
-# Requests alone, and then along the links; each has half of the time.
-for phases in examples,coverage,fuzzing stateful; do
+# Requests that are worked out from the document, then such as are made up, then the links; each has a third of the time.
+# Whether a request is good or bad is judged of the first alone: a schema can not tell all that a server must know, so
+# of those at random one in ten thousand is judged wrongly.
+for phases in examples,coverage fuzzing stateful; do
+    unjudged="positive_data_acceptance,negative_data_rejection"
+    [ "$phases" != examples,coverage ] || unjudged=use_after_free
     TRIED_FOLDER=$folder/cwd TRIED_REPOSITORY=$folder/repository SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$folder \
         "$tools/venv/bin/schemathesis" --no-color run "$folder/document.yaml" --url "$url" \
-        --header "Authorization: Bearer $token" --phases "$phases" --seed "$seed" --max-time $((seconds / 2)) \
-        --no-shrink "${@:2}"
+        --header "Authorization: Bearer $token" --phases "$phases" --seed "$seed" --max-time $((seconds / 3)) \
+        --max-examples "$examples" --no-shrink --exclude-checks "$unjudged" "${@:2}"
 done
 echo "openapi: done"

@@ -226,7 +226,7 @@ fn header_parameters() -> Value {
         "LastEventId": header(
             "Last-Event-ID",
             "The id of the last event that was seen; it wins over `after_seq`.",
-            json!({"type": "string", "pattern": "^\\s*[0-9]*\\s*$"}),
+            json!({"type": "string", "pattern": "^\\s*[0-9]{0,18}\\s*$"}),
         ),
     })
 }
