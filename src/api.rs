@@ -35,17 +35,18 @@ use crate::limits;
 use crate::mcp::Gateway;
 use crate::process::Processes;
 use crate::provider::readiness::Readiness;
-use crate::session::{Recovered, Sessions};
+use crate::session::{GatewayAccess, Recovered, Sessions, Sidecars};
 use crate::team::Teams;
 use crate::worktree::Worktrees;
 use access::Access;
-pub use reader::Readers;
-pub use refusal::Refusals;
+use crossbeam_channel::Receiver;
+use reader::Readers;
+use refusal::Refusals;
 use route::{BodyRule, ROUTES, Route};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
-pub use wait::Waits;
+use wait::Waits;
 
 /// All that handlers use.
 pub struct Api {
@@ -60,15 +61,87 @@ pub struct Api {
     pub token: String,
     /// Where the server listens, once it does.
     pub address: SocketAddr,
-    pub streams: Arc<Readers>,
-    pub waits: Waits,
+    streams: Arc<Readers>,
+    waits: Waits,
     /// Requests that were not let in.
-    pub refusals: Refusals,
-    pub started: Instant,
+    refusals: Refusals,
+    started: Instant,
     /// The counters of the connections; set when they are served.
     pub http: OnceLock<Meter>,
     /// What the start took up; set when it has.
     pub recovered: OnceLock<Recovered>,
+}
+
+/// What the API answers from: the floors below it, each on what it stands on.
+pub struct Floors {
+    pub ledger: Ledger,
+    pub sessions: Sessions,
+    pub processes: Processes,
+    pub mcp: Gateway,
+    pub readiness: Readiness,
+    pub worktrees: Worktrees,
+    pub teams: Teams,
+}
+
+impl Floors {
+    /// On an open ledger. What was left there is not taken up yet. Gives also what [`Worktrees::start`] is to hear.
+    pub fn new(
+        config: &Arc<Config>,
+        ledger: Ledger,
+        sidecars: Sidecars,
+        gateway: Option<GatewayAccess>,
+    ) -> Result<(Floors, Receiver<()>)> {
+        let keeper = sidecars.keeper.clone();
+        let processes = Processes::new(Arc::clone(config), ledger.clone(), keeper);
+        let bridge = sidecars.claude_bridge.clone().unwrap_or_default();
+        let readiness = Readiness::new(Arc::clone(config), bridge)?;
+        let (worktrees, worktrees_due) = Worktrees::new(config, ledger.clone())?;
+        let sessions = Sessions::new(
+            Arc::clone(config),
+            ledger.clone(),
+            processes.clone(),
+            readiness.clone(),
+            worktrees.clone(),
+            sidecars,
+            gateway,
+        );
+        let teams =
+            Teams::new(Arc::clone(config), ledger.clone(), sessions.clone(), worktrees.clone());
+        let mcp = Gateway::new(
+            Arc::clone(config),
+            ledger.clone(),
+            processes.clone(),
+            worktrees.clone(),
+            teams.clone(),
+        );
+        let floors = Floors { ledger, sessions, processes, mcp, readiness, worktrees, teams };
+        Ok((floors, worktrees_due))
+    }
+}
+
+impl Api {
+    /// `token` is the operator's; `address` is where the server listens.
+    pub fn new(config: Arc<Config>, floors: Floors, token: String, address: SocketAddr) -> Api {
+        let Floors { ledger, sessions, processes, mcp, readiness, worktrees, teams } = floors;
+        Api {
+            config,
+            ledger,
+            sessions,
+            processes,
+            mcp,
+            readiness,
+            worktrees,
+            teams,
+            token,
+            address,
+            streams: Arc::default(),
+            waits: Waits::default(),
+            refusals: Refusals::default(),
+            started: Instant::now(),
+            http: OnceLock::new(),
+            recovered: OnceLock::new(),
+        }
+    }
 }
 
 /// A request on its way through a handler.

@@ -4,7 +4,7 @@
 //! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
 //! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
 
-use crate::api::{Api, Refusals, Waits};
+use crate::api::{Api, Floors};
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
@@ -13,25 +13,21 @@ use crate::housekeeper::Housekeeper;
 use crate::http;
 use crate::ledger::event::NewEvent;
 use crate::ledger::{Ledger, Tx};
-use crate::mcp::Gateway;
 use crate::model::event::EventKind;
-use crate::process::Processes;
 use crate::provider::claude::auth::Auth;
-use crate::provider::readiness::Readiness;
 use crate::secret;
-use crate::session::{GatewayAccess, Sessions, Sidecars, TOKENS_FOLDER};
+use crate::session::{GatewayAccess, Sidecars, TOKENS_FOLDER};
 use crate::signals::Stop;
-use crate::team::{Dispatch, Teams};
+use crate::team::Dispatch;
 use crate::thread::{self, Thread};
 use crate::watchdog::{self, Watchdog};
-use crate::worktree::Worktrees;
 use crossbeam_channel::Sender;
 use serde_json::json;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A running server. Dropping it without [`Server::stop`] ends the threads but tells nobody.
@@ -87,49 +83,12 @@ impl Server {
         if config.providers.contains_key("claude") {
             Auth::of_config(&config).prepare()?;
         }
-        let keeper = sidecars.keeper.clone();
-        let processes = Processes::new(Arc::clone(&config), ledger.clone(), keeper);
-        let bridge = sidecars.claude_bridge.clone().unwrap_or_default();
-        let readiness = Readiness::new(Arc::clone(&config), bridge)?;
-        let (worktrees, worktrees_due) = Worktrees::new(&config, ledger.clone())?;
-        let sessions = Sessions::new(
-            Arc::clone(&config),
-            ledger.clone(),
-            processes.clone(),
-            readiness.clone(),
-            worktrees.clone(),
-            sidecars,
-            gateway,
-        );
-        let teams =
-            Teams::new(Arc::clone(&config), ledger.clone(), sessions.clone(), worktrees.clone());
-        let mcp = Gateway::new(
-            Arc::clone(&config),
-            ledger.clone(),
-            processes.clone(),
-            worktrees.clone(),
-            teams.clone(),
-        );
+        let (floors, worktrees_due) = Floors::new(&config, ledger.clone(), sidecars, gateway)?;
         ledger.write(tell_start)?;
-        mcp.recover()?;
-        let api = Arc::new(Api {
-            config: Arc::clone(&config),
-            ledger: ledger.clone(),
-            sessions: sessions.clone(),
-            processes: processes.clone(),
-            mcp,
-            readiness,
-            worktrees: worktrees.clone(),
-            teams: teams.clone(),
-            token,
-            address,
-            streams: Arc::default(),
-            waits: Waits::default(),
-            refusals: Refusals::default(),
-            started: Instant::now(),
-            http: OnceLock::new(),
-            recovered: OnceLock::new(),
-        });
+        floors.mcp.recover()?;
+        let api = Arc::new(Api::new(Arc::clone(&config), floors, token, address));
+        let (sessions, processes) = (api.sessions.clone(), api.processes.clone());
+        let (worktrees, teams) = (api.worktrees.clone(), api.teams.clone());
         let mut recovered = sessions.recover()?;
         // Behind the sessions, which stop the children that nobody knows: what is started here is known to nobody yet.
         recovered.processes_adopted = processes.recover()?;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The open streams.
 #[derive(Default)]
-pub struct Readers {
+pub(super) struct Readers {
     table: Mutex<Table>,
 }
 
@@ -94,7 +94,7 @@ impl Drop for Place {
 
 impl Readers {
     /// How many streams are open.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.lock().open.len()
     }
 

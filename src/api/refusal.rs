@@ -19,7 +19,7 @@ const REASONS: [Code; 4] =
 const PAUSE: Duration = Duration::from_secs(limits::REFUSAL_PAUSE_SECS);
 
 #[derive(Default)]
-pub struct Refusals {
+pub(super) struct Refusals {
     counts: [AtomicU64; REASONS.len()],
     told: Mutex<Told>,
 }

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The waits that go on, by address.
 #[derive(Default)]
-pub struct Waits {
+pub(super) struct Waits {
     table: Mutex<HashMap<IpAddr, usize>>,
 }
 

@@ -4,24 +4,18 @@
 //! The API stands on a real ledger, without providers, processes and worktrees: nothing that an input says starts a
 //! program or makes a folder. It is called as connections call it, on this thread; streams are made and not run.
 
-use gooselake::api::{Api, Refusals, Waits};
+use gooselake::api::{Api, Floors};
 use gooselake::config::{Config, Overrides};
 use gooselake::http::{Answer, Handler, Head, Request};
 use gooselake::ledger::Ledger;
 use gooselake::ledger::event::NewEvent;
-use gooselake::mcp::Gateway;
 use gooselake::model::event::EventKind;
-use gooselake::process::Processes;
-use gooselake::provider::readiness::Readiness;
-use gooselake::session::{Sessions, Sidecars};
-use gooselake::team::Teams;
-use gooselake::worktree::Worktrees;
+use gooselake::session::Sidecars;
 use gooselake_harness::temp::TempDir;
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 /// The operator's token, as seeds send it.
 pub(crate) const TOKEN: &str = "token";
@@ -89,45 +83,8 @@ fn make() -> (Api, TempDir) {
     }
     let config = Arc::new(config);
     let nowhere = PathBuf::from("/nowhere");
-    let processes = Processes::new(Arc::clone(&config), ledger.clone(), nowhere.clone());
-    let readiness = Readiness::new(Arc::clone(&config), Vec::new()).unwrap();
-    let (worktrees, _due) = Worktrees::new(&config, ledger.clone()).unwrap();
     let sidecars = Sidecars { keeper: nowhere.clone(), demo_agent: nowhere, claude_bridge: None };
-    let sessions = Sessions::new(
-        Arc::clone(&config),
-        ledger.clone(),
-        processes.clone(),
-        readiness.clone(),
-        worktrees.clone(),
-        sidecars,
-        None,
-    );
-    let teams =
-        Teams::new(Arc::clone(&config), ledger.clone(), sessions.clone(), worktrees.clone());
-    let mcp = Gateway::new(
-        Arc::clone(&config),
-        ledger.clone(),
-        processes.clone(),
-        worktrees.clone(),
-        teams.clone(),
-    );
-    let api = Api {
-        config,
-        ledger,
-        sessions,
-        processes,
-        mcp,
-        readiness,
-        worktrees,
-        teams,
-        token: TOKEN.to_owned(),
-        address: ADDRESS,
-        streams: Arc::default(),
-        refusals: Refusals::default(),
-        waits: Waits::default(),
-        started: Instant::now(),
-        http: OnceLock::new(),
-        recovered: OnceLock::new(),
-    };
+    let (floors, _due) = Floors::new(&config, ledger, sidecars, None).unwrap();
+    let api = Api::new(config, floors, TOKEN.to_owned(), ADDRESS);
     (api, folder)
 }
