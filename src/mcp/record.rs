@@ -72,11 +72,8 @@ impl Gateway {
             Err(error) => gg_mcp_server::failure(error.code.as_str(), &error.message),
         };
         let duration_ms = u64::try_from(call.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut told = call.told;
-        told.insert("result".to_owned(), json!(outcome.as_ref().ok().map(bounded)));
-        told.insert("is_error".to_owned(), json!(outcome.is_err()));
-        told.insert("error".to_owned(), json!(outcome.is_err().then(|| &envelope["error"])));
-        told.insert("duration_ms".to_owned(), json!(duration_ms));
+        let ended = outcome.as_ref().map(bounded).map_err(|_| envelope["error"].clone());
+        let told = ended_call(call.told, ended, Some(duration_ms));
         let (call_id, session_id, begun_in) = (call.call_id, call.session_id, call.begun_in);
         self.ledger.write(move |tx| {
             let turn_id = match begun_in {
@@ -87,7 +84,7 @@ impl Gateway {
                 None => tx.session(&session_id)?.active_turn_id,
             };
             let kind = EventKind::McpToolCalled;
-            tell(tx, kind, &session_id, turn_id.as_deref(), to_json(&told))
+            tell(tx, kind, &session_id, turn_id.as_deref(), told)
         })?;
         Ok(envelope)
     }
@@ -96,21 +93,30 @@ impl Gateway {
     pub fn recover(&self) -> Result<()> {
         self.ledger.write(|tx| {
             for call in tx.take_open_calls()? {
-                let mut told: Map<String, Value> =
-                    serde_json::from_str(&call.told).unwrap_or_default();
+                let told = serde_json::from_str(&call.told).unwrap_or_default();
                 let message = "the server ended while the tool was at work; what it has done is \
                     told where it was done";
                 let error = gg_mcp_server::failure(UNKNOWN, message)["error"].take();
-                told.insert("result".to_owned(), Value::Null);
-                told.insert("is_error".to_owned(), json!(true));
-                told.insert("error".to_owned(), error);
-                told.insert("duration_ms".to_owned(), Value::Null);
+                let told = ended_call(told, Err(error), None);
                 let (kind, turn_id) = (EventKind::McpToolCalled, call.turn_id.as_deref());
-                tell(tx, kind, &call.session_id, turn_id, to_json(&told))?;
+                tell(tx, kind, &call.session_id, turn_id, told)?;
             }
             Ok(())
         })
     }
+}
+
+/// The payload of the end of a call whose beginning is `told`.
+fn ended_call(
+    mut told: Map<String, Value>,
+    ended: std::result::Result<Value, Value>,
+    duration_ms: Option<u64>,
+) -> String {
+    told.insert("is_error".to_owned(), json!(ended.is_err()));
+    told.insert("result".to_owned(), json!(ended.as_ref().ok()));
+    told.insert("error".to_owned(), json!(ended.err()));
+    told.insert("duration_ms".to_owned(), json!(duration_ms));
+    to_json(&told)
 }
 
 fn tell(
