@@ -269,8 +269,9 @@ impl Check<'_> {
     fn span(&mut self, key: &str, value: Option<f64>, unit_hours: f64) -> Option<Duration> {
         let value = value?;
         let most = process::HOURS_MAX / unit_hours;
-        let is_good = (0.0..=most).contains(&self.within(key, Some(value), 0.0..=most, value));
-        is_good.then(|| Duration::from_secs_f64(value * unit_hours * 3600.0))
+        let value = self.within(key, Some(value), 0.0..=most, value);
+        // One that is none is a problem already.
+        Duration::try_from_secs_f64(value * unit_hours * 3600.0).ok()
     }
 
     fn session_retention(&mut self) -> Option<Duration> {

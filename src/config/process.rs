@@ -54,13 +54,8 @@ impl Check<'_> {
             0..=3_600_000,
             KILL_GRACE_MS,
         );
-        let hours = self.within(
-            "processes.log_retention_hours",
-            file.log_retention_hours,
-            0.0..=HOURS_MAX,
-            LOG_RETENTION_HOURS,
-        );
-        let is_span = (0.0..=HOURS_MAX).contains(&hours);
+        let hours = file.log_retention_hours.unwrap_or(LOG_RETENTION_HOURS);
+        let log_retention = self.span("processes.log_retention_hours", Some(hours), 1.0);
         let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         Processes {
             enabled: file.enabled.unwrap_or(true),
@@ -70,8 +65,7 @@ impl Check<'_> {
             is_shell_allowed: file.allow_shell.unwrap_or(true),
             env_passthrough: file.env_passthrough.clone(),
             kill_grace_ms: whole(kill_grace_ms),
-            log_retention: (is_span && hours > 0.0)
-                .then(|| Duration::from_secs_f64(hours * 3600.0)),
+            log_retention: log_retention.filter(|span| !span.is_zero()),
         }
     }
 }
