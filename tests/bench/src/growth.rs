@@ -18,7 +18,7 @@ use gooselake_harness::temp::TempDir;
 use gooselake_harness::wait::pause;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SESSIONS: &[usize] = &[1, 10, 50, 100, 200];
 const STREAMS: &[usize] = &[0, 100, 250, 500, 1000];
@@ -27,7 +27,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 const TURNS: usize = 200;
 const HZ: usize = 200;
 const CHUNKS: usize = 600;
-const STARTS: usize = 3;
 /// The buffer of a client that gets nothing.
 const CLIENT_BYTES: usize = 4096;
 
@@ -73,28 +72,23 @@ pub(crate) fn run(report: &mut Report) {
 /// A server with so many agents at rest.
 fn sessions() -> Row {
     let rig = Rig::start();
-    let (mut rss, mut turn, mut delta) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen = Seen::default();
     let mut live = 0;
     for count in SESSIONS {
         while live < *count {
             rig.session(Agent::Demo);
             live += 1;
         }
-        pause(SETTLE);
-        let at = *count as f64;
-        rss.push((at, rig.server.rss_kib() as f64 / 1024.0));
-        let (turn_ms, delta_ms) = work(&rig);
-        turn.push((at, turn_ms));
-        delta.push((at, delta_ms));
+        seen.look(&rig, *count);
     }
-    row("live sessions", false, rss, turn, ("way of a delta at 200/s, p50, ms", delta))
+    seen.row("live sessions")
 }
 
 /// A server with so many streams of a session at rest.
 fn streams() -> Row {
     let rig = Rig::start();
     let quiet = rig.session(Agent::Demo);
-    let (mut rss, mut turn, mut delta) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen = Seen::default();
     let mut open: Vec<Events> = Vec::new();
     for count in STREAMS {
         while open.len() < *count {
@@ -102,14 +96,9 @@ fn streams() -> Row {
             stream.skip_to(&["stream.caught_up"]);
             open.push(stream);
         }
-        pause(SETTLE);
-        let at = *count as f64;
-        rss.push((at, rig.server.rss_kib() as f64 / 1024.0));
-        let (turn_ms, delta_ms) = work(&rig);
-        turn.push((at, turn_ms));
-        delta.push((at, delta_ms));
+        seen.look(&rig, *count);
     }
-    row("quiet streams", false, rss, turn, ("way of a delta at 200/s, p50, ms", delta))
+    seen.row("quiet streams")
 }
 
 /// A server on a log of so many events.
@@ -121,22 +110,38 @@ fn log() -> Row {
         replay::prepare(&data, *count);
         let mut rig = Rig::start_on(Some(data));
         let at = *count as f64;
-        let mut best_ms = f64::MAX;
-        for _ in 0..STARTS {
-            rig.server.terminate();
-            let begun = Instant::now();
-            rig.server.restart();
-            rig.client = rig.server.client();
-            rig.client.get("/ready").expect(200);
-            best_ms = best_ms.min(begun.elapsed().as_secs_f64() * 1000.0);
-        }
-        start.push((at, best_ms));
+        start.push((at, rig.best_start_ms()));
         let (turn_ms, _) = work(&rig);
         turn.push((at, turn_ms));
         replay::read_all(&rig.peer(), count / 5);
         rss.push((at, rig.server.rss_kib() as f64 / 1024.0));
     }
     row("events in the log", true, rss, turn, ("start to GET /ready, ms", start))
+}
+
+/// What is seen of one server with more and more on it.
+#[derive(Default)]
+struct Seen {
+    rss: Vec<(f64, f64)>,
+    turn: Vec<(f64, f64)>,
+    delta: Vec<(f64, f64)>,
+}
+
+impl Seen {
+    /// Looks when it has come to rest with so many.
+    fn look(&mut self, rig: &Rig, count: usize) {
+        pause(SETTLE);
+        let at = count as f64;
+        self.rss.push((at, rig.server.rss_kib() as f64 / 1024.0));
+        let (turn_ms, delta_ms) = work(rig);
+        self.turn.push((at, turn_ms));
+        self.delta.push((at, delta_ms));
+    }
+
+    fn row(self, across: &'static str) -> Row {
+        let delta = ("way of a delta at 200/s, p50, ms", self.delta);
+        row(across, false, self.rss, self.turn, delta)
+    }
 }
 
 fn row(

@@ -6,7 +6,7 @@
 use crate::ledger::payload;
 use crate::raw::Peer;
 use crate::report::{Report, Target};
-use crate::rig::Rig;
+use crate::rig::{Rig, STARTS};
 use gooselake::ledger::event::NewEvent;
 use gooselake::ledger::session::NewSession;
 use gooselake::ledger::{Ledger, Synchronous};
@@ -29,7 +29,6 @@ const SAME_KIB: f64 = 1024.0;
 /// Events in one write of the preparation.
 const BATCH: usize = 1000;
 const CLIENTS: &[usize] = &[1, 4];
-const STARTS: usize = 3;
 /// What the peak of memory may be above the start: streams hold a page and a buffer, not history.
 const GROWTH_KIB: f64 = 8192.0;
 
@@ -49,17 +48,8 @@ pub(crate) fn run(report: &mut Report) {
     let same = Target::AtMost(SAME_KIB);
     report.figure(&what, long.fresh - short.fresh, "KiB more", same);
     report.figure("… after a replay", long.used - short.used, "KiB more", Target::None);
-    let mut best_ms = f64::MAX;
-    for _ in 0..STARTS {
-        rig.server.terminate();
-        let begun = Instant::now();
-        rig.server.restart();
-        rig.client = rig.server.client();
-        rig.client.get("/ready").expect(200);
-        best_ms = best_ms.min(begun.elapsed().as_secs_f64() * 1000.0);
-    }
     let what = format!("process start to GET /ready, {ALL} events, best of {STARTS}");
-    report.figure(&what, best_ms, "ms", Target::AtMost(100.0));
+    report.figure(&what, rig.best_start_ms(), "ms", Target::AtMost(100.0));
 }
 
 /// Of the server, in KiB.
