@@ -1,17 +1,14 @@
 //! A machine that goes wrong under one server: a full or slow disk, a clock that is set back, no threads, no power.
 //!
-//! Owns: the library `fault/fault.c`, built once for all tests of a process with the system's `cc` and loaded into the
-//! server by `LD_PRELOAD`; and the page of numbers by which a test says what fails from now on. The children of the
-//! server get an environment of their own, so nothing fails for them. It needs a server that is linked dynamically;
-//! [`Fault::check_loaded`] fails where the library had no effect.
+//! Owns: the library `fault/fault.c`, which is loaded into the server (see `preload`); and the page of numbers by which
+//! a test says what fails from now on. The children of the server get an environment of their own, so nothing fails for
+//! them. It needs a server that is linked dynamically; [`Fault::check_loaded`] fails where the library had no effect.
 
+use crate::preload::library;
 use crate::temp::TempDir;
-use std::fs::{self, File, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
 const SOURCE: &str = include_str!("fault/fault.c");
 
@@ -59,7 +56,7 @@ impl Fault {
     pub fn env(&self, data_dir: &Path) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_str().expect("temporary paths are text").to_owned();
         [
-            ("LD_PRELOAD", library()),
+            ("LD_PRELOAD", library("fault", SOURCE).as_path()),
             ("GG_FAULT_PAGE", &self.folder.path().join("page")),
             ("GG_FAULT_FOLDER", data_dir),
         ]
@@ -117,30 +114,4 @@ impl Default for Fault {
     fn default() -> Fault {
         Fault::new()
     }
-}
-
-/// The library, built where the test programs lie, under a name that its source gives it.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        let mut hash = DefaultHasher::new();
-        SOURCE.hash(&mut hash);
-        let built = test.with_file_name(format!("gg-fault-{:016x}.so", hash.finish()));
-        if built.exists() {
-            return built;
-        }
-        // Beside it first: another test process may build it too.
-        let folder = TempDir::new("gg-fault-build");
-        let source = folder.path().join("fault.c");
-        let fresh = built.with_extension(std::process::id().to_string());
-        fs::write(&source, SOURCE).expect("a temporary file");
-        let mut command = Command::new("cc");
-        command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&fresh).arg(&source).arg("-ldl");
-        let output = command.output().unwrap_or_else(|error| panic!("cc: {error}"));
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command:?}: {told}");
-        fs::rename(&fresh, &built).expect("the folder of the tests is ours");
-        built
-    })
 }

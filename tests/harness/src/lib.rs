@@ -5,7 +5,8 @@
 //! and again at something that cannot tell of itself. `proc` looks at processes from outside, through `/proc`.
 //! `connection` is one HTTP/1.1 connection with deadlines; `client` makes requests over it, and `stream` reads SSE and
 //! NDJSON from it. `server` starts, kills and restarts the built server, and leaves nothing of it behind.
-//! `fault` is a machine that goes wrong under a server: disk, clock, threads, power.
+//! `fault` is a machine that goes wrong under a server: disk, clock, threads, power. `preload` builds what is put
+//! between a server and the C library for that.
 //! `proof` holds what must be true of any session's log, whatever happened. `plot` draws figures as SVG, with the line
 //! that fits them best.
 //!
@@ -19,6 +20,7 @@ mod connection;
 mod fake;
 pub mod fault;
 pub mod plot;
+pub mod preload;
 pub mod proc;
 pub mod proof;
 pub mod rng;

@@ -6,6 +6,7 @@
 
 use crate::crew::{Crew, prompts};
 use crate::stage::{Stage, list, text};
+use gooselake_harness::preload;
 use gooselake_harness::server::{Options, Server};
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::wait;
@@ -13,7 +14,6 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,15 +30,7 @@ pub(crate) struct Deadly {
 impl Deadly {
     pub(crate) fn new(config_toml: &str) -> Deadly {
         let folder = TempDir::new("gg-deadly");
-        let (source, library) = (folder.path().join("commit.c"), folder.path().join("commit.so"));
-        fs::write(&source, include_str!("commit.c")).unwrap();
-        let made = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&library, &source])
-            .args(["-ldl"])
-            .output()
-            .expect("a C compiler builds this program too");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let library = preload::library("commit", include_str!("commit.c"));
         let order = folder.path().join("order");
         let variable = |name: &str, path: &PathBuf| (name.to_owned(), path.display().to_string());
         let env = vec![variable("LD_PRELOAD", &library), variable("GG_DIE", &order)];
