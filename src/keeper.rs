@@ -93,14 +93,14 @@ pub struct Spec {
 pub enum FromKeeper {
     /// The child is up, and how far its streams are. Comes first, but not at all when the child did
     /// not start or its keeper is gone.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// Bytes that the child wrote. An offset that jumps says that a `drop_oldest` journal gave up
     /// what was between.
     Output { stream: Stream, offset: u64, bytes: Vec<u8> },
     /// Stdin below `end` reaches the child exactly once, whatever happens to the server.
     StdinAccepted { end: u64 },
     /// The child and all its tree are gone. Comes last, exactly once.
-    Exited(Exit),
+    Exited(Box<Exit>),
 }
 
 /// How a child ended.

@@ -88,7 +88,8 @@ struct Threads {
 }
 
 struct Handle {
-    commands: Sender<Command>,
+    /// In boxes, so that an inbox with nothing in it weighs little: each live session has one.
+    commands: Sender<Box<Command>>,
     thread: Option<Thread>,
 }
 
@@ -350,7 +351,7 @@ impl Sessions {
         self.shared.is_stopping.store(true, Ordering::SeqCst);
         let handles: Vec<(String, Handle)> = self.shared.lock().live.drain().collect();
         for (_, handle) in &handles {
-            drop(handle.commands.send_deadline(Command::Shutdown { is_final }, deadline));
+            drop(handle.commands.send_deadline(Box::new(Command::Shutdown { is_final }), deadline));
         }
         let (done, joined) = crossbeam_channel::bounded::<()>(0);
         let retired = std::mem::take(&mut self.shared.lock().retired);
@@ -500,7 +501,7 @@ impl Shared {
                 threads.live.entry(session_id.to_owned()).or_insert(handle)
             }
         };
-        handle.commands.try_send(command).map_err(|error| match error {
+        handle.commands.try_send(Box::new(command)).map_err(|error| match error {
             TrySendError::Full(_) => Error::new(
                 Code::Capacity,
                 format!("{} requests wait for session {session_id}", limits::SESSION_INBOX),
@@ -533,7 +534,7 @@ impl Shared {
     }
 
     /// A thread with nothing left to do takes itself out of the table, unless somebody has sent it something.
-    fn retire(&self, session_id: &str, inbox: &Receiver<Command>) -> bool {
+    fn retire(&self, session_id: &str, inbox: &Receiver<Box<Command>>) -> bool {
         let mut threads = self.lock();
         if !inbox.is_empty() {
             return false;

@@ -85,7 +85,7 @@ impl<S: FnMut(FromKeeper)> Reader<S> {
             None => replaced(),
         };
         if !self.outbox.is_let_go() {
-            (self.sink)(FromKeeper::Exited(exit));
+            (self.sink)(FromKeeper::Exited(Box::new(exit)));
         }
     }
 
@@ -138,7 +138,7 @@ impl<S: FnMut(FromKeeper)> Reader<S> {
         self.keeper = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         self.stdin_end = hello.stdin_end;
         self.outbox.set_taken(hello.stdin_taken);
-        (self.sink)(FromKeeper::Hello(hello));
+        (self.sink)(FromKeeper::Hello(Box::new(hello)));
     }
 
     /// Hands bytes on; bytes that were handed on before are cut off.

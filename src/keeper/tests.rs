@@ -122,7 +122,7 @@ impl Kept {
 
     fn hello(&mut self) -> Hello {
         match self.hear() {
-            FromKeeper::Hello(hello) => hello,
+            FromKeeper::Hello(hello) => *hello,
             other => panic!("Hello comes first, not {other:?}"),
         }
     }
@@ -144,7 +144,7 @@ impl Kept {
         assert!(self.heard.recv_timeout(DEADLINE).is_err(), "nothing follows");
         self.keeper = None;
         assert_eq!(tree::marked(&self.spec.child_id), [], "nothing is left of the tree");
-        exit
+        *exit
     }
 }
 

@@ -303,7 +303,7 @@ impl<'a> Worker<'a> {
                 self.stdin.accepted = self.stdin.accepted.max(whole(end));
                 self.send_stdin();
             }
-            FromKeeper::Exited(exit) => self.exited(exit),
+            FromKeeper::Exited(exit) => self.exited(*exit),
         }
     }
 

@@ -112,7 +112,7 @@ pub struct Decision {
 
 /// All that a session's thread waits for.
 enum Event {
-    Command(Command),
+    Command(Box<Command>),
     Child(FromChild),
     /// A deadline has come.
     Time,
@@ -132,7 +132,7 @@ pub(super) struct Actor {
     pub session_key: i64,
     pub provider: Arc<str>,
     pub agent_name: String,
-    pub commands: Receiver<Command>,
+    pub commands: Receiver<Box<Command>>,
     pub children: (Sender<FromChild>, Receiver<FromChild>),
     pub state: State,
     pub reservation: Option<Reservation>,
@@ -163,8 +163,10 @@ pub(super) struct State {
     pub open_failure: Option<(AgentError, bool)>,
     /// What a restored adapter asks for again, until the agent is attached.
     pub again: Effects,
-    /// The turn that mail joined last, None when that was not seen, and when.
-    pub steered: (Option<Arc<str>>, Instant),
+    /// The turn that mail joined last; None when this server has seen none.
+    pub steered: Option<Arc<str>>,
+    /// When to give up waiting for the agent's word on what was to join a turn.
+    pub steer_deadline: Option<Instant>,
     /// Who waits for the agent to be ready.
     pub openers: Vec<Answer<()>>,
     /// Who waits for the agent's process tree to be gone, and for that to be in the ledger.
@@ -249,6 +251,8 @@ pub(super) struct LiveApproval {
 pub(super) const AGENT_TURN_QUIET: Duration = Duration::from_secs(2);
 /// How long an agent may take to obey an interrupt before it is ended.
 pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(15);
+/// How long an agent may take to say whether it has heard what was to join a turn, before it is ended.
+pub(super) const STEER_GRACE: Duration = Duration::from_secs(15);
 /// How long an agent may take to end after its stdin was closed, before it gets SIGTERM.
 pub(super) const SLEEP_GRACE: Duration = Duration::from_secs(8);
 /// The pause after a commit that failed.
@@ -258,7 +262,7 @@ impl Actor {
     pub(super) fn new(
         shared: Arc<Shared>,
         session_id: Arc<str>,
-        commands: Receiver<Command>,
+        commands: Receiver<Box<Command>>,
     ) -> Result<Actor> {
         let children = crossbeam_channel::bounded(limits::AGENT_INBOX);
         let mut actor = Actor {
@@ -285,7 +289,7 @@ impl Actor {
         load::go_on(self);
         while !(self.is_ending || self.is_done() && self.retire()) {
             match self.next_event() {
-                Event::Command(command) => self.serve(command),
+                Event::Command(command) => self.serve(*command),
                 Event::Child(message) => self.hear(message),
                 Event::Time => self.on_time(),
                 Event::NobodyLeft => self.is_ending = true,
@@ -458,6 +462,7 @@ impl Actor {
             turn.and_then(|turn| turn.interrupt_deadline),
             turn.and_then(|turn| turn.timeout_at),
             turn.and_then(|turn| self.quiet_deadline(turn)),
+            self.state.steer_deadline,
             idle,
             expiry,
         ]
@@ -482,7 +487,8 @@ impl Actor {
             _ => {}
         }
         let turn = self.state.turn.as_ref();
-        if is_due(turn.and_then(|turn| turn.interrupt_deadline)) {
+        let interrupt_deadline = turn.and_then(|turn| turn.interrupt_deadline);
+        if is_due(interrupt_deadline) || is_due(self.state.steer_deadline) {
             self.end_agent(Stop::Unresponsive);
         } else if is_due(turn.and_then(|turn| turn.timeout_at)) {
             self.turn_timed_out();
@@ -563,7 +569,8 @@ impl Default for State {
             is_gated: false,
             open_failure: None,
             again: Effects::default(),
-            steered: (None, Instant::now()),
+            steered: None,
+            steer_deadline: None,
             openers: Vec::new(),
             closers: Vec::new(),
         }

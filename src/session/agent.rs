@@ -409,6 +409,7 @@ impl Actor {
             }
         }
         step.agent_offset = None;
+        self.await_steers(&*adapter);
         self.state.adapter = Some(adapter);
         if let Some(turn) = &mut self.state.turn
             && turn.quiet_at.is_some()
@@ -437,6 +438,7 @@ impl Actor {
     pub(super) fn agent_exited(&mut self, exit: &Exit, step: &mut Step) {
         let Some(mut agent) = self.state.agent.take() else { return };
         let adapter = self.state.adapter.take();
+        self.state.steer_deadline = None;
         // What it asked for again dies with it.
         self.state.again = Effects::default();
         if !agent.line.is_empty() {

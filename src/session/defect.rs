@@ -23,7 +23,7 @@ use std::sync::Arc;
 const REASON: &str = "a defect of the server ended the turn";
 
 /// The body of the thread.
-pub(super) fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Command>) {
+pub(super) fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Box<Command>>) {
     watchdog::watch();
     let waiting = inbox.clone();
     let body =
@@ -55,7 +55,7 @@ pub(super) fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<C
 fn after_panic(
     shared: &Arc<Shared>,
     session_id: &Arc<str>,
-    waiting: &Receiver<Command>,
+    waiting: &Receiver<Box<Command>>,
 ) -> Result<bool> {
     let children = shared.ledger.read(|db| {
         let key = session::get_private(db, session_id)?.session_key;

@@ -206,6 +206,10 @@ pub(super) fn go_on(actor: &mut Actor) {
         if let Err(error) = attached {
             return actor.give_up_copy(&error);
         }
+        if let Some(adapter) = actor.state.adapter.take() {
+            actor.await_steers(&*adapter);
+            actor.state.adapter = Some(adapter);
+        }
         let mut again = std::mem::take(&mut actor.state.again);
         if !again.is_empty() {
             let mut step = actor.step();

@@ -19,10 +19,6 @@ use crate::model::{TurnSource, TurnStatus, id};
 use crate::provider::{Command, Steer};
 use serde_json::json;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How long mail waits for the agent's word on what joined a turn before it.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one turn is to carry.
 pub struct Mail {
@@ -192,25 +188,19 @@ impl Actor {
         self.command(Command::Steer(steer), &mut step);
         accept(mail.accept, &turn_id, &mut step);
         self.commit(step)?;
-        self.state.steered = (Some(turn_id.as_str().into()), Instant::now());
+        self.state.steered = Some(turn_id.as_str().into());
         Ok(Some(turn_id))
     }
 
     /// Whether the agent has yet to say that it has heard mail which joined a turn. Until then no other mail goes but
-    /// into the same turn: what comes back is to be ahead of it.
+    /// into the same turn: what comes back is to be ahead of it. The agent has its time for that, and is ended then.
     fn is_mail_unanswered(&self, way: &Way) -> bool {
-        let (steered, at) = &self.state.steered;
-        let is_same = |turn_id: &str| steered.as_deref() == Some(turn_id);
+        let is_same = |turn_id: &str| self.state.steered.as_deref() == Some(turn_id);
         if matches!(way, Way::Steer { turn_id, .. } if is_same(turn_id)) {
             return false;
         }
-        let is_mail = |steer: &&Steer| !steer.mail.is_empty();
-        at.elapsed() < ANSWER_PATIENCE
-            && self
-                .state
-                .adapter
-                .as_ref()
-                .is_some_and(|adapter| adapter.open_steers().iter().any(is_mail))
+        let adapter = self.state.adapter.as_ref();
+        adapter.is_some_and(|adapter| adapter.open_steers().iter().any(|it| !it.mail.is_empty()))
     }
 
     /// Whether mail that came back, or came, since this was put together is to go first.

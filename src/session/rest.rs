@@ -15,6 +15,7 @@ impl Actor {
         if let Some(turn) = &mut self.state.turn {
             turn.interrupt_deadline = None;
         }
+        self.state.steer_deadline = None;
         let Some(agent) = &self.state.agent else { return };
         if let Some(keeper) = &agent.keeper {
             keeper.stop(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));

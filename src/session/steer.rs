@@ -2,9 +2,10 @@
 //!
 //! Runs on the session's thread. What the person says, the event that tells of it and the bytes that tell the agent
 //! are one transaction, so a steer is heard once whatever dies. An agent whose turn had ended before it heard gives
-//! the input back: a person's becomes a turn of its own, behind those that wait; mail waits again, as what it was.
+//! the input back: a person's becomes a turn of its own, behind those that wait; mail waits again, as what it was. One
+//! that says nothing is ended: what it was told stands between two turns for ever otherwise.
 
-use super::actor::{Actor, TurnRequest};
+use super::actor::{Actor, Phase, STEER_GRACE, TurnRequest};
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::model::event::EventKind;
@@ -12,6 +13,7 @@ use crate::model::{TurnSource, TurnStatus, id};
 use crate::provider::{Adapter, Command, Steer};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What to do instead.
 const QUEUE_IT: &str = "send it with \"when\": \"queue\"";
@@ -63,6 +65,15 @@ impl Actor {
         self.command(Command::Steer(Steer { input: request.input, mail: Vec::new() }), &mut step);
         self.commit(step)?;
         Ok(turn_id.to_string())
+    }
+
+    /// Gives the agent its time to answer what was to join a turn, from when the first such message waits; no more is
+    /// waited for when it has answered all. One that is ended already gets no other end.
+    pub(super) fn await_steers(&mut self, adapter: &dyn Adapter) {
+        let is_waiting = self.state.phase == Phase::Open && !adapter.open_steers().is_empty();
+        let deadline = self.state.steer_deadline.take();
+        self.state.steer_deadline =
+            is_waiting.then(|| deadline.unwrap_or_else(|| Instant::now() + STEER_GRACE));
     }
 
     /// The agent is gone: what it has not answered came too late, unless it joined the turn that fails with it.

@@ -274,7 +274,7 @@ impl Actor {
             }
             FromKeeper::Exited(exit) => {
                 let status = exit_status(&exit);
-                terminal.exit = Some(exit);
+                terminal.exit = Some(*exit);
                 terminal.keeper = None;
                 let waiting = std::mem::take(&mut terminal.waiting);
                 let is_released = terminal.is_released;

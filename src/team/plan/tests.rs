@@ -252,7 +252,7 @@ impl World {
 
     /// Something happens that mail has no part in.
     fn happen(&mut self) {
-        match self.rng.below(15) {
+        match self.rng.below(16) {
             0..=3 if self.written < 40 => {
                 self.written += 1;
                 let policy = *self.rng.pick(POLICIES);
@@ -274,6 +274,7 @@ impl World {
             10 => self.now_ms += 400,
             11 => self.with_turn(|turn, _| turn.is_told = true),
             12 | 13 => self.answer(),
+            14 => self.agent_dies(),
             _ if self.state == "starting" => self.state = "open",
             _ => {}
         }
@@ -282,9 +283,26 @@ impl World {
     /// The agent says of what joined a turn that it has heard it, or that it has not.
     fn answer(&mut self) {
         let Some((turn_id, steered)) = self.unanswered.take() else { return };
-        if self.rng.chance(50) {
-            return;
+        if !self.rng.chance(50) {
+            self.come_back(&turn_id, &steered);
         }
+    }
+
+    /// Also when it has left them unanswered for as long as it may: its turn fails with what joined that, and what was
+    /// to join a turn before it comes back.
+    fn agent_dies(&mut self) {
+        let steered = self.unanswered.take();
+        let failing = self.active.as_ref().filter(|turn| turn.active.is_told);
+        let failing = failing.map(|turn| turn.active.turn_id.clone());
+        if failing.is_some() {
+            self.end_turn();
+        }
+        if let Some((turn_id, steered)) = steered.filter(|it| Some(&it.0) != failing.as_ref()) {
+            self.come_back(&turn_id, &steered);
+        }
+    }
+
+    fn come_back(&mut self, turn_id: &str, steered: &[Waiting]) {
         self.refused += steered.len();
         let is_back = |key: i64| steered.iter().any(|waiting| waiting.delivery_key == key);
         self.arrived.retain(|it| !is_back(it.1));

@@ -140,3 +140,44 @@ fn what_an_agent_did_not_live_to_answer_is_said_to_the_next_one() {
     let own = scene.stage.ended(&crew.members[0], &text(&queued.json, "turn_id"));
     assert_eq!(own["assistant_text"], "answered");
 }
+
+#[test]
+fn an_agent_that_never_answers_is_ended_and_what_it_was_told_is_ahead_of_later_mail() {
+    let scene = Scene::new();
+    let (crew, turn_id) = crew(&scene);
+    let member = &crew.members[1];
+    let first = crew.send_by(&scene.stage, 1, "over and mute", "immediate_interrupt");
+    assert_eq!(crew.injected(&scene.stage, &first), turn_id);
+    assert_eq!(scene.stage.ended(member, &turn_id)["status"], "completed");
+    let next = crew.send(&scene.stage, 1, "then this", json!({}));
+    comes_back(&crew, &scene, &first);
+    let exited = scene.stage.event(member, "agent.exited", 0);
+    assert_eq!(exited.payload["stopped_by"], "stop", "{}", exited.json);
+    let turn = carried(&crew, &scene, &first);
+    let second = carried(&crew, &scene, &next);
+    let turns = if second["id"] == turn["id"] { vec![&turn] } else { vec![&turn, &second] };
+    let said: Vec<String> = turns.into_iter().flat_map(prompts).collect();
+    let place = |words: &str| said.iter().position(|said| said == words).unwrap();
+    assert!(place("over and mute") < place("then this"), "{said:?}");
+}
+
+#[test]
+fn an_agent_that_never_answers_in_a_turn_fails_it_with_the_mail_in_it() {
+    let scene = Scene::new();
+    let (crew, turn_id) = crew(&scene);
+    let member = &crew.members[1];
+    let first = crew.send_by(&scene.stage, 1, "mute", "immediate_interrupt");
+    assert_eq!(crew.injected(&scene.stage, &first), turn_id);
+    let next = crew.send(&scene.stage, 1, "then this", json!({}));
+    let failed = scene.stage.ended(member, &turn_id);
+    assert_eq!(
+        (&failed["status"], &failed["error"]["code"]),
+        (&json!("failed"), &json!("agent_exited"))
+    );
+    let message = text(&failed["error"], "message");
+    assert!(message.starts_with("the agent did not answer in time"), "{message}");
+    // The turn tells what became of what was in it; the session goes on with what waits.
+    assert_eq!(carried(&crew, &scene, &next)["status"], "completed");
+    assert_eq!(crew.delivery(&scene.stage, &first)["injected_turn_id"], turn_id.as_str());
+    assert_eq!(scene.heard("turn/steer"), 1);
+}
