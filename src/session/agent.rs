@@ -409,7 +409,6 @@ impl Actor {
             }
         }
         step.agent_offset = None;
-        self.await_steers(&*adapter);
         self.state.adapter = Some(adapter);
         if let Some(turn) = &mut self.state.turn
             && turn.quiet_at.is_some()

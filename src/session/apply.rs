@@ -22,7 +22,7 @@ const STILL_RUNNING: &str = "still_running";
 const UNPARSED_PER_STEP: usize = 16;
 
 impl Actor {
-    /// Works all effects into the step and empties them.
+    /// Works all effects into the step and empties them, and sees whether the agent owes an answer.
     pub(super) fn apply_all(
         &mut self,
         effects: &mut Effects,
@@ -34,6 +34,7 @@ impl Actor {
         for event in events.drain(..) {
             self.apply(event, adapter, step);
         }
+        self.await_steers(&**adapter);
         // The buffer is used again for the next line.
         if effects.events.is_empty() {
             effects.events = events;

@@ -321,7 +321,6 @@ impl Actor {
         let mut effects = Effects::default();
         adapter.command(command, &mut effects);
         self.apply_all(&mut effects, &mut adapter, step);
-        self.await_steers(&*adapter);
         self.state.adapter = Some(adapter);
     }
 
