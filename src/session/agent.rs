@@ -437,7 +437,6 @@ impl Actor {
     pub(super) fn agent_exited(&mut self, exit: &Exit, step: &mut Step) {
         let Some(mut agent) = self.state.agent.take() else { return };
         let adapter = self.state.adapter.take();
-        self.state.steer_deadline = None;
         // What it asked for again dies with it.
         self.state.again = Effects::default();
         if !agent.line.is_empty() {

@@ -83,6 +83,7 @@ impl Actor {
         failing: Option<Arc<str>>,
         step: &mut Step,
     ) {
+        self.state.steer_deadline = None;
         for steer in adapter.open_steers().into_iter().cloned() {
             if !steer.mail.is_empty() {
                 self.give_back(steer.mail, failing.clone(), step);
