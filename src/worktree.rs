@@ -40,6 +40,7 @@ use crate::ledger::worktree::{self as rows, WorktreeRecord};
 use crate::ledger::{Ledger, to_json};
 use crate::model::worktree::{DeletionPolicy, InitScriptStatus};
 use crate::thread::{self, Thread};
+use cleanup::Telling;
 use crossbeam_channel::{Receiver, Sender};
 use lock::{Locked, Locks};
 use remove::Force;
@@ -240,7 +241,7 @@ impl Worktrees {
         })?;
         let cleanup = match cleans_up {
             true => {
-                let result = shared.clean_up(worktree_id, REASON, Force::No)?;
+                let result = shared.clean_up(worktree_id, REASON, Force::No, Telling::EachTime)?;
                 (result.active_claim_count == 0).then_some(result)
             }
             false => None,
@@ -259,7 +260,14 @@ impl Worktrees {
         self.shared.refuse_when_disabled()?;
         let _lock = self.shared.lock_made(worktree_id)?;
         let force = if is_forced { Force::WithBackup } else { Force::No };
-        self.shared.clean_up(worktree_id, reason, force)
+        self.shared.clean_up(worktree_id, reason, force, Telling::EachTime)
+    }
+
+    /// The same for whoever may have begun it before a crash: a worktree that stays is told of once.
+    pub fn take_up_cleanup(&self, worktree_id: &str, reason: &str) -> Result<CleanupResult> {
+        self.shared.refuse_when_disabled()?;
+        let _lock = self.shared.lock_made(worktree_id)?;
+        self.shared.clean_up(worktree_id, reason, Force::No, Telling::Once)
     }
 
     /// Disk use of each living worktree, as far as there is time for it.

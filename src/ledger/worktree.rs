@@ -341,6 +341,23 @@ impl Tx<'_> {
         self.tell_worktree(worktree_id, kind, payload)
     }
 
+    /// Whether the last that was told of it is that a cleanup for this reason has left it where it is.
+    pub fn is_worktree_kept_for(&mut self, worktree_id: &str, reason: &str) -> Result<bool> {
+        // What a start has found out about it is no change of who works in it.
+        let told: Option<bool> = self
+            .connection()
+            .prepare_cached(
+                "SELECT event.kind = 'worktree.kept' AND payload ->> 'reason' = ?2
+                 FROM event JOIN scope USING (scope_key)
+                 WHERE scope.kind = 'worktree' AND scope_id = ?1
+                     AND event.kind <> 'worktree.repaired'
+                 ORDER BY seq DESC LIMIT 1",
+            )?
+            .query_row([worktree_id, reason], |row| row.get(0))
+            .optional()?;
+        Ok(told == Some(true))
+    }
+
     /// The folder is gone for good. A creation that was undone is told as a cleanup too.
     pub fn delete_worktree(&mut self, worktree_id: &str, payload: &Value) -> Result<()> {
         let now_ms = self.now_ms();
@@ -381,7 +398,8 @@ impl Tx<'_> {
         self.tell_worktree(worktree_id, EventKind::WorktreeRepaired, &payload)
     }
 
-    fn settle_worktree(
+    /// A cleanup is over, and this is how it is now; nothing is told.
+    pub fn settle_worktree(
         &mut self,
         worktree_id: &str,
         status: &str,

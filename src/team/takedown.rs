@@ -144,7 +144,7 @@ pub(super) fn finish(shared: &Shared, operation_id: &str) -> Result<Departure> {
             || record.is_worktree_made()
             || was_last
         {
-            match shared.worktrees.cleanup(worktree_id, &reason, false) {
+            match shared.worktrees.take_up_cleanup(worktree_id, &reason) {
                 Ok(result) => departure.cleanups.push(result),
                 Err(error) if error.code == Code::ShuttingDown => return Err(error),
                 Err(error) => {

@@ -33,6 +33,14 @@ pub struct CleanupResult {
     pub unmerged_count: usize,
 }
 
+/// Whether it is told each time that a worktree stays, or only when that is news: who takes a cleanup up again after a
+/// crash does not know how far it had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    EachTime,
+    Once,
+}
+
 impl Shared {
     /// Cleans the worktree up if it may go. The caller holds its lock. Errors: there is none, or it is being made.
     pub(super) fn clean_up(
@@ -40,6 +48,7 @@ impl Shared {
         worktree_id: &str,
         reason: &str,
         force: Force,
+        telling: Telling,
     ) -> Result<CleanupResult> {
         let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
         let mut result = CleanupResult {
@@ -80,7 +89,9 @@ impl Shared {
         let back_to = if is_missing { "missing" } else { "ready" };
         match self.remove(&record, force) {
             Ok(Removed::Gone(gone)) => self.tell_gone(reason, gone, &mut result)?,
-            Ok(Removed::Kept(work)) => self.tell_kept(reason, back_to, *work, &mut result)?,
+            Ok(Removed::Kept(work)) => {
+                self.tell_kept((reason, telling), back_to, *work, &mut result)?;
+            }
             // The next server does it.
             Err(error) if error.code == Code::ShuttingDown => return Err(error),
             Err(error) => self.tell_failed(reason, back_to, error, &mut result)?,
@@ -106,7 +117,7 @@ impl Shared {
 
     fn tell_kept(
         &self,
-        reason: &str,
+        (reason, telling): (&str, Telling),
         back_to: &'static str,
         work: Work,
         result: &mut CleanupResult,
@@ -125,9 +136,13 @@ impl Shared {
             "dirty_count": result.dirty_count,
             "unmerged_count": result.unmerged_count,
         });
-        let id = result.worktree_id.clone();
-        self.ledger
-            .write(move |tx| tx.keep_worktree(&id, back_to, EventKind::WorktreeKept, &payload))
+        let (id, reason) = (result.worktree_id.clone(), reason.to_owned());
+        self.ledger.write(move |tx| {
+            if telling == Telling::Once && tx.is_worktree_kept_for(&id, &reason)? {
+                return tx.settle_worktree(&id, back_to, None);
+            }
+            tx.keep_worktree(&id, back_to, EventKind::WorktreeKept, &payload)
+        })
     }
 
     fn tell_failed(

@@ -5,6 +5,7 @@
 //! `ready` in the transaction of whoever wants it ([`Draft`]), so that a session and its worktree appear together or
 //! not at all. What fails on the way is taken back; what holds work by then stays, or goes into a backup ref.
 
+use super::cleanup::Telling;
 use super::git::{self, Call, Repo};
 use super::init::Scene;
 use super::lock::Locked;
@@ -279,7 +280,7 @@ impl Shared {
         let found = self.living(repo, place)?;
         if let Some(record) = found.as_ref().filter(|record| makes_room(record)) {
             let _lock = self.lock_worktree(&record.id)?;
-            self.clean_up(&record.id, "made_anew", Force::No)?;
+            self.clean_up(&record.id, "made_anew", Force::No, Telling::EachTime)?;
             return self.living(repo, place);
         }
         Ok(found)

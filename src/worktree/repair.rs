@@ -7,6 +7,7 @@
 //! so when it is free.
 
 use super::Shared;
+use super::cleanup::Telling;
 use super::git::{self, Call};
 use super::remove::{self, Force};
 use super::run;
@@ -82,7 +83,7 @@ impl Shared {
                 let reason = record.cleanup_reason.clone().unwrap_or_default();
                 let is_forced = record.is_cleanup_forced;
                 let force = if is_forced { Force::WithBackup } else { Force::No };
-                self.clean_up(worktree_id, &reason, force).map(|_| ())
+                self.clean_up(worktree_id, &reason, force, Telling::EachTime).map(|_| ())
             }
             "deleted" => Ok(()),
             _ => self.look_after(&record),
@@ -200,7 +201,7 @@ impl Shared {
         let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
         // Somebody may have claimed it, or done the work, meanwhile.
         let Some(reason) = record.cleanup_reason else { return Ok(()) };
-        self.clean_up(worktree_id, &reason, Force::No).map(|_| ())
+        self.clean_up(worktree_id, &reason, Force::No, Telling::EachTime).map(|_| ())
     }
 }
 

@@ -57,7 +57,7 @@ fn options(config_toml: &str, fault: &Fault, folder: &TempDir) -> Options {
 }
 
 /// The built server's own judgement.
-fn verify(stage: &Stage) {
+pub(crate) fn verify(stage: &Stage) {
     let program = program("GG_TEST_SERVER", "gg-runtime-server").unwrap();
     let mut command = Command::new(program);
     command.args(["verify", "--data-dir"]).arg(stage.server.data_dir());

@@ -12,7 +12,7 @@
 //! has been quiet. A failure of a random test prints its seed.
 
 mod child;
-pub(crate) mod commit;
+mod commit;
 mod driver;
 mod follower;
 mod mail;
