@@ -3,6 +3,7 @@
 //! The program is a stand-in (`codex/fake.sh`) that speaks as much of the protocol as these stories need; the real
 //! one is driven by `make test-real`, and its dialect is replayed from recordings in the library's own tests.
 
+mod commit;
 mod late;
 
 use crate::crew::Crew;
@@ -11,12 +12,28 @@ use gooselake_harness::{proof, wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A server whose Codex is the stand-in.
 struct Scene {
     stage: Stage,
     log: PathBuf,
+}
+
+/// Puts the stand-in into a folder: the configuration with it, and the file of what it hears.
+fn stand_in(folder: &Path, env: &str) -> (String, PathBuf) {
+    let (program, log) = (folder.join("codex"), folder.join("heard"));
+    fs::write(&program, include_str!("codex/fake.sh")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let user = folder.join("user");
+    fs::create_dir(&user).unwrap();
+    let config = format!(
+        "[providers.codex]\ncommand = {}\n[providers.codex.env]\nFAKE_LOG = {}\nHOME = {}\n{env}\n",
+        json!(program),
+        json!(log),
+        json!(user),
+    );
+    (config, log)
 }
 
 impl Scene {
@@ -26,24 +43,11 @@ impl Scene {
 
     /// `env` is lines of the table `[providers.codex.env]`.
     fn with(env: &str) -> Scene {
-        let stage = Stage::with_config("");
-        let folder = stage.server.folder().to_owned();
-        let (program, log) = (folder.join("codex"), folder.join("heard"));
-        fs::write(&program, include_str!("codex/fake.sh")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let user = folder.join("user");
-        fs::create_dir(&user).unwrap();
-        let config = format!(
-            "[providers.codex]\ncommand = {}\n[providers.codex.env]\nFAKE_LOG = {}\n\
-             HOME = {}\n{env}\n",
-            json!(program),
-            json!(log),
-            json!(user),
-        );
-        let mut scene = Scene { stage, log };
-        scene.stage.server.set_config(&config);
-        scene.stage.restart();
-        scene
+        let mut stage = Stage::with_config("");
+        let (config, log) = stand_in(stage.server.folder(), env);
+        stage.server.set_config(&config);
+        stage.restart();
+        Scene { stage, log }
     }
 
     fn session(&self) -> String {
@@ -205,7 +209,7 @@ fn a_steer_that_comes_too_late_becomes_a_turn_of_its_own() {
     let turn = scene.stage.ended(&session_id, &own);
     assert_eq!((&turn["status"], &turn["source"]), (&json!("completed"), &json!("user")));
     assert_eq!(turn["input"], json!([{"type": "text", "text": "this is late"}]));
-    assert_eq!(scene.stage.ended(&session_id, &turn_id)["assistant_text"], "no steer came");
+    assert_eq!(scene.stage.ended(&session_id, &turn_id)["assistant_text"], "holding");
 }
 
 /// Between tools is also while a command of an earlier turn goes on.

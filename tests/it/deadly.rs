@@ -1,11 +1,11 @@
 //! A server that dies at a commit of its database, and how a story is told for each of its commits.
 //!
 //! Owns: the server with the library `commit.c` between SQLite and the C library, which ends the process there, so that
-//! the server itself has no part in it. Whoever meets a dead server starts the next one. A story is
-//! told once to count its commits, then once for each of them ([`die_at_each`]); what must be true in the end is the
-//! story's to say.
+//! the server itself has no part in it. Whoever meets a dead server starts the next one. A story is told once to count its
+//! commits, then once for each of them ([`die_at_each`]); what must be true in the end is the story's to say.
 
-use crate::stage::{JSON, Stage};
+use crate::crew::Crew;
+use crate::stage::{JSON, Stage, list};
 use gooselake_harness::client::Reply;
 use gooselake_harness::preload;
 use gooselake_harness::proc;
@@ -114,6 +114,19 @@ impl Deadly {
                 }
             }
         })
+    }
+
+    /// All mail of a team is delivered, and every turn of those who got some is over.
+    pub(crate) fn until_mail_rests(&mut self, crew: &Crew) {
+        self.until("all is delivered", &crew.path("deliveries"), |deliveries| {
+            list(deliveries.clone()).iter().all(|delivery| delivery["status"] == "injected")
+        });
+        for member in &crew.members[1..] {
+            let path = format!("/v1/sessions/{member}/turns");
+            self.until("every turn is over", &path, |turns| {
+                list(turns.clone()).iter().all(|turn| !turn["completed_at"].is_null())
+            });
+        }
     }
 
     /// Nothing that the server has started is left: no keeper, and so nothing that one holds.

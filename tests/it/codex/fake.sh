@@ -2,8 +2,8 @@
 # A stand-in for `codex app-server`. What it does stands in the prompt: `hold` says a word and waits for a steer,
 # `background` leaves a command behind, `end it` lets that command end, `nonsense` answers twice, wrongly and to nobody,
 # `leave` ends the program in the middle, anything else is answered at once. A steer ends the turn; one that has the word
-# `late` finds that its turn is over (`very late`: and is told so when a line comes through the pipe $FAKE_LOG.go), `deaf`
-# is refused though it goes on, `dying` ends turn and agent, `mute` is never answered (`over and mute`: when its turn has
+# `late` finds that its turn is over (`very late`: and is told so when a line comes through the pipe $FAKE_LOG.go), `the
+# deaf` is refused though it goes on, `dying` ends turn and agent, `mute` is never answered (`over and mute`: when its turn has
 # ended). Each line that it hears goes to $FAKE_LOG, its
 # environment and its arguments to files beside it.
 turn=0
@@ -71,23 +71,23 @@ while IFS= read -r line; do
   *'"method":"turn/steer"'*)
     case "$line" in
     *'very late'*)
-      end "$turn" 'no steer came'
+      end "$turn" holding
       finish completed
       # It is answered when somebody says so, so that a story can put something in between.
       read -r _ <"$FAKE_LOG.go"
       say "{\"id\":$id,\"error\":{\"code\":-32600,\"message\":\"no active turn to steer\"}}" ;;
     *'over and mute'*)
-      end "$turn" 'no steer came'
+      end "$turn" holding
       finish completed ;;
     *mute*) ;;
-    *deaf*)
+    *'the deaf'*)
       say "{\"id\":$id,\"error\":{\"code\":-32600,\"message\":\"not now\"}}" ;;
     *dying*)
-      end "$turn" 'no steer came'
+      end "$turn" holding
       finish completed
       exit 0 ;;
     *late*)
-      end "$turn" 'no steer came'
+      end "$turn" holding
       finish completed
       say "{\"id\":$id,\"error\":{\"code\":-32600,\"message\":\"no active turn to steer\"}}" ;;
     *)

@@ -45,19 +45,6 @@ fn tell(deadly: &mut Deadly, crew: &Crew) -> Vec<Letter> {
     letters
 }
 
-/// All is delivered, and every turn is over.
-fn comes_to_rest(deadly: &mut Deadly, crew: &Crew) {
-    deadly.until("all is delivered", &crew.path("deliveries"), |deliveries| {
-        list(deliveries.clone()).iter().all(|delivery| delivery["status"] == "injected")
-    });
-    for member in &crew.members[1..] {
-        let path = format!("/v1/sessions/{member}/turns");
-        deadly.until("every turn is over", &path, |turns| {
-            list(turns.clone()).iter().all(|turn| !turn["completed_at"].is_null())
-        });
-    }
-}
-
 fn check(deadly: &Deadly, crew: &Crew, letters: &[Letter], told: &str) {
     let stage = &deadly.stage;
     let events = crew.events(stage);
@@ -107,11 +94,11 @@ struct Post {
 impl Story for Post {
     fn tell(&mut self, deadly: &mut Deadly) {
         self.letters = tell(deadly, &self.crew);
-        comes_to_rest(deadly, &self.crew);
+        deadly.until_mail_rests(&self.crew);
     }
 
     fn check(&mut self, deadly: &mut Deadly) {
-        comes_to_rest(deadly, &self.crew);
+        deadly.until_mail_rests(&self.crew);
         check(deadly, &self.crew, &self.letters, &self.name);
         for member in &self.crew.members {
             deadly.stage.close(member);
