@@ -54,6 +54,8 @@ pub struct DispatchCounts {
     pub attempts: u64,
     /// Attempts that met another state than they were planned for; they are made again.
     pub attempts_not_now: u64,
+    /// How often a defect has made it begin anew.
+    pub panics: u64,
 }
 
 impl Teams {
@@ -91,6 +93,7 @@ impl Teams {
             attempts_under_way: counters.under_way.load(Ordering::Relaxed),
             attempts: counters.attempts.load(Ordering::Relaxed),
             attempts_not_now: counters.not_now.load(Ordering::Relaxed),
+            panics: counters.panics.load(Ordering::Relaxed),
         }
     }
 

@@ -155,6 +155,8 @@ fn records(api: &Api, page: &mut Page) -> Result<()> {
     page.one("teams", Sort::Gauge, "Teams.", teams.teams);
     let words = DeliveryStatus::ALL.iter().map(|status| status.as_str());
     page.by_status("deliveries", "Deliveries of team mail by status.", words, &deliveries);
+    let help = "Panics of the dispatcher of team mail: defects.";
+    page.one("dispatcher_panics_total", Sort::Counter, help, api.teams.dispatch_counts().panics);
     Ok(())
 }
 

@@ -60,6 +60,8 @@ struct Dispatcher {
     end: Receiver<()>,
     mailboxes: HashMap<String, Mailbox>,
     scopes: HashMap<i64, String>,
+    /// The recipient that is being looked at, for the case of a panic.
+    looked_at: Option<String>,
 }
 
 /// After the ledger could not be read or written.
@@ -99,6 +101,7 @@ impl Dispatch {
             end: ended,
             mailboxes: HashMap::new(),
             scopes: HashMap::new(),
+            looked_at: None,
         };
         let body = move || {
             watchdog::watch();
@@ -166,10 +169,26 @@ impl Dispatcher {
             return false;
         }
         log::error!("the dispatcher of team mail panicked; it begins anew");
-        self.mailboxes.clear();
-        self.scopes.clear();
+        self.shared.counters.panics.fetch_add(1, Ordering::Relaxed);
+        self.forget();
         let waited = watchdog::rest(|| self.end.recv_timeout(LEDGER_PAUSE));
         waited == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+    }
+
+    /// Makes ready for a new beginning after a panic. Attempts that are under way are awaited as before: they come to
+    /// their end whatever happens here. Whoever was being looked at comes behind the others, should the look be at fault.
+    fn forget(&mut self) {
+        let is_idle = |(_, mailbox): &(&String, &Mailbox)| !mailbox.is_busy;
+        let idle: Vec<String> =
+            self.mailboxes.iter().filter(is_idle).map(|(name, _)| name.clone()).collect();
+        idle.iter().for_each(|name| self.close(name));
+        if let Some(name) = self.looked_at.take() {
+            self.open(name.clone(), "retry");
+            if let Some(mailbox) = self.mailboxes.get_mut(&name) {
+                mailbox.refusals = 1;
+                mailbox.look_at = Some(Instant::now() + 2 * LEDGER_PAUSE);
+            }
+        }
     }
 
     fn run(&mut self) {
@@ -280,11 +299,13 @@ impl Dispatcher {
             .collect();
         let mut changes = Vec::new();
         for recipient in &due {
+            self.looked_at = Some(recipient.clone());
             if let Err(error) = self.look(recipient, &mut changes) {
                 log::error!("mail for session {recipient} can not be read: {error}");
                 self.look_again(recipient, Some(Instant::now() + LEDGER_PAUSE));
             }
         }
+        self.looked_at = None;
         self.shared.counters.awaited.store(self.mailboxes.len(), Ordering::Relaxed);
         if changes.is_empty() {
             return;

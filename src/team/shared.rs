@@ -24,4 +24,6 @@ pub(super) struct Counters {
     pub under_way: AtomicUsize,
     pub attempts: AtomicU64,
     pub not_now: AtomicU64,
+    /// Of the dispatcher: defects.
+    pub panics: AtomicU64,
 }

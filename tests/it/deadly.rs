@@ -1,8 +1,8 @@
 //! A server that dies at a commit of its database, and how a story is told for each of its commits.
 //!
 //! Owns: the server with the library `commit.c` between SQLite and the C library, which ends the process there, so that
-//! the server itself has no part in it. Whoever meets a dead server starts the next one. A story is told once to count its
-//! commits, then once for each of them ([`die_at_each`]); what must be true in the end is the story's to say.
+//! the server itself has no part in it. Whoever meets a dead server starts the next one. A story is told once to count
+//! its commits, then once for each of them ([`die_at_each`]); what must be true in the end is the story's to say.
 
 use crate::crew::Crew;
 use crate::stage::{JSON, Stage, list};

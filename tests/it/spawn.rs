@@ -10,6 +10,6 @@ mod leave;
 mod make;
 mod random;
 mod refuse;
-mod scene;
+pub(crate) mod scene;
 mod tool;
 mod undo;

@@ -1,9 +1,13 @@
 //! A panic in one thread of the server: what it concerned ends with a reason, and nothing else does.
 
 use super::Broken;
-use crate::stage::{SOON, check_error, text};
-use gooselake_harness::proof;
-use serde_json::json;
+use crate::crew::Crew;
+use crate::spawn::scene::slow_agent;
+use crate::stage::{SOON, Stage, check_error, text};
+use gooselake_harness::temp::TempDir;
+use gooselake_harness::{proof, wait};
+use serde_json::{Value, json};
+use std::fs;
 
 #[test]
 fn a_panic_in_a_session_fails_its_turn_with_what_it_had_said_and_nothing_else() {
@@ -27,7 +31,7 @@ fn a_panic_in_a_session_fails_its_turn_with_what_it_had_said_and_nothing_else() 
     assert_eq!(stage.ended(&session_id, &queued)["status"], "completed");
     assert_eq!(stage.ended(&other, &going_on)["status"], "completed");
     assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
-    let marks = std::fs::read_to_string(stage.cwd.join("marks")).unwrap();
+    let marks = fs::read_to_string(stage.cwd.join("marks")).unwrap();
     assert_eq!(marks, "once\nqueued\n");
     proof::log(&stage.events(&session_id));
     stage.close(&session_id);
@@ -71,4 +75,76 @@ fn a_panic_of_a_connection_ends_that_connection_alone() {
     let told = stage.server.stderr_text();
     assert_eq!(told.matches("thread 'conn-").count(), 1, "{told}");
     broken.verify();
+}
+
+/// The dispatcher has panicked once, and says so.
+fn check_dispatcher(broken: &Broken) {
+    let told = broken.stage.server.stderr_text();
+    assert_eq!(told.matches("thread 'dispatcher'").count(), 1, "{told}");
+    assert_eq!(told.matches("the dispatcher of team mail panicked").count(), 1, "{told}");
+    let counts = broken.stage.get("/v1/diagnostics/comms");
+    assert_eq!(counts["dispatcher"]["panics"], 1, "{counts}");
+    let metrics = broken.stage.client.get("/metrics").expect(200).text().to_owned();
+    assert!(metrics.contains("\ngooselake_dispatcher_panics_total 1\n"), "{metrics}");
+    broken.verify();
+}
+
+/// The states of a delivery, as its team's log tells them.
+fn states(crew: &Crew, stage: &Stage, delivery: &Value) -> Vec<String> {
+    let of_it = crew.events(stage).into_iter();
+    let of_it = of_it.filter(|event| event.payload["delivery"]["id"] == delivery["id"]);
+    of_it.map(|event| event.kind.replace("team_delivery.", "")).collect()
+}
+
+#[test]
+fn a_panic_of_the_dispatcher_delays_mail_and_loses_none() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let crew = Crew::new(stage, 3);
+    // Waits for the end of a turn when the panic comes, and has its place in the dispatcher's memory alone.
+    let turn_id = stage.start(&crew.members[1], "slow 100000 20");
+    let waiting = crew.send(stage, 1, "say waited", json!({}));
+    crew.told(stage, &waiting, "deferred", "turn_running");
+    broken.fault.panic_in("dispatcher");
+    let first = crew.send(stage, 2, "say first", json!({}));
+    let turn = stage.ended(&crew.members[2], &crew.injected(stage, &first));
+    assert_eq!(turn["assistant_text"], "first");
+    stage.interrupt(&crew.members[1], &turn_id).expect(202);
+    let turn = stage.ended(&crew.members[1], &crew.injected(stage, &waiting));
+    assert_eq!(turn["assistant_text"], "waited");
+    assert_eq!(states(&crew, stage, &first), ["pending", "injecting", "injected"]);
+    check_dispatcher(&broken);
+}
+
+#[test]
+fn an_attempt_that_is_under_way_outlives_a_panic_of_the_dispatcher() {
+    let folder = TempDir::new("gg-gate");
+    let (gate, runs) = (folder.path().join("gate"), folder.path().join("runs"));
+    let before =
+        format!("touch {}; until [ -e {} ]; do sleep 0.02; done", runs.display(), gate.display());
+    let mut broken = Broken::with_config(&slow_agent(&before, ""));
+    fs::write(&gate, "").unwrap();
+    let sleeper = text(&broken.stage.create(&json!({"provider": "acp", "mode": "auto"})), "id");
+    let (lead, other) = (broken.stage.session(), broken.stage.session());
+    let crew = Crew::of(&broken.stage, vec![lead, sleeper, other]);
+    // Idle agents sleep when the server stops; this one takes its time to wake.
+    broken.stage.restart();
+    fs::remove_file(&gate).unwrap();
+    fs::remove_file(&runs).unwrap();
+    let stage = &broken.stage;
+    let first = crew.send(stage, 1, "say first", json!({}));
+    wait::until(SOON, "its agent is being started", || runs.exists().then_some(()));
+    broken.fault.panic_in("dispatcher");
+    let aside = crew.send(stage, 2, "say aside", json!({}));
+    stage.ended(&crew.members[2], &crew.injected(stage, &aside));
+    let second = crew.send(stage, 1, "say second", json!({}));
+    fs::write(&gate, "").unwrap();
+    let turns = [&first, &second].map(|delivery| {
+        let turn_id = crew.injected(stage, delivery);
+        assert_eq!(stage.ended(&crew.members[1], &turn_id)["status"], "completed");
+        turn_id
+    });
+    assert_ne!(turns[0], turns[1], "the second was written when the first was on its way");
+    assert_eq!(states(&crew, stage, &first), ["pending", "injecting", "injected"]);
+    check_dispatcher(&broken);
 }

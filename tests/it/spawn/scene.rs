@@ -137,7 +137,7 @@ impl Nest {
 }
 
 /// A configuration in which `acp` is the demo agent behind a shell, which does this first.
-pub(super) fn slow_agent(before: &str, more: &str) -> String {
+pub(crate) fn slow_agent(before: &str, more: &str) -> String {
     let demo = gooselake_harness::server::program("GG_TEST_DEMO_AGENT", "gg-demo-agent").unwrap();
     let script = format!("{before}\nexec {}", demo.display());
     let arguments = json!(["-c", script]);
