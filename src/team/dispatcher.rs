@@ -176,7 +176,8 @@ impl Dispatcher {
     }
 
     /// Makes ready for a new beginning after a panic. Attempts that are under way are awaited as before: they come to
-    /// their end whatever happens here. Whoever was being looked at comes behind the others, should the look be at fault.
+    /// their end whatever happens here. Whoever was being looked at comes behind the others, should that look be at
+    /// fault.
     fn forget(&mut self) {
         let is_idle = |(_, mailbox): &(&String, &Mailbox)| !mailbox.is_busy;
         let idle: Vec<String> =
