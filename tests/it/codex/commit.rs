@@ -70,7 +70,7 @@ impl Joining<'_> {
                     "team_delivery.injected" | "team_delivery.deferred"
                 )
         });
-        let seen: Vec<String> = told
+        let mut seen: Vec<String> = told
             .filter_map(|event| {
                 let delivery = &event.payload["delivery"];
                 match event.kind.as_str() {
@@ -80,6 +80,8 @@ impl Joining<'_> {
                 }
             })
             .collect();
+        // It may be told more than once why it waits.
+        seen.dedup();
         let (ways, steered, started): (&[&str], usize, usize) = match words.split(' ').next() {
             Some("late" | "dying") => (&["runtime_steer_turn", "back", "runtime_send_turn"], 1, 1),
             Some("then") => (&["runtime_send_turn"], 0, 1),
