@@ -5,6 +5,7 @@
 //! in [`super::agent`].
 
 use super::actor::{Actor, Answer, Phase, SLEEP_GRACE, Stop};
+use super::step::Afterwards;
 use crate::keeper;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,8 @@ impl Actor {
         self.state.adapter.as_ref().is_some_and(|adapter| adapter.capabilities().resume)
     }
 
-    /// Puts an idle agent to sleep, or empties its journal when only that is due.
+    /// Puts an idle agent to sleep, or empties its journal when only that is due. One that is about to end already makes
+    /// room as well.
     pub(super) fn sleep(&mut self, answer: Option<Answer<bool>>) {
         let now = Instant::now();
         let pause = self.shared.provider(&self.provider).idle_sleep;
@@ -55,6 +57,9 @@ impl Actor {
             answer.map(|answer| answer.send(Ok(true)));
             return;
         };
+        if let (Phase::Stopping { .. }, Some(answer)) = (&self.state.phase, &answer) {
+            return self.state.closers.push(tell_asleep(answer.clone()));
+        }
         if agent.trim_at.is_some_and(|trim_at| now >= trim_at) {
             agent.trim_at = None;
             agent.acknowledge(true);
@@ -69,7 +74,7 @@ impl Actor {
         }
         self.state.phase = Phase::Stopping { deadline: now + SLEEP_GRACE, why: Stop::Sleep };
         if let Some(answer) = answer {
-            self.state.closers.push(Box::new(move || drop(answer.send(Ok(true)))));
+            self.state.closers.push(tell_asleep(answer));
         }
     }
 
@@ -126,4 +131,8 @@ impl Actor {
             self.end_thread();
         }
     }
+}
+
+fn tell_asleep(answer: Answer<bool>) -> Afterwards {
+    Box::new(move || drop(answer.send(Ok(true))))
 }

@@ -1,7 +1,11 @@
 //! At the limit of live agents: the idle one makes room, a busy one does not.
 
-use crate::stage::{Stage, check_told, text};
-use serde_json::json;
+use crate::spawn::scene::agent_with_end;
+use crate::stage::{SOON, Stage, check_told, text};
+use gooselake_harness::temp::TempDir;
+use gooselake_harness::{thread, wait};
+use serde_json::{Value, json};
+use std::fs;
 
 const ONE_AGENT: &str = "[providers.demo]\nmax_instances = 1\nmax_sessions_per_instance = 1\n";
 
@@ -17,6 +21,40 @@ fn the_idle_agent_sleeps_for_the_next() {
     // And back again, by a turn.
     assert_eq!(stage.run(&first, "history")["assistant_text"], "1: say first");
     assert_eq!(stage.record(&second)["live"], false);
+}
+
+/// It has been told to end, and takes its time.
+#[test]
+fn an_agent_that_falls_asleep_by_itself_makes_room_for_the_next() {
+    let folder = TempDir::new("gg-gate");
+    let (gate, ends) = (folder.path().join("gate"), folder.path().join("ends"));
+    let end =
+        format!("touch {}; until [ -e {} ]; do sleep 0.02; done", ends.display(), gate.display());
+    let more = "idle_sleep_secs = 1\nmax_instances = 1\nmax_sessions_per_instance = 1\n";
+    let stage = Stage::with_config(&agent_with_end(&end, more));
+    let fields = json!({"provider": "acp", "mode": "auto"});
+    let first = text(&stage.create(&fields), "id");
+    wait::until(SOON, "it is to sleep", || ends.exists().then_some(()));
+    let requests = || {
+        let counts: Value = stage.get("/v1/diagnostics");
+        counts["connections"]["requests"].as_u64().unwrap()
+    };
+    let before = requests();
+    let (client, cwd) = (stage.client.clone(), stage.cwd.clone());
+    let asking = thread::spawn("asking", move || {
+        let body = json!({"provider": "acp", "mode": "auto", "cwd": cwd});
+        client.post("/v1/sessions", &body)
+    });
+    // One request for the room, and one for each look.
+    let mut looks = 0;
+    wait::until(SOON, "room is asked for", || {
+        looks += 1;
+        (requests() > before + looks).then_some(())
+    });
+    fs::write(&gate, "").unwrap();
+    let second = asking.unwrap().join().expect(200).json();
+    assert_eq!(stage.record(&first)["live"], false);
+    assert_eq!(second["live"], true);
 }
 
 #[test]

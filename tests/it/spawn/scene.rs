@@ -138,8 +138,20 @@ impl Nest {
 
 /// A configuration in which `acp` is the demo agent behind a shell, which does this first.
 pub(crate) fn slow_agent(before: &str, more: &str) -> String {
-    let demo = gooselake_harness::server::program("GG_TEST_DEMO_AGENT", "gg-demo-agent").unwrap();
-    let script = format!("{before}\nexec {}", demo.display());
+    shell_agent(&format!("{before}\nexec {}", demo_agent()), more)
+}
+
+/// The same with a shell that does this when the agent has ended.
+pub(crate) fn agent_with_end(end: &str, more: &str) -> String {
+    shell_agent(&format!("{}; {end}", demo_agent()), more)
+}
+
+fn demo_agent() -> String {
+    let demo = gooselake_harness::server::program("GG_TEST_DEMO_AGENT", "gg-demo-agent");
+    demo.unwrap().display().to_string()
+}
+
+fn shell_agent(script: &str, more: &str) -> String {
     let arguments = json!(["-c", script]);
     format!(
         "[providers.demo]\nenabled = true\n[providers.acp]\nenabled = true\ncommand = \"/bin/sh\"\n\
