@@ -46,8 +46,8 @@ impl Actor {
         self.state.adapter.as_ref().is_some_and(|adapter| adapter.capabilities().resume)
     }
 
-    /// Puts an idle agent to sleep, or empties its journal when only that is due. One that is about to end makes room as
-    /// well.
+    /// Puts an idle agent to sleep, or empties its journal when only that is due. One that is about to end makes room
+    /// too.
     pub(super) fn sleep(&mut self, answer: Option<Answer<bool>>) {
         let now = Instant::now();
         let pause = self.shared.provider(&self.provider).idle_sleep;
