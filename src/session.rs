@@ -19,6 +19,7 @@ mod mail;
 mod opening;
 mod place;
 mod post;
+mod registry;
 mod rest;
 mod steer;
 mod step;
@@ -48,8 +49,9 @@ use crate::watchdog;
 use crate::worktree::Worktrees;
 use actor::Command;
 use capacity::{Capacity, Reservation};
-use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::collections::{BTreeMap, HashMap};
+use crossbeam_channel::{Receiver, TrySendError};
+use registry::{Handle, Registry};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -76,21 +78,8 @@ struct Shared {
     worktrees: Worktrees,
     capacity: Arc<Capacity>,
     post: Post,
-    threads: Mutex<Threads>,
+    threads: Mutex<Registry>,
     is_stopping: AtomicBool,
-}
-
-#[derive(Default)]
-struct Threads {
-    live: HashMap<String, Handle>,
-    /// Threads that have taken themselves out and are about to end; joined by whoever comes next.
-    retired: Vec<Thread>,
-}
-
-struct Handle {
-    /// In boxes, so that an inbox with nothing in it weighs little: each live session has one.
-    commands: Sender<Box<Command>>,
-    thread: Option<Thread>,
 }
 
 /// The sessions of this server; cheap to clone.
@@ -147,7 +136,7 @@ impl Sessions {
                 worktrees,
                 capacity: Arc::new(Capacity::default()),
                 post: Post::default(),
-                threads: Mutex::new(Threads::default()),
+                threads: Mutex::new(Registry::default()),
                 is_stopping: AtomicBool::new(false),
             }),
         }
@@ -478,7 +467,7 @@ impl Shared {
         self.capacity.reserve(provider, self.provider(provider).live_max)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Threads> {
+    fn lock(&self) -> MutexGuard<'_, Registry> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -535,15 +524,6 @@ impl Shared {
 
     /// A thread with nothing left to do takes itself out of the table, unless somebody has sent it something.
     fn retire(&self, session_id: &str, inbox: &Receiver<Box<Command>>) -> bool {
-        let mut threads = self.lock();
-        if !inbox.is_empty() {
-            return false;
-        }
-        if let Some(mut handle) = threads.live.remove(session_id)
-            && let Some(thread) = handle.thread.take()
-        {
-            threads.retired.push(thread);
-        }
-        true
+        self.lock().retire(session_id, inbox)
     }
 }

@@ -38,6 +38,12 @@ impl Thread {
         !is_late
     }
 
+    /// Whether it is the calling thread.
+    pub fn is_current(&self) -> bool {
+        let own = std::thread::current().id();
+        self.handle.as_ref().is_some_and(|handle| handle.thread().id() == own)
+    }
+
     /// Whether the thread has ended, without waiting.
     pub fn is_finished(&self) -> bool {
         self.handle.as_ref().is_none_or(JoinHandle::is_finished)
@@ -46,12 +52,13 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle.take() {
-            // A thread may be the last owner of its own handle (a connection that removes itself from the table of
-            // connections); joining itself would wait for ever.
-            if handle.thread().id() != std::thread::current().id() {
-                drop(handle.join());
-            }
+        // A thread may be the last owner of its own handle (a connection that removes itself from the table of
+        // connections); joining itself would wait for ever.
+        let is_current = self.is_current();
+        if let Some(handle) = self.handle.take()
+            && !is_current
+        {
+            drop(handle.join());
         }
     }
 }
