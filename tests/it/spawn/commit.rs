@@ -314,8 +314,9 @@ impl Leaving {
         let member = nest.member(deadly, &answer);
         let stage = &deadly.stage;
         let after = stage.events(&member).last().unwrap().seq;
-        stage.start(&member, "slow 100000 20");
-        stage.event(&member, "item.delta", after);
+        // Quiet, so that the commits are those of the end.
+        stage.start(&member, "run sleep 1000");
+        stage.event(&member, "item.started", after);
         let body = json!({
             "sender_agent_id": nest.crew.members[0], "recipient_agent_id": member,
             "input": ["say late"],
