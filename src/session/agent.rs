@@ -105,19 +105,16 @@ impl Agent {
         Some(snapshot)
     }
 
-    /// What the keeper has taken since the ledger was last told.
-    pub(super) fn newly_accepted(&mut self) -> Option<i64> {
-        if self.accepted == self.forgotten {
-            return None;
-        }
-        self.forgotten = self.accepted;
-        Some(self.accepted)
+    /// What the keeper has taken since the ledger was last told. It is no reason for a commit of its own.
+    pub(super) fn newly_accepted(&self) -> Option<i64> {
+        (self.accepted != self.forgotten).then_some(self.accepted)
     }
 
     /// The step is committed: its bytes may go out, and what it covered may leave the journal.
     pub(super) fn is_committed(&mut self, stdin: Vec<u8>) {
         let at = self.committed.stdin;
         self.committed = self.offsets;
+        self.forgotten = self.accepted;
         if !stdin.is_empty() {
             self.unsent.push_back((at, stdin));
             self.send_unsent();

@@ -2,6 +2,7 @@
 
 use crate::stage::{SOON, Stage, check_error, check_told, each, list, text};
 use gooselake_harness::client::Headers;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 const TEXT: Headers = &[("Accept", "text/plain"), ("Content-Type", "application/json")];
@@ -24,6 +25,20 @@ fn waiting_gives_the_finished_turn() {
     let path = format!("/v1/sessions/{session_id}/turns");
     assert_eq!(list(stage.get(&path)), std::slice::from_ref(&turn));
     assert_eq!(stage.get(&format!("{path}/{}", text(&turn, "id"))), turn);
+}
+
+/// What its keeper has taken is not kept a second time for as long as the agent lives.
+#[test]
+fn what_an_agent_was_told_does_not_pile_up() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    for number in 1..=5 {
+        stage.run(&session_id, &format!("slow 3 100\nsay {number}"));
+    }
+    let database = Connection::open(stage.server.data_dir().join("runtime.sqlite3")).unwrap();
+    let count = "SELECT count(*) FROM agent_stdin";
+    let kept: i64 = database.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 0, "pieces of stdin that the keeper has are kept");
 }
 
 #[test]
@@ -100,7 +115,7 @@ fn queued_turns_run_in_their_order_and_can_be_taken_out() {
     let session_id = stage.session();
     let first = stage.start(&session_id, "slow 1000 20");
     let queued: Vec<String> =
-        (1..=3).map(|number| stage.queue(&session_id, &format!("say {number}"))).collect();
+        (1..=3).map(|number| stage.queue(&session_id, &format!("slow 3 100\nsay {number}"))).collect();
     let path = format!("/v1/sessions/{session_id}/turns");
     let waiting = list(stage.get(&format!("{path}?status=queued")));
     assert_eq!(each(&waiting, "id"), queued);
