@@ -161,16 +161,14 @@ fn offset_back(offset: i64) -> u64 {
 impl Actor {
     /// Makes sure that the agent is there; answers when it is ready.
     pub(super) fn open(&mut self, reservation: Option<Reservation>, answer: Answer<()>) {
-        if let Err(error) = self.ready_for_commands() {
+        if let Err(error) = self.ready_for_commands().and_then(|()| self.refuse_when_closing()) {
             drop(answer.send(Err(error)));
             return;
         }
         self.keep(reservation);
         match self.state.phase {
             Phase::Open => drop(answer.send(Ok(()))),
-            Phase::Over => drop(answer.send(Err(super::over(&self.session_id)))),
-            Phase::Opening { .. } => self.state.openers.push(answer),
-            Phase::Stopping { .. } => {
+            Phase::Over | Phase::Opening { .. } | Phase::Stopping { .. } => {
                 self.state.openers.push(answer);
             }
             Phase::Asleep => {

@@ -7,7 +7,7 @@ use super::actor::{Actor, Answer, Phase, Stop};
 use super::agent::{agent_error, client_error};
 use super::ending::end_payload;
 use super::step::Step;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 use crate::ledger::session::SessionChange;
 use crate::ledger::to_json;
 use crate::ledger::turn::TurnEnd;
@@ -127,6 +127,20 @@ impl Actor {
     /// The session is over, or will be when its agent is gone: nothing begins in it any more.
     pub(super) fn is_closing(&self) -> bool {
         matches!(self.state.phase, Phase::Over | Phase::Stopping { why: Stop::Close, .. })
+    }
+
+    /// Errors: the session is over, though its agent may still be ending; or it was resumed before that had ended.
+    pub(super) fn refuse_when_closing(&self) -> Result<()> {
+        if !self.is_closing() {
+            return Ok(());
+        }
+        let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
+        ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
+        Err(Error::new(
+            Code::Conflict,
+            "the agent that failed to open this session is still ending",
+        )
+        .hint("try again in a moment"))
     }
 
     fn was_opened(&self) -> bool {

@@ -5,7 +5,7 @@ use crate::stage::{SOON, Stage, check_error, check_told};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::Server;
 use gooselake_harness::temp::TempDir;
-use gooselake_harness::{thread, wait};
+use gooselake_harness::{proof, thread, wait};
 use serde_json::json;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -57,6 +57,21 @@ fn a_data_folder_that_becomes_read_only_refuses_new_work_and_what_runs_completes
 #[test]
 fn a_sync_that_fails_acknowledges_nothing() {
     check_refused_and_recovered(Number::SyncErrno, EIO, 500, "internal", "disk");
+}
+
+/// An agent whose session can not write ends with the server all the same.
+#[test]
+fn on_a_full_disk_a_final_stop_ends_the_agents() {
+    let mut broken = Broken::new();
+    let stage = &mut broken.stage;
+    let session_id = stage.session();
+    stage.start(&session_id, "slow 100000 25");
+    stage.event(&session_id, "item.delta", 0);
+    broken.fault.set(Number::WriteErrno, ENOSPC);
+    let body = json!({"input": ["say more"], "when": "queue"});
+    check_error(&stage.post_turn(&session_id, &body), 503, "capacity");
+    stage.server.interrupt();
+    proof::nothing_runs_in(&stage.cwd);
 }
 
 #[test]
