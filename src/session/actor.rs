@@ -137,10 +137,12 @@ pub(super) struct Actor {
     pub state: State,
     pub reservation: Option<Reservation>,
     /// Set while the ledger refuses to commit: nothing is read from the agent until then.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     is_ending: bool,
     /// The server shuts down: nothing new is started.
     pub is_stopping: bool,
+    /// It ends all agents with it.
+    pub is_final_stop: bool,
     /// The agent was started with what does not hold any more.
     pub is_agent_stale: bool,
 }
@@ -278,6 +280,7 @@ impl Actor {
             retry_at: None,
             is_ending: false,
             is_stopping: false,
+            is_final_stop: false,
             is_agent_stale: false,
         };
         load::load(&mut actor)?;
@@ -508,11 +511,14 @@ impl Actor {
         turn.quiet_at.filter(|_| self.state.approvals.is_empty())
     }
 
-    fn read_again(&mut self) {
+    pub(super) fn read_again(&mut self) {
         self.retry_at = None;
         match load::load(self) {
             Ok(()) => load::go_on(self),
             Err(error) => self.give_up_copy(&error),
+        }
+        if self.is_stopping && self.retry_at.is_none() {
+            self.shut_down(self.is_final_stop);
         }
     }
 

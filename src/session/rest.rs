@@ -111,6 +111,11 @@ impl Actor {
 
     pub(super) fn shut_down(&mut self, is_final: bool) {
         self.is_stopping = true;
+        self.is_final_stop = is_final;
+        if self.retry_at.is_some() {
+            // What can not be written down does not keep an agent alive; one that is to go on is let go of already.
+            return if is_final { self.read_again() } else { self.end_thread() };
+        }
         let is_busy = self.is_busy();
         if matches!(self.state.phase, Phase::Stopping { .. }) {
             // It ends by itself soon.

@@ -62,7 +62,8 @@ fn a_sync_that_fails_acknowledges_nothing() {
 /// An agent whose session can not write ends with the server all the same.
 #[test]
 fn on_a_full_disk_a_final_stop_ends_the_agents() {
-    let mut broken = Broken::new();
+    let config = "[server]\nshutdown_grace_secs = 5\n[keeper]\ngrace_ms = 300\n";
+    let mut broken = Broken::with_config(config);
     let stage = &mut broken.stage;
     let session_id = stage.session();
     stage.start(&session_id, "slow 100000 25");
