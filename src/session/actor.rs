@@ -383,8 +383,12 @@ impl Actor {
     }
 
     /// Commits a step together with the journal offsets and the adapter's snapshot, sends what it has for the agent,
-    /// and does what comes afterwards. An error leaves the session as the ledger has it.
+    /// and does what comes afterwards. An error leaves the session as the ledger has it: until it is read again no step
+    /// is taken, since what is in memory has the one that failed in it, and no agent that could be told.
     pub(super) fn commit(&mut self, mut step: Step) -> Result<()> {
+        if self.retry_at.is_some() {
+            return Err(unwritten());
+        }
         let stdin = std::mem::take(&mut step.stdin);
         let is_session_changed = step.is_session_changed;
         let is_visible = step.is_visible;
@@ -527,14 +531,7 @@ impl Actor {
         if self.retry_at.is_some() {
             self.read_again();
         }
-        if self.retry_at.is_some() {
-            return Err(Error::new(
-                Code::Capacity,
-                "the session can not be written to at the moment",
-            )
-            .hint("the log of the server says why; try again"));
-        }
-        Ok(())
+        if self.retry_at.is_some() { Err(unwritten()) } else { Ok(()) }
     }
 
     /// The thread ends: whoever still waits is told.
@@ -551,6 +548,11 @@ impl Actor {
     pub(super) fn is_turn_active(&self) -> bool {
         self.state.turn.is_some()
     }
+}
+
+fn unwritten() -> Error {
+    Error::new(Code::Capacity, "the session can not be written to at the moment")
+        .hint("the log of the server says why; try again")
 }
 
 impl State {

@@ -202,7 +202,10 @@ impl Actor {
                 step.change(move |tx| tx.delete_terminal(&terminal_id));
             }
             self.command(Command::HostAnswer { key, answer }, &mut step);
-            drop(self.commit(step));
+            if self.commit(step).is_err() {
+                // The others are asked for again when the session is read again.
+                return;
+            }
         }
     }
 

@@ -237,6 +237,7 @@ impl Actor {
     /// What can go on now goes on: an active turn that the agent has not been told of, or the next of the queue.
     pub(super) fn start_next(&mut self) {
         let is_blocked = self.is_stopping
+            || self.retry_at.is_some()
             || matches!(self.state.phase, Phase::Over | Phase::Stopping { .. })
             || self.state.agent.is_some() && self.state.phase == Phase::Asleep;
         if is_blocked || self.rest_if_stale() {

@@ -16,7 +16,7 @@ const LINE_BYTES: usize = 40_000_000;
 const KEPT_BYTES: usize = 8 * 1024;
 
 /// The handshake of an ACP agent, and the line with the prompt, as commands of a shell.
-fn opening() -> String {
+pub(crate) fn opening() -> String {
     let reply = |id: u32, result: &str| {
         format!(
             "read l; printf '%s\\n' '{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}'\n"
@@ -44,7 +44,7 @@ fn stage_of(script: &str) -> Stage {
 
 impl Stage {
     /// A session of the ACP agent.
-    fn agent_session(&self) -> String {
+    pub(crate) fn agent_session(&self) -> String {
         let body = json!({"provider": "acp", "cwd": self.cwd});
         text(&self.client.post("/v1/sessions", &body).expect(200).json(), "id")
     }
@@ -105,7 +105,7 @@ fn speaks(text: &str) -> String {
 }
 
 /// The answer to the prompt, which is the agent's third request.
-fn ends(reason: &str) -> String {
+pub(crate) fn ends(reason: &str) -> String {
     says(&format!(r#"{{"jsonrpc":"2.0","id":3,"result":{{"stopReason":"{reason}"}}}}"#))
 }
 

@@ -1,6 +1,7 @@
 //! A disk that is full, read only, slow, or that errs: nothing is told that is not kept, and it goes on by itself.
 
 use super::{Broken, options, slow_text};
+use crate::hostile_agent::{ends, opening};
 use crate::stage::{SOON, Stage, check_error, check_told};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::Server;
@@ -73,6 +74,37 @@ fn on_a_full_disk_a_final_stop_ends_the_agents() {
     check_error(&stage.post_turn(&session_id, &body), 503, "capacity");
     stage.server.interrupt();
     proof::nothing_runs_in(&stage.cwd);
+}
+
+/// Two questions run out at once, and the first of these ends is not written down: what is told of the second is told
+/// to the agent as well.
+#[test]
+fn a_sync_that_fails_between_two_ends_of_questions_leaves_no_agent_waiting() {
+    let asks = |id: u32| {
+        json!({"jsonrpc": "2.0", "id": id, "method": "session/request_permission", "params": {
+            "sessionId": "s", "toolCall": {"toolCallId": format!("call-{id}"), "title": "x"},
+            "options": [{"optionId": "no", "name": "No", "kind": "reject_once"}]}})
+    };
+    let script = [
+        opening(),
+        format!("printf '%s\\n' '{}' '{}'\n", asks(51), asks(52)),
+        "read l; read l\n".to_owned(),
+        ends("end_turn"),
+        "read l\n".to_owned(),
+    ];
+    let arguments = json!(["-c", script.concat()]);
+    let broken = Broken::with_config(&format!(
+        "[approvals]\ntimeout_secs = 1\n[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"
+    ));
+    let stage = &broken.stage;
+    let session_id = stage.agent_session();
+    let turn_id = stage.start(&session_id, "go");
+    let first = stage.event(&session_id, "approval.requested", 0);
+    stage.event(&session_id, "approval.requested", first.seq);
+    broken.fault.set(Number::SyncErrno, -EIO);
+    assert_eq!(stage.ended(&session_id, &turn_id)["status"], "completed");
+    assert_eq!(broken.fault.get(Number::SyncErrno), 0);
+    broken.verify();
 }
 
 #[test]
