@@ -150,11 +150,16 @@ impl Actor {
         private.is_ok_and(|private| private.provider_session_ref.is_some())
     }
 
-    /// Ends the session for good. Answers when the agent's tree is gone.
+    /// Ends the session for good. Answers when the agent and its terminals are gone.
     pub(super) fn close(&mut self, reason: String, answer: Answer<()>) {
         if let Err(error) = self.ready_for_commands() {
             drop(answer.send(Err(error)));
             return;
+        }
+        let is_closed = |error: Error| error.code == Code::SessionClosed;
+        if self.refuse_when_closing().is_err_and(is_closed) {
+            // Another one came first.
+            return self.await_end(answer);
         }
         let mut step = self.step();
         self.command(Command::Close, &mut step);

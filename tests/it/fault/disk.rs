@@ -5,6 +5,7 @@ use crate::hostile_agent::{ends, opening};
 use crate::stage::{SOON, Stage, check_error, check_told};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::Server;
+use gooselake_harness::stream::Record;
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proof, thread, wait};
 use serde_json::json;
@@ -172,6 +173,38 @@ fn a_slow_disk_delays_who_writes_and_nobody_who_reads() {
     let batch = writer()["batch_max"].as_u64().unwrap();
     assert!(batch >= WRITERS - 1, "{batch} in one commit");
     assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+/// Two close a session at once: it is closed once.
+#[test]
+fn a_session_that_two_close_is_closed_once() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let session_id = stage.session();
+    broken.fault.set(Number::SyncDelayMs, -1);
+    let close = |name: &str| {
+        let client = stage.client.clone();
+        let path = format!("/v1/sessions/{session_id}/close");
+        let body = move || drop(client.request("POST", &path, &[], b"").expect(200));
+        thread::spawn(name, body).unwrap()
+    };
+    let first = close("first");
+    let is_held = || (broken.fault.get(Number::Fired) > 0).then_some(());
+    wait::until(SOON, "the disk holds the first", is_held);
+    let mut asked = 0;
+    let mut requests = || {
+        asked += 1;
+        stage.get("/v1/diagnostics")["connections"]["requests"].as_i64().unwrap() - asked
+    };
+    let before = requests();
+    let second = close("second");
+    wait::until(SOON, "the second is heard", || (requests() > before).then_some(()));
+    broken.fault.set(Number::SyncDelayMs, 0);
+    first.join();
+    second.join();
+    let closed = |event: &&Record| event.kind == "session.closed";
+    assert_eq!(stage.events(&session_id).iter().filter(closed).count(), 1);
     broken.verify();
 }
 
