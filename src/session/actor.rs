@@ -171,7 +171,7 @@ pub(super) struct State {
     pub steer_deadline: Option<Instant>,
     /// Who waits for the agent to be ready.
     pub openers: Vec<Answer<()>>,
-    /// Who waits for the agent's process tree to be gone, and for that to be in the ledger.
+    /// Who waits for all that runs to be gone, and for that to be in the ledger.
     pub closers: Vec<Afterwards>,
 }
 
@@ -470,6 +470,7 @@ impl Actor {
             turn.and_then(|turn| turn.timeout_at),
             turn.and_then(|turn| self.quiet_deadline(turn)),
             self.state.steer_deadline,
+            self.state.terminals.deadline(),
             idle,
             expiry,
         ]
@@ -501,6 +502,9 @@ impl Actor {
             self.turn_timed_out();
         } else if is_due(turn.and_then(|turn| self.quiet_deadline(turn))) {
             self.agent_turn_quiet();
+        }
+        if is_due(self.state.terminals.deadline()) {
+            self.sweep_terminals();
         }
         if self.is_expiry_due() {
             self.expire_approvals();

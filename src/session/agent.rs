@@ -494,9 +494,7 @@ impl Actor {
             let was_starting = agent.is_adopted && exit.lost;
             self.opening_died(phase, &error, was_starting, step);
         }
-        for closer in std::mem::take(&mut self.state.closers) {
-            step.afterwards(closer);
-        }
+        self.tell_closers(step);
     }
 
     /// Lets go of the agent without telling it anything: its keeper holds it, the ledger knows where to go on.

@@ -199,12 +199,14 @@ impl Actor {
         self.await_end(answer);
     }
 
-    /// Answers when the agent's tree is gone. Something else has told it to end.
+    /// Answers when the agent and its terminals are gone. Something else has told them to end.
     pub(super) fn await_end(&mut self, answer: Answer<()>) {
         let tell = move || drop(answer.send(Ok(())));
-        match self.state.agent {
-            Some(_) => self.state.closers.push(Box::new(tell)),
-            None => tell(),
-        }
+        if self.is_alone() { tell() } else { self.state.closers.push(Box::new(tell)) }
+    }
+
+    /// Nothing of the session runs.
+    pub(super) fn is_alone(&self) -> bool {
+        self.state.agent.is_none() && self.state.terminals.is_empty()
     }
 }

@@ -5,6 +5,7 @@
 //! in [`super::agent`].
 
 use super::actor::{Actor, Answer, Phase, SLEEP_GRACE, Stop};
+use super::step::Step;
 use crate::keeper;
 use std::time::{Duration, Instant};
 
@@ -107,6 +108,15 @@ impl Actor {
             log::error!("session {}: {error}", self.session_id);
         }
         self.state.phase = Phase::Stopping { deadline: Instant::now() + SLEEP_GRACE, why };
+    }
+
+    /// Answers those who wait for the end of what runs. A session that only sleeps has no more than its agent to end.
+    pub(super) fn tell_closers(&mut self, step: &mut Step) {
+        if self.is_alone() || self.state.phase != Phase::Over {
+            for closer in std::mem::take(&mut self.state.closers) {
+                step.afterwards(closer);
+            }
+        }
     }
 
     pub(super) fn shut_down(&mut self, is_final: bool) {
