@@ -6,7 +6,7 @@
 //! for, whether it joined the work or got a turn of its own behind it. A program that does not say it is taken at its
 //! first result.
 
-use super::{Control, Session, Stage};
+use super::{Control, Session, Stage, Waiter};
 use crate::account::LOGIN_HINT;
 use crate::bridge::Out;
 use crate::wire::{self, RpcError, list, text};
@@ -103,7 +103,9 @@ impl Session {
                 self.prompt = Some(prompt);
                 self.start_again(out);
             }
-            Stage::Opening(_) | Stage::Closing(_) => {
+            // The one that has started the program was interrupted.
+            Stage::Opening(Waiter::Prompt) => self.prompt = Some(prompt),
+            Stage::Opening(Waiter::Open { .. }) | Stage::Closing(_) => {
                 let text = "the session is not open";
                 return Err(RpcError::new(wire::INVALID_REQUEST, text));
             }
