@@ -127,7 +127,10 @@ impl Actor {
             return if is_final { self.read_again() } else { self.end_thread() };
         }
         let is_busy = self.is_busy();
-        if matches!(self.state.phase, Phase::Stopping { .. }) {
+        if is_final && matches!(self.state.phase, Phase::Stopping { why: Stop::Sleep, .. }) {
+            // It may not heed the end of its stdin.
+            self.end_agent(Stop::SleepBySignal);
+        } else if matches!(self.state.phase, Phase::Stopping { .. }) {
             // It ends by itself soon.
         } else if is_final && self.state.agent.is_some() {
             if let Some(turn) = &mut self.state.turn {
