@@ -47,11 +47,13 @@ impl Call {
 }
 
 impl Gateway {
-    /// Writes down that a call begins that may change something.
+    /// Writes down that a call begins that may change something. Errors: among others, its session is over.
     pub(super) fn begin(&self, call: &mut Call) -> Result<()> {
         let (call_id, session_id) = (call.call_id.clone(), call.session_id.clone());
         let told = to_json(&call.told);
         let turn_id = self.ledger.write(move |tx| {
+            // It may have waited in its line while the session was closed.
+            tx.open_session_key(&session_id)?;
             let turn_id = tx.session(&session_id)?.active_turn_id;
             tx.insert_tool_call(&call_id, &session_id, turn_id.as_deref(), &told)?;
             tell(tx, EventKind::McpToolBegun, &session_id, turn_id.as_deref(), told)?;

@@ -137,10 +137,12 @@ pub(super) struct Actor {
     pub state: State,
     pub reservation: Option<Reservation>,
     /// Set while the ledger refuses to commit: nothing is read from the agent until then.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     is_ending: bool,
     /// The server shuts down: nothing new is started.
     pub is_stopping: bool,
+    /// It ends all agents with it.
+    pub is_final_stop: bool,
     /// The agent was started with what does not hold any more.
     pub is_agent_stale: bool,
 }
@@ -169,7 +171,7 @@ pub(super) struct State {
     pub steer_deadline: Option<Instant>,
     /// Who waits for the agent to be ready.
     pub openers: Vec<Answer<()>>,
-    /// Who waits for the agent's process tree to be gone, and for that to be in the ledger.
+    /// Who waits for all that runs to be gone, and for that to be in the ledger.
     pub closers: Vec<Afterwards>,
 }
 
@@ -278,6 +280,7 @@ impl Actor {
             retry_at: None,
             is_ending: false,
             is_stopping: false,
+            is_final_stop: false,
             is_agent_stale: false,
         };
         load::load(&mut actor)?;
@@ -380,8 +383,12 @@ impl Actor {
     }
 
     /// Commits a step together with the journal offsets and the adapter's snapshot, sends what it has for the agent,
-    /// and does what comes afterwards. An error leaves the session as the ledger has it.
+    /// and does what comes afterwards. An error leaves the session as the ledger has it: until it is read again no step
+    /// is taken, since what is in memory has the one that failed in it, and no agent that could be told.
     pub(super) fn commit(&mut self, mut step: Step) -> Result<()> {
+        if self.retry_at.is_some() {
+            return Err(unwritten());
+        }
         let stdin = std::mem::take(&mut step.stdin);
         let is_session_changed = step.is_session_changed;
         let is_visible = step.is_visible;
@@ -463,6 +470,7 @@ impl Actor {
             turn.and_then(|turn| turn.timeout_at),
             turn.and_then(|turn| self.quiet_deadline(turn)),
             self.state.steer_deadline,
+            self.state.terminals.deadline(),
             idle,
             expiry,
         ]
@@ -495,6 +503,9 @@ impl Actor {
         } else if is_due(turn.and_then(|turn| self.quiet_deadline(turn))) {
             self.agent_turn_quiet();
         }
+        if is_due(self.state.terminals.deadline()) {
+            self.sweep_terminals();
+        }
         if self.is_expiry_due() {
             self.expire_approvals();
         }
@@ -508,11 +519,14 @@ impl Actor {
         turn.quiet_at.filter(|_| self.state.approvals.is_empty())
     }
 
-    fn read_again(&mut self) {
+    pub(super) fn read_again(&mut self) {
         self.retry_at = None;
         match load::load(self) {
             Ok(()) => load::go_on(self),
             Err(error) => self.give_up_copy(&error),
+        }
+        if self.is_stopping && self.retry_at.is_none() {
+            self.shut_down(self.is_final_stop);
         }
     }
 
@@ -521,14 +535,7 @@ impl Actor {
         if self.retry_at.is_some() {
             self.read_again();
         }
-        if self.retry_at.is_some() {
-            return Err(Error::new(
-                Code::Capacity,
-                "the session can not be written to at the moment",
-            )
-            .hint("the log of the server says why; try again"));
-        }
-        Ok(())
+        if self.retry_at.is_some() { Err(unwritten()) } else { Ok(()) }
     }
 
     /// The thread ends: whoever still waits is told.
@@ -545,6 +552,11 @@ impl Actor {
     pub(super) fn is_turn_active(&self) -> bool {
         self.state.turn.is_some()
     }
+}
+
+fn unwritten() -> Error {
+    Error::new(Code::Capacity, "the session can not be written to at the moment")
+        .hint("the log of the server says why; try again")
 }
 
 impl State {

@@ -105,19 +105,16 @@ impl Agent {
         Some(snapshot)
     }
 
-    /// What the keeper has taken since the ledger was last told.
-    pub(super) fn newly_accepted(&mut self) -> Option<i64> {
-        if self.accepted == self.forgotten {
-            return None;
-        }
-        self.forgotten = self.accepted;
-        Some(self.accepted)
+    /// What the keeper has taken since the ledger was last told. It is no reason for a commit of its own.
+    pub(super) fn newly_accepted(&self) -> Option<i64> {
+        (self.accepted != self.forgotten).then_some(self.accepted)
     }
 
     /// The step is committed: its bytes may go out, and what it covered may leave the journal.
     pub(super) fn is_committed(&mut self, stdin: Vec<u8>) {
         let at = self.committed.stdin;
         self.committed = self.offsets;
+        self.forgotten = self.accepted;
         if !stdin.is_empty() {
             self.unsent.push_back((at, stdin));
             self.send_unsent();
@@ -164,16 +161,14 @@ fn offset_back(offset: i64) -> u64 {
 impl Actor {
     /// Makes sure that the agent is there; answers when it is ready.
     pub(super) fn open(&mut self, reservation: Option<Reservation>, answer: Answer<()>) {
-        if let Err(error) = self.ready_for_commands() {
+        if let Err(error) = self.ready_for_commands().and_then(|()| self.refuse_when_closing()) {
             drop(answer.send(Err(error)));
             return;
         }
         self.keep(reservation);
         match self.state.phase {
             Phase::Open => drop(answer.send(Ok(()))),
-            Phase::Over => drop(answer.send(Err(super::over(&self.session_id)))),
-            Phase::Opening { .. } => self.state.openers.push(answer),
-            Phase::Stopping { .. } => {
+            Phase::Over | Phase::Opening { .. } | Phase::Stopping { .. } => {
                 self.state.openers.push(answer);
             }
             Phase::Asleep => {
@@ -499,9 +494,7 @@ impl Actor {
             let was_starting = agent.is_adopted && exit.lost;
             self.opening_died(phase, &error, was_starting, step);
         }
-        for closer in std::mem::take(&mut self.state.closers) {
-            step.afterwards(closer);
-        }
+        self.tell_closers(step);
     }
 
     /// Lets go of the agent without telling it anything: its keeper holds it, the ledger knows where to go on.

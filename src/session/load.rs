@@ -57,7 +57,8 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
         let again = load_agent(db, &mut state, &private, scope_key)?;
         Ok((state, private, again))
     })?;
-    actor.state = state;
+    let closers = std::mem::take(&mut actor.state.closers);
+    actor.state = State { closers, ..state };
     actor.session_key = private.session_key;
     actor.provider = private.provider.into();
     actor.agent_name = private.agent;
@@ -227,5 +228,9 @@ pub(super) fn go_on(actor: &mut Actor) {
         }
     } else if actor.state.phase != Phase::Over {
         actor.start_next();
+    }
+    if actor.is_alone() {
+        // What they waited for is in the ledger, though its commit was told to have failed.
+        std::mem::take(&mut actor.state.closers).into_iter().for_each(|closer| closer());
     }
 }

@@ -82,11 +82,7 @@ impl Actor {
         if self.is_stopping {
             return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
         }
-        if self.state.phase == Phase::Over {
-            let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
-            ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
-            return Ok(None);
-        }
+        self.refuse_when_closing()?;
         self.keep(reservation);
         if self.is_mail_unanswered(&mail.way) || self.is_overtaking(&mail)? {
             return Ok(None);

@@ -7,7 +7,7 @@ use super::actor::{Actor, Answer, Phase, Stop};
 use super::agent::{agent_error, client_error};
 use super::ending::end_payload;
 use super::step::Step;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 use crate::ledger::session::SessionChange;
 use crate::ledger::to_json;
 use crate::ledger::turn::TurnEnd;
@@ -129,6 +129,20 @@ impl Actor {
         matches!(self.state.phase, Phase::Over | Phase::Stopping { why: Stop::Close, .. })
     }
 
+    /// Errors: the session is over, though its agent may still be ending; or it was resumed before that had ended.
+    pub(super) fn refuse_when_closing(&self) -> Result<()> {
+        if !self.is_closing() {
+            return Ok(());
+        }
+        let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
+        ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
+        Err(Error::new(
+            Code::Conflict,
+            "the agent that failed to open this session is still ending",
+        )
+        .hint("try again in a moment"))
+    }
+
     fn was_opened(&self) -> bool {
         let session_id = &self.session_id;
         let private =
@@ -136,11 +150,16 @@ impl Actor {
         private.is_ok_and(|private| private.provider_session_ref.is_some())
     }
 
-    /// Ends the session for good. Answers when the agent's tree is gone.
+    /// Ends the session for good. Answers when the agent and its terminals are gone.
     pub(super) fn close(&mut self, reason: String, answer: Answer<()>) {
         if let Err(error) = self.ready_for_commands() {
             drop(answer.send(Err(error)));
             return;
+        }
+        let is_closed = |error: Error| error.code == Code::SessionClosed;
+        if self.refuse_when_closing().is_err_and(is_closed) {
+            // Another one came first.
+            return self.await_end(answer);
         }
         let mut step = self.step();
         self.command(Command::Close, &mut step);
@@ -180,12 +199,14 @@ impl Actor {
         self.await_end(answer);
     }
 
-    /// Answers when the agent's tree is gone. Something else has told it to end.
+    /// Answers when the agent and its terminals are gone. Something else has told them to end.
     pub(super) fn await_end(&mut self, answer: Answer<()>) {
         let tell = move || drop(answer.send(Ok(())));
-        match self.state.agent {
-            Some(_) => self.state.closers.push(Box::new(tell)),
-            None => tell(),
-        }
+        if self.is_alone() { tell() } else { self.state.closers.push(Box::new(tell)) }
+    }
+
+    /// Nothing of the session runs.
+    pub(super) fn is_alone(&self) -> bool {
+        self.state.agent.is_none() && self.state.terminals.is_empty()
     }
 }

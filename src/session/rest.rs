@@ -5,7 +5,7 @@
 //! in [`super::agent`].
 
 use super::actor::{Actor, Answer, Phase, SLEEP_GRACE, Stop};
-use super::step::Afterwards;
+use super::step::{Afterwards, Step};
 use crate::keeper;
 use std::time::{Duration, Instant};
 
@@ -114,10 +114,27 @@ impl Actor {
         self.state.phase = Phase::Stopping { deadline: Instant::now() + SLEEP_GRACE, why };
     }
 
+    /// Answers those who wait for the end of what runs. A session that only sleeps has no more than its agent to end.
+    pub(super) fn tell_closers(&mut self, step: &mut Step) {
+        if self.is_alone() || self.state.phase != Phase::Over {
+            for closer in std::mem::take(&mut self.state.closers) {
+                step.afterwards(closer);
+            }
+        }
+    }
+
     pub(super) fn shut_down(&mut self, is_final: bool) {
         self.is_stopping = true;
+        self.is_final_stop = is_final;
+        if self.retry_at.is_some() {
+            // What can not be written down does not keep an agent alive; one that is to go on is let go of already.
+            return if is_final { self.read_again() } else { self.end_thread() };
+        }
         let is_busy = self.is_busy();
-        if matches!(self.state.phase, Phase::Stopping { .. }) {
+        if is_final && matches!(self.state.phase, Phase::Stopping { why: Stop::Sleep, .. }) {
+            // It may not heed the end of its stdin.
+            self.end_agent(Stop::SleepBySignal);
+        } else if matches!(self.state.phase, Phase::Stopping { .. }) {
             // It ends by itself soon.
         } else if is_final && self.state.agent.is_some() {
             if let Some(turn) = &mut self.state.turn {

@@ -20,6 +20,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The terminals of one session.
 #[derive(Default)]
@@ -41,6 +42,8 @@ struct Terminal {
     /// The request that made it, when the last server was killed before its answer was committed.
     unanswered: Option<Start>,
     is_released: bool,
+    /// It was told to end; when its keeper counts as one that does not answer.
+    stop_by: Option<Instant>,
 }
 
 struct Start {
@@ -51,6 +54,9 @@ struct Start {
     env: Vec<(String, String)>,
     cwd: Option<String>,
 }
+
+/// How long the end of a terminal may take beyond its grace.
+const STOP_SLACK: Duration = Duration::from_secs(5);
 
 type HostAnswer = Result<Value, HostError>;
 
@@ -66,6 +72,11 @@ fn refuse<T>(code: i64, message: impl Into<String>) -> Result<T, HostError> {
 impl Terminals {
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// When the first of those that are to end counts as one whose keeper does not answer.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.open.values().filter_map(|terminal| terminal.stop_by).min()
     }
 
     /// A terminal that the ledger knows of.
@@ -202,7 +213,10 @@ impl Actor {
                 step.change(move |tx| tx.delete_terminal(&terminal_id));
             }
             self.command(Command::HostAnswer { key, answer }, &mut step);
-            drop(self.commit(step));
+            if self.commit(step).is_err() {
+                // The others are asked for again when the session is read again.
+                return;
+            }
         }
     }
 
@@ -276,6 +290,7 @@ impl Actor {
                 let status = exit_status(&exit);
                 terminal.exit = Some(*exit);
                 terminal.keeper = None;
+                terminal.stop_by = None;
                 let waiting = std::mem::take(&mut terminal.waiting);
                 let is_released = terminal.is_released;
                 for key in waiting {
@@ -284,6 +299,9 @@ impl Actor {
                 }
                 if is_released || self.state.agent.is_none() {
                     self.forget_terminal(terminal_id, step);
+                }
+                if self.state.agent.is_none() {
+                    self.tell_closers(step);
                 }
                 1
             }
@@ -324,11 +342,8 @@ impl Actor {
     }
 
     fn kill_terminal(&mut self, terminal_id: &str) -> HostAnswer {
-        let grace = self.grace_ms();
-        let terminal = self.terminal(terminal_id)?;
-        if let Some(keeper) = &terminal.keeper {
-            keeper.stop(grace);
-        }
+        let grace = self.shared.config.keeper_grace;
+        self.terminal(terminal_id)?.stop(grace);
         Ok(json!({}))
     }
 
@@ -363,13 +378,11 @@ impl Actor {
     }
 
     pub(super) fn stop_terminals(&mut self) {
-        let grace = self.grace_ms();
+        let grace = self.shared.config.keeper_grace;
         self.state.terminals.to_start.clear();
         for terminal in self.state.terminals.open.values_mut() {
             terminal.is_released = true;
-            if let Some(keeper) = &terminal.keeper {
-                keeper.stop(grace);
-            }
+            terminal.stop(grace);
         }
     }
 
@@ -377,12 +390,32 @@ impl Actor {
         self.state.terminals.open.clear();
     }
 
-    fn grace_ms(&self) -> u64 {
-        u64::try_from(self.shared.config.keeper_grace.as_millis()).unwrap_or(u64::MAX)
+    /// Ends what is left of terminals whose keepers do not answer; that is heard as any other end.
+    pub(super) fn sweep_terminals(&mut self) {
+        let now = Instant::now();
+        for (terminal_id, terminal) in &mut self.state.terminals.open {
+            if terminal.stop_by.is_none_or(|stop_by| now < stop_by) {
+                continue;
+            }
+            log::error!("the keeper of terminal {terminal_id} does not answer");
+            if let Err(error) = keeper::sweep(terminal_id) {
+                log::error!("terminal {terminal_id}: {error}");
+            }
+            terminal.stop_by = Some(Instant::now() + STOP_SLACK);
+        }
     }
 }
 
 impl Terminal {
+    /// Has its command ended with all that it started.
+    fn stop(&mut self, grace: Duration) {
+        if let Some(keeper) = &self.keeper {
+            keeper.stop(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+            // The keeper kills after its grace.
+            self.stop_by.get_or_insert_with(|| Instant::now() + grace + STOP_SLACK);
+        }
+    }
+
     fn output_answer(&self) -> Value {
         let mut answer = json!({
             "output": String::from_utf8_lossy(&self.output),

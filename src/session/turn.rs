@@ -51,10 +51,7 @@ impl Actor {
         if self.is_stopping {
             return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
         }
-        if self.state.phase == Phase::Over {
-            let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
-            ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
-        }
+        self.refuse_when_closing()?;
         let is_agents = |turn: &LiveTurn| turn.source == TurnSource::Agent;
         if self.state.turn.as_ref().is_some_and(is_agents) {
             // What the agent does by itself gives way to people.
@@ -240,6 +237,7 @@ impl Actor {
     /// What can go on now goes on: an active turn that the agent has not been told of, or the next of the queue.
     pub(super) fn start_next(&mut self) {
         let is_blocked = self.is_stopping
+            || self.retry_at.is_some()
             || matches!(self.state.phase, Phase::Over | Phase::Stopping { .. })
             || self.state.agent.is_some() && self.state.phase == Phase::Asleep;
         if is_blocked || self.rest_if_stale() {

@@ -1,6 +1,8 @@
 //! What an agent does on the machine through the server: files and terminals, inside the session's folder only.
 
-use crate::stage::{Stage, text};
+use crate::stage::{SOON, Stage, text};
+use gooselake_harness::proc::{self, Signal};
+use gooselake_harness::wait;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -68,11 +70,42 @@ fn a_terminal_ends_with_its_interrupted_turn() {
     let stage = Stage::with_config("[keeper]\ngrace_ms = 500\n");
     let session_id = stage.session();
     let turn_id = stage.start(&session_id, "terminal echo $$ > pid; exec sleep 1000");
-    let pid = gooselake_harness::wait::until(crate::stage::SOON, "the command runs", || {
+    let pid = wait::until(SOON, "the command runs", || {
         fs::read_to_string(stage.cwd.join("pid")).ok()?.trim().parse::<u32>().ok()
     });
     stage.interrupt(&session_id, &turn_id).expect(202);
     assert_eq!(stage.ended(&session_id, &turn_id)["status"], "interrupted");
-    gooselake_harness::proc::wait_gone(&[pid], crate::stage::SOON).unwrap();
+    proc::wait_gone(&[pid], SOON).unwrap();
     assert_eq!(stage.run(&session_id, "terminal echo next")["status"], "completed");
+}
+
+/// A session with a terminal that does not hear TERM, and the pid of its command.
+fn stubborn(stage: &Stage) -> (String, u32) {
+    let session_id = stage.session();
+    stage.start(&session_id, "terminal trap '' TERM; echo $$ > pid; while :; do sleep 1; done");
+    let pid = wait::until(SOON, "the command runs", || {
+        fs::read_to_string(stage.cwd.join("pid")).ok()?.trim().parse().ok()
+    });
+    (session_id, pid)
+}
+
+/// Its command takes its time to end: the session's end is told when that is over.
+#[test]
+fn a_terminal_is_gone_when_its_session_is_closed() {
+    let stage = Stage::with_config("[keeper]\ngrace_ms = 2000\n");
+    let (session_id, pid) = stubborn(&stage);
+    stage.close(&session_id);
+    assert!(!proc::alive(pid), "the command of a closed session runs");
+}
+
+#[test]
+fn a_terminal_whose_keeper_does_not_answer_is_gone_when_its_session_is_closed() {
+    let stage = Stage::with_config("[keeper]\ngrace_ms = 300\n");
+    let (session_id, pid) = stubborn(&stage);
+    let keepers = proc::keepers_of(stage.server.data_dir());
+    let is_terminals = |keeper: &&u32| proc::arguments(**keeper)[1].contains("/term_");
+    let keeper = keepers.iter().find(is_terminals).unwrap();
+    proc::signal(*keeper, Signal::STOP).unwrap();
+    stage.close(&session_id);
+    assert!(!proc::alive(pid), "the command of a closed session runs");
 }

@@ -2,10 +2,12 @@
 //! ends as the agent says, and the log keeps a bounded part of what was not understood. And agents that answer when
 //! nobody asks any more, or have the server open what would make it wait.
 
-use crate::stage::{SOON, Stage, check_error, text};
+use crate::stage::{SOON, Stage, check_error, list, text};
 use gooselake_harness::stream::Record;
-use gooselake_harness::{proof, wait};
+use gooselake_harness::{proof, thread, wait};
 use serde_json::json;
+use std::fs;
+use std::process::Command;
 
 /// More than one line of an agent may hold.
 const LINE_BYTES: usize = 40_000_000;
@@ -14,7 +16,7 @@ const LINE_BYTES: usize = 40_000_000;
 const KEPT_BYTES: usize = 8 * 1024;
 
 /// The handshake of an ACP agent, and the line with the prompt, as commands of a shell.
-fn opening() -> String {
+pub(crate) fn opening() -> String {
     let reply = |id: u32, result: &str| {
         format!(
             "read l; printf '%s\\n' '{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}'\n"
@@ -42,7 +44,7 @@ fn stage_of(script: &str) -> Stage {
 
 impl Stage {
     /// A session of the ACP agent.
-    fn agent_session(&self) -> String {
+    pub(crate) fn agent_session(&self) -> String {
         let body = json!({"provider": "acp", "cwd": self.cwd});
         text(&self.client.post("/v1/sessions", &body).expect(200).json(), "id")
     }
@@ -103,7 +105,7 @@ fn speaks(text: &str) -> String {
 }
 
 /// The answer to the prompt, which is the agent's third request.
-fn ends(reason: &str) -> String {
+pub(crate) fn ends(reason: &str) -> String {
     says(&format!(r#"{{"jsonrpc":"2.0","id":3,"result":{{"stopReason":"{reason}"}}}}"#))
 }
 
@@ -230,6 +232,36 @@ fn an_agent_that_opens_when_its_session_is_closed_does_not_open_it_again() {
     assert_eq!(exited.payload["exit_code"], 0, "it was to say its last words: {}", exited.json);
     assert_eq!(stage.record(&session_id)["status"], "closed");
     assert_eq!(stage.get(&format!("/v1/sessions/{session_id}/turns")), json!([]));
+}
+
+/// The session is closed, and its agent takes its time to end: no turn begins in between.
+#[test]
+fn a_session_that_is_closing_takes_no_turn() {
+    // It ends when somebody opens the pipe, whatever it is told.
+    let script = [opening().as_str(), "trap '' TERM\n", &speaks("up"), ": < end\n"].concat();
+    let arguments = json!(["-c", script]);
+    let stage = Stage::with_config(&format!(
+        "[keeper]\ngrace_ms = 60000\n[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"
+    ));
+    let end = stage.cwd.join("end");
+    assert!(Command::new("mkfifo").arg(&end).status().unwrap().success());
+    let session_id = stage.agent_session();
+    let turn_id = stage.start(&session_id, "go");
+    stage.event(&session_id, "item.delta", 0);
+    let (client, path) = (stage.client.clone(), format!("/v1/sessions/{session_id}/close"));
+    let close = move || drop(client.request("POST", &path, &[], b"").expect(200));
+    let closing = thread::spawn("closing", close).unwrap();
+    stage.event(&session_id, "session.closed", 0);
+    for when in ["now", "queue"] {
+        let reply = stage.post_turn(&session_id, &json!({"input": ["more"], "when": when}));
+        check_error(&reply, 409, "session_closed");
+    }
+    fs::write(&end, "").unwrap();
+    closing.join();
+    assert_eq!(stage.ended(&session_id, &turn_id)["status"], "interrupted");
+    let turns = list(stage.get(&format!("/v1/sessions/{session_id}/turns")));
+    assert_eq!(turns.len(), 1, "{turns:?}");
+    proof::log(&stage.events(&session_id));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::stage::{SOON, Stage, text};
 use gooselake_harness::proc::{self, Signal};
-use gooselake_harness::wait;
+use gooselake_harness::{proof, wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -100,4 +100,25 @@ fn a_thread_that_hangs_is_told_of_until_it_goes_on() {
         stage.server.stderr_text().contains(&told).then_some(())
     });
     drop(reader);
+}
+
+/// It does not heed the end of its stdin, which is all that it is told when it is to sleep.
+#[test]
+fn an_agent_that_is_falling_asleep_ends_with_the_server() {
+    let script = concat!(
+        r#"read l; printf '%s\n' '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1,"#,
+        r#""agentCapabilities":{"sessionCapabilities":{"resume":{}}}}}'; "#,
+        r#"read l; printf '%s\n' '{"jsonrpc":"2.0","id":2,"result":{"sessionId":"s"}}'; "#,
+        "cat > /dev/null; touch closed; exec sleep 1000",
+    );
+    let arguments = json!(["-c", script]);
+    let mut stage = Stage::with_config(&format!(
+        "{CONFIG}[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\nidle_sleep_secs = 1\n"
+    ));
+    let body = json!({"provider": "acp", "cwd": stage.cwd});
+    stage.client.post("/v1/sessions", &body).expect(200);
+    let closed = stage.cwd.join("closed");
+    wait::until(SOON, "it is told to sleep", || closed.exists().then_some(()));
+    assert_eq!(stage.server.interrupt(), Some(0));
+    proof::nothing_runs_in(&stage.cwd);
 }

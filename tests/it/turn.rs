@@ -2,6 +2,7 @@
 
 use crate::stage::{SOON, Stage, check_error, check_told, each, list, text};
 use gooselake_harness::client::Headers;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 const TEXT: Headers = &[("Accept", "text/plain"), ("Content-Type", "application/json")];
@@ -24,6 +25,20 @@ fn waiting_gives_the_finished_turn() {
     let path = format!("/v1/sessions/{session_id}/turns");
     assert_eq!(list(stage.get(&path)), std::slice::from_ref(&turn));
     assert_eq!(stage.get(&format!("{path}/{}", text(&turn, "id"))), turn);
+}
+
+/// What its keeper has taken is not kept a second time for as long as the agent lives.
+#[test]
+fn what_an_agent_was_told_does_not_pile_up() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    for number in 1..=5 {
+        stage.run(&session_id, &format!("slow 3 100\nsay {number}"));
+    }
+    let database = Connection::open(stage.server.data_dir().join("runtime.sqlite3")).unwrap();
+    let count = "SELECT count(*) FROM agent_stdin";
+    let kept: i64 = database.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 0, "pieces of stdin that the keeper has are kept");
 }
 
 #[test]

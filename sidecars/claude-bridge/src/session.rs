@@ -79,6 +79,8 @@ pub(crate) struct Session {
     last_control: u64,
     settings: Settings,
     prompt: Option<Prompt>,
+    /// Why the program that a prompt has started can not be used; it is ending.
+    open_error: Option<RpcError>,
     /// The program says what becomes of each message.
     tells_places: bool,
     /// The program works, for a prompt or by itself.
@@ -110,6 +112,7 @@ impl Session {
             last_control: 0,
             settings: Settings::new(can_bypass),
             prompt: None,
+            open_error: None,
             tells_places: false,
             is_busy: false,
             speech: Speech::default(),
@@ -256,7 +259,7 @@ impl Session {
             Stage::Opening(waiter) => {
                 let text = format!("claude ended before the session was open{how}");
                 let code = if says_gone(&how) { wire::NOT_FOUND } else { wire::INTERNAL_ERROR };
-                let error = RpcError::new(code, text);
+                let error = self.open_error.take().unwrap_or_else(|| RpcError::new(code, text));
                 match waiter {
                     Waiter::Open { id, .. } => {
                         out.answer(&id, Err(error));

@@ -24,13 +24,29 @@ impl Talk {
         let mut talk = Talk { bridge, effects: Vec::new(), last_id: 0 };
         talk.ask("initialize", json!({"clientCapabilities": {"session": {"notices": {}}}}));
         talk.ask("session/new", json!({"cwd": "/", "mcpServers": []}));
-        let request = talk.control("initialize");
-        talk.succeed(&request, json!({}));
-        let request = talk.control("get_settings");
-        talk.hear(json!({"type": "control_response", "response":
-            {"subtype": "error", "request_id": request, "error": "unknown"}}));
+        talk.begin();
         assert_eq!(talk.answer(2)["result"]["sessionId"], "id-1");
         talk
+    }
+
+    /// The program has started.
+    fn begin(&mut self) {
+        let request = self.control("initialize");
+        self.succeed(&request, json!({}));
+        let request = self.control("get_settings");
+        self.hear(json!({"type": "control_response", "response":
+            {"subtype": "error", "request_id": request, "error": "unknown"}}));
+    }
+
+    /// How often a program was started.
+    fn starts(&self) -> usize {
+        self.effects.iter().filter(|effect| matches!(effect, Effect::Start { .. })).count()
+    }
+
+    /// A prompt that may have to wait for a program.
+    fn ask_prompt(&mut self, text: &str) -> i64 {
+        let prompt = json!([{"type": "text", "text": text}]);
+        self.ask("session/prompt", json!({"sessionId": "id-1", "prompt": prompt}))
     }
 
     fn ask(&mut self, method: &str, params: Value) -> i64 {
@@ -194,6 +210,60 @@ fn a_prompt_that_has_not_begun_is_taken_back() {
     talk.cancel();
     talk.place(&uuid, "cancelled");
     assert_eq!(talk.answer(first)["result"]["stopReason"], "cancelled");
+}
+
+/// The end of a program takes all that runs for its conversation with it, so the next one begins behind it.
+#[test]
+fn a_program_that_can_not_be_used_again_is_gone_before_the_client_hears_why() {
+    let mut talk = Talk::open();
+    talk.bridge.claude_ended("id-1", " (exit code 3)", &mut talk.effects);
+    let prompt = talk.ask_prompt("one");
+    let key = talk.control("initialize");
+    talk.bridge.alarm("id-1", &key, &mut talk.effects);
+    assert!(talk.is_ended());
+    assert!(talk.answer(prompt).is_null(), "the program is still there");
+    talk.bridge.claude_ended("id-1", " (signal 15)", &mut talk.effects);
+    let error = talk.answer(prompt)["error"].clone();
+    assert!(error["message"].as_str().unwrap().contains("did not start in time"), "{error}");
+    let starts = talk.starts();
+    talk.ask_prompt("two");
+    assert_eq!(talk.starts(), starts + 1);
+}
+
+#[test]
+fn a_prompt_behind_one_that_was_interrupted_in_the_start_waits_for_the_same_program() {
+    let mut talk = Talk::open();
+    talk.bridge.claude_ended("id-1", " (exit code 3)", &mut talk.effects);
+    let first = talk.ask_prompt("one");
+    talk.cancel();
+    assert_eq!(talk.answer(first)["result"]["stopReason"], "cancelled");
+    let second = talk.ask_prompt("two");
+    assert!(talk.answer(second).is_null());
+    talk.begin();
+    assert_eq!(talk.starts(), 2);
+    let said = talk.claude().pop().unwrap();
+    assert_eq!(said["message"]["content"][0]["text"], "two");
+    talk.result();
+    assert_eq!(talk.answer(second)["result"]["stopReason"], "end_turn");
+}
+
+#[test]
+fn a_message_that_was_added_and_never_begins_is_not_waited_for() {
+    for is_cancelled in [true, false] {
+        let mut talk = Talk::open();
+        let (prompt, uuid) = talk.say("session/prompt", "one");
+        talk.place(&uuid, "started");
+        let (_, added) = talk.say("_gooselake/steer", "two");
+        talk.place(&added, "queued");
+        talk.result();
+        assert!(talk.answer(prompt).is_null(), "it is to begin behind");
+        if is_cancelled {
+            talk.cancel();
+        }
+        talk.place(&added, if is_cancelled { "cancelled" } else { "discarded" });
+        let reason = if is_cancelled { "cancelled" } else { "end_turn" };
+        assert_eq!(talk.answer(prompt)["result"]["stopReason"], reason);
+    }
 }
 
 #[test]

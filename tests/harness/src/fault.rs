@@ -21,7 +21,7 @@ pub enum Number {
     ClockMs,
     /// How long a sync takes; below 0: as long as that.
     SyncDelayMs,
-    /// What a sync fails with; 0 = nothing.
+    /// What a sync fails with; 0 = nothing. The negative number is for the next one alone.
     SyncErrno,
     /// What every change of a file or folder fails with.
     WriteErrno,

@@ -1,11 +1,13 @@
 //! A disk that is full, read only, slow, or that errs: nothing is told that is not kept, and it goes on by itself.
 
 use super::{Broken, options, slow_text};
+use crate::hostile_agent::{ends, opening};
 use crate::stage::{SOON, Stage, check_error, check_told};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::Server;
+use gooselake_harness::stream::Record;
 use gooselake_harness::temp::TempDir;
-use gooselake_harness::{thread, wait};
+use gooselake_harness::{proof, thread, wait};
 use serde_json::json;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -57,6 +59,53 @@ fn a_data_folder_that_becomes_read_only_refuses_new_work_and_what_runs_completes
 #[test]
 fn a_sync_that_fails_acknowledges_nothing() {
     check_refused_and_recovered(Number::SyncErrno, EIO, 500, "internal", "disk");
+}
+
+/// An agent whose session can not write ends with the server all the same.
+#[test]
+fn on_a_full_disk_a_final_stop_ends_the_agents() {
+    let config = "[server]\nshutdown_grace_secs = 5\n[keeper]\ngrace_ms = 300\n";
+    let mut broken = Broken::with_config(config);
+    let stage = &mut broken.stage;
+    let session_id = stage.session();
+    stage.start(&session_id, "slow 100000 25");
+    stage.event(&session_id, "item.delta", 0);
+    broken.fault.set(Number::WriteErrno, ENOSPC);
+    let body = json!({"input": ["say more"], "when": "queue"});
+    check_error(&stage.post_turn(&session_id, &body), 503, "capacity");
+    stage.server.interrupt();
+    proof::nothing_runs_in(&stage.cwd);
+}
+
+/// Two questions run out at once, and the first of these ends is not written down: what is told of the second is told
+/// to the agent as well.
+#[test]
+fn a_sync_that_fails_between_two_ends_of_questions_leaves_no_agent_waiting() {
+    let asks = |id: u32| {
+        json!({"jsonrpc": "2.0", "id": id, "method": "session/request_permission", "params": {
+            "sessionId": "s", "toolCall": {"toolCallId": format!("call-{id}"), "title": "x"},
+            "options": [{"optionId": "no", "name": "No", "kind": "reject_once"}]}})
+    };
+    let script = [
+        opening(),
+        format!("printf '%s\\n' '{}' '{}'\n", asks(51), asks(52)),
+        "read l; read l\n".to_owned(),
+        ends("end_turn"),
+        "read l\n".to_owned(),
+    ];
+    let arguments = json!(["-c", script.concat()]);
+    let broken = Broken::with_config(&format!(
+        "[approvals]\ntimeout_secs = 1\n[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"
+    ));
+    let stage = &broken.stage;
+    let session_id = stage.agent_session();
+    let turn_id = stage.start(&session_id, "go");
+    let first = stage.event(&session_id, "approval.requested", 0);
+    stage.event(&session_id, "approval.requested", first.seq);
+    broken.fault.set(Number::SyncErrno, -EIO);
+    assert_eq!(stage.ended(&session_id, &turn_id)["status"], "completed");
+    assert_eq!(broken.fault.get(Number::SyncErrno), 0);
+    broken.verify();
 }
 
 #[test]
@@ -124,6 +173,38 @@ fn a_slow_disk_delays_who_writes_and_nobody_who_reads() {
     let batch = writer()["batch_max"].as_u64().unwrap();
     assert!(batch >= WRITERS - 1, "{batch} in one commit");
     assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+/// Two close a session at once: it is closed once.
+#[test]
+fn a_session_that_two_close_is_closed_once() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let session_id = stage.session();
+    broken.fault.set(Number::SyncDelayMs, -1);
+    let close = |name: &str| {
+        let client = stage.client.clone();
+        let path = format!("/v1/sessions/{session_id}/close");
+        let body = move || drop(client.request("POST", &path, &[], b"").expect(200));
+        thread::spawn(name, body).unwrap()
+    };
+    let first = close("first");
+    let is_held = || (broken.fault.get(Number::Fired) > 0).then_some(());
+    wait::until(SOON, "the disk holds the first", is_held);
+    let mut asked = 0;
+    let mut requests = || {
+        asked += 1;
+        stage.get("/v1/diagnostics")["connections"]["requests"].as_i64().unwrap() - asked
+    };
+    let before = requests();
+    let second = close("second");
+    wait::until(SOON, "the second is heard", || (requests() > before).then_some(()));
+    broken.fault.set(Number::SyncDelayMs, 0);
+    first.join();
+    second.join();
+    let closed = |event: &&Record| event.kind == "session.closed";
+    assert_eq!(stage.events(&session_id).iter().filter(closed).count(), 1);
     broken.verify();
 }
 

@@ -3,9 +3,9 @@
 use super::scene::{Nest, slow_agent};
 use crate::crew::prompts;
 use crate::mcp::prompt;
-use crate::stage::{JSON, list, text};
+use crate::stage::{JSON, check_error, list, text};
 use crate::worktree::scene::is_there;
-use gooselake_harness::wait;
+use gooselake_harness::{thread, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -245,4 +245,37 @@ fn the_tool_names_the_presets_of_the_configuration() {
     let nest = Nest::with_config(config);
     let capabilities = nest.stage().get("/v1/mcp/capabilities")["result"].clone();
     assert_eq!(capabilities["ggTeamModelPresets"], json!(["a_b"]));
+}
+
+/// It waits in its line behind a spawn while the session is closed in whose name it is made.
+#[test]
+fn a_call_that_waits_is_not_made_for_a_session_that_was_closed_meanwhile() {
+    let preset = "[[teams.model_presets]]\nname = \"slow\"\nprovider = \"acp\"\n";
+    let nest = Nest::with_config(&slow_agent(": < open.ignored", preset));
+    let open = nest.repo().path.join("open.ignored");
+    assert!(std::process::Command::new("mkfifo").arg(&open).status().unwrap().success());
+    let (lead, member) = (nest.lead().to_owned(), nest.joined());
+    let call = |name: &str, tool: &str, arguments: Value| {
+        let body = json!({"tool_name": tool, "caller_agent_id": lead, "args": arguments});
+        let client = nest.stage().client.clone();
+        thread::spawn(name, move || client.post("/v1/mcp/invoke", &body)).unwrap()
+    };
+    let spawn = call("spawn", MANAGE, nest.arguments(&json!({"model_preset": "slow"})));
+    nest.operation_at("session_created");
+    let message = json!({"recipient_agent_id": member, "message": "say never"});
+    let before = connections(&nest);
+    let waits = call("message", "gg_team_message", nest.arguments(&message));
+    wait::until(SOON, "it is made", || (connections(&nest) > before).then_some(()));
+    nest.stage().close(&lead);
+    std::fs::write(&open, "").unwrap();
+    spawn.join();
+    let reply = waits.join();
+    check_error(&reply, 409, "session_closed");
+    let messages = nest.stage().get(&nest.crew.path("messages"))["messages"].clone();
+    let told = messages.to_string();
+    assert!(!told.contains("say never"), "{told}");
+}
+
+fn connections(nest: &Nest) -> i64 {
+    nest.stage().get("/v1/diagnostics")["connections"]["accepted"].as_i64().unwrap()
 }

@@ -118,8 +118,10 @@ impl Session {
         match std::mem::replace(&mut self.stage, Stage::Closing(None)) {
             Stage::Opening(Waiter::Open { id, .. }) => out.answer(&id, Err(error)),
             Stage::Opening(Waiter::Prompt) => {
-                self.stage = Stage::Asleep;
-                self.prompt_failed(error, out);
+                // Told when the program is gone: its end takes all processes of the conversation with it, so no other
+                // program may begin before.
+                self.stage = Stage::Opening(Waiter::Prompt);
+                self.open_error = Some(error);
             }
             other => self.stage = other,
         }

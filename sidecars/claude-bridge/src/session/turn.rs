@@ -6,7 +6,7 @@
 //! for, whether it joined the work or got a turn of its own behind it. A program that does not say it is taken at its
 //! first result.
 
-use super::{Control, Session, Stage};
+use super::{Control, Session, Stage, Waiter};
 use crate::account::LOGIN_HINT;
 use crate::bridge::Out;
 use crate::wire::{self, RpcError, list, text};
@@ -54,7 +54,12 @@ pub(super) struct Prompt {
     is_interrupted: bool,
     failure: Failure,
     usage: Usage,
+    /// How it ends unless what was added begins after all.
+    ending: Option<Ending>,
 }
+
+/// The stop reason, or the error.
+type Ending = Result<&'static str, RpcError>;
 
 /// Tokens of a prompt, over all its results.
 #[derive(Debug, Default)]
@@ -93,6 +98,7 @@ impl Session {
             is_interrupted: false,
             failure: Failure::default(),
             usage: Usage::default(),
+            ending: None,
         };
         match self.stage {
             Stage::Ready => {
@@ -103,7 +109,9 @@ impl Session {
                 self.prompt = Some(prompt);
                 self.start_again(out);
             }
-            Stage::Opening(_) | Stage::Closing(_) => {
+            // The one that has started the program was interrupted.
+            Stage::Opening(Waiter::Prompt) => self.prompt = Some(prompt),
+            Stage::Opening(Waiter::Open { .. }) | Stage::Closing(_) => {
                 let text = "the session is not open";
                 return Err(RpcError::new(wire::INVALID_REQUEST, text));
             }
@@ -194,10 +202,21 @@ impl Session {
         if at == 0 && state == "started" {
             self.is_kept = true;
         }
-        let was_started = before == Place::Started;
-        if at == 0 && matches!(state, "cancelled" | "discarded") && !was_started {
-            // It was taken back before it had begun; no result will tell of it.
+        if state == "started" {
+            // Its own result will come.
+            prompt.ending = None;
+        }
+        if !matches!(state, "cancelled" | "discarded") || before == Place::Started {
+            return;
+        }
+        // It was taken back before it had begun; no result will tell of it.
+        if at == 0 {
             self.prompt_cancelled(out);
+        } else if !prompt.waits_for_more()
+            && let Some(ending) = prompt.ending.take()
+        {
+            let ending = if prompt.is_interrupted { Ok("cancelled") } else { ending };
+            self.end_prompt(ending, out);
         }
     }
 
@@ -226,30 +245,32 @@ impl Session {
             return;
         }
         prompt.usage.add(&message["usage"]);
-        let waits = |message: &Message| matches!(message.place, Place::Sent | Place::Queued);
-        let is_more = self.tells_places && prompt.messages.iter().skip(1).any(waits);
-        if is_more && !prompt.is_interrupted {
-            return;
+        let is_more = self.tells_places && prompt.waits_for_more() && !prompt.is_interrupted;
+        let ending = self.ending_of(message, is_error, &words);
+        match &mut self.prompt {
+            Some(prompt) if is_more => prompt.ending = Some(ending),
+            _ => self.end_prompt(ending, out),
         }
-        self.calls.fail_all(out);
+    }
+
+    fn ending_of(&self, message: &Value, is_error: bool, words: &str) -> Ending {
         let reason = text(message, "terminal_reason");
-        if is_error && self.is_interrupted(reason) {
-            return self.prompt_cancelled(out);
+        match (text(message, "subtype"), text(message, "stop_reason")) {
+            _ if is_error && self.is_interrupted(reason) => Ok("cancelled"),
+            _ if is_error => Err(self.error_of(message, reason, words)),
+            ("error_max_turns", _) => Ok("max_turn_requests"),
+            (_, "max_tokens") => Ok("max_tokens"),
+            (_, "refusal") => Ok("refusal"),
+            _ => Ok("end_turn"),
         }
-        if is_error {
-            let error = self.error_of(message, reason, &words);
-            return self.prompt_failed(error, out);
-        }
-        let reason = match (text(message, "subtype"), text(message, "stop_reason")) {
-            ("error_max_turns", _) => "max_turn_requests",
-            (_, "max_tokens") => "max_tokens",
-            (_, "refusal") => "refusal",
-            _ => "end_turn",
-        };
-        if let Some(prompt) = self.prompt.take() {
-            let result = json!({"stopReason": reason, "usage": prompt.usage.to_json()});
-            out.answer(&prompt.id, Ok(result));
-        }
+    }
+
+    fn end_prompt(&mut self, ending: Ending, out: &mut Out) {
+        self.calls.fail_all(out);
+        let Some(prompt) = self.prompt.take() else { return };
+        let usage = prompt.usage.to_json();
+        let result = ending.map(|reason| json!({"stopReason": reason, "usage": usage}));
+        out.answer(&prompt.id, result);
     }
 
     /// Whether the prompt that runs was interrupted.
@@ -344,6 +365,14 @@ impl Session {
             update["cost"] = json!({"amount": amount, "currency": "USD"});
         }
         out.update(update);
+    }
+}
+
+impl Prompt {
+    /// Whether a message that was added has yet to begin.
+    fn waits_for_more(&self) -> bool {
+        let waits = |message: &Message| matches!(message.place, Place::Sent | Place::Queued);
+        self.messages.iter().skip(1).any(waits)
     }
 }
 

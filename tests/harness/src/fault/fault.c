@@ -71,14 +71,16 @@ static int64_t asked(int which)
     return page ? atomic_load(&page[which]) : 0;
 }
 
-/* Whether a call fails now; it has its errno then. */
+/* Whether a call fails now; it has its errno then. A number below 0 is for the next call alone. */
 static int fails(int which)
 {
     int64_t error = asked(which);
+    while (error < 0 && !atomic_compare_exchange_weak(&page[which], &error, 0))
+        ;
     if (!error)
         return 0;
     atomic_fetch_add(&page[FIRED], 1);
-    errno = (int)error;
+    errno = (int)(error < 0 ? -error : error);
     return 1;
 }
 
