@@ -146,7 +146,8 @@ impl Shared {
                 continue;
             }
             let (branch_ref, nothing) = (tree.branch_ref(), "0".repeat(commit.len()));
-            let args = ["update-ref", "-m", "gooselake: restored", &branch_ref, &commit, &nothing];
+            let reason = "gooselake: restored";
+            let args = ["update-ref", "--no-deref", "-m", reason, &branch_ref, &commit, &nothing];
             let call =
                 Call { git_dir: Some(&tree.common_dir), ..Call::new(&tree.common_dir, &args) };
             return Ok(self.ask(call)?.is_good());

@@ -107,7 +107,7 @@ fn a_creation_that_was_cut_off_can_be_asked_for_again_at_once() {
 #[test]
 fn a_removal_that_a_stop_cuts_off_is_finished_by_the_next_start() {
     // Each call of git of the last part hangs in its turn, once.
-    for call in ["'worktree remove'", "'worktree list'", "'update-ref -d'"] {
+    for call in ["'worktree remove'", "'worktree list'", "'update-ref --no-deref -d'"] {
         let hang = format!(
             "*{call}*) [ -e \"$HERE/done\" ] || {{ touch \"$HERE/done\"; exec sleep 1000; }};;"
         );
