@@ -7,6 +7,7 @@
 //! so when it is free.
 
 use super::Shared;
+use super::file::read_text;
 use super::git::{self, Call};
 use super::remove::{self, Force};
 use super::run;
@@ -136,7 +137,7 @@ impl Shared {
     /// The worktree stands on its branch and the branch is not there: it is made anew where the worktree last stood.
     fn restore_branch(&self, tree: &Tree) -> Result<bool> {
         let Some(record) = &tree.record else { return Ok(false) };
-        let head = fs::read_to_string(record.join("HEAD")).unwrap_or_default();
+        let head = read_text(&record.join("HEAD")).unwrap_or_default();
         if head.trim() != format!("ref: {}", tree.branch_ref()) {
             return Ok(false);
         }
