@@ -136,8 +136,8 @@ fn refuse_itself(file: &Path, database: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has a file made beside `path`, private, and gives it its name only when it is good and on the disk. `make_room` comes
-/// between the two: all that may find no room is done then.
+/// Has a file made beside `path`, private, and gives it its name only when it is good and on the disk. `make_room`
+/// comes between the two: all that may find no room is done then.
 fn with_new_file<T>(
     path: &Path,
     make: impl FnOnce(&Path) -> Result<T>,

@@ -1,7 +1,7 @@
 //! Git's own small files, read and copied without git.
 //!
-//! Runs on the caller's thread. They lie where an agent can put anything in their place: whatever is there, nobody waits
-//! for it, and no more of it is read than git would ever write. It deliberately does not know what the files mean.
+//! Runs on the caller's thread. They lie where an agent can put anything in their place: whatever is there, nobody
+//! waits for it, and no more of it is read than git would ever write. It deliberately does not know what they mean.
 
 use rustix::fs::OFlags;
 use std::fs;

@@ -18,6 +18,7 @@ use crate::watchdog;
 use crossbeam_channel::Receiver;
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -164,7 +165,10 @@ impl Shared {
         };
         for path in names(self.trash_dir()) {
             let is_living = left.iter().any(|record| path.ends_with(&record.id));
-            if !is_living && let Err(error) = remove::delete_all(&path) {
+            if !is_living && is_undecided(&path) {
+                let name = path.display();
+                log::warn!("{name} is no worktree of ours, but one of git's: it stays");
+            } else if !is_living && let Err(error) = remove::delete_all(&path) {
                 log::warn!("{} can not be emptied: {error}", path.display());
             }
         }
@@ -204,6 +208,15 @@ impl Shared {
         let Some(reason) = record.cleanup_reason else { return Ok(()) };
         self.clean_up(worktree_id, &reason, Force::No).map(|_| ())
     }
+}
+
+/// Whether git knows the worktree in the trash still, and in no other place: its removal was cut off before it was
+/// clear that nothing is lost, and this database does not know of it.
+fn is_undecided(folder: &Path) -> bool {
+    let text = read_text(&folder.join(".git")).unwrap_or_default();
+    let Some(record) = text.strip_prefix("gitdir: ") else { return false };
+    let home = tree::home_of(&folder.join(record.trim_end_matches('\n')));
+    home.is_some_and(|home| home.symlink_metadata().is_err())
 }
 
 fn is_index_locked(tree: &Tree) -> bool {

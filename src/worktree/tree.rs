@@ -538,11 +538,14 @@ fn find_record(common_dir: &Path, folder: &Path) -> Option<PathBuf> {
     let wanted = folder.join(".git");
     let entries = fs::read_dir(common_dir.join("worktrees")).ok()?.flatten();
     let mut records = entries.map(|entry| entry.path());
-    records.find(|record| {
-        let text = read_text(&record.join("gitdir")).unwrap_or_default();
-        // It may be written from the record's own folder.
-        plain(&record.join(text.trim_end_matches('\n'))) == wanted
-    })
+    records.find(|record| home_of(record).as_ref() == Some(&wanted))
+}
+
+/// The file `.git` of the worktree that a record of git's is of. None: there is no such record.
+pub(super) fn home_of(record: &Path) -> Option<PathBuf> {
+    let text = read_text(&record.join("gitdir")).ok()?;
+    // It may be written from the record's own folder.
+    Some(plain(&record.join(text.trim_end_matches('\n'))))
 }
 
 /// The path without `.` and `..`, by its words alone: what it names may be gone.

@@ -1,4 +1,5 @@
-//! What somebody has put in git's way, in the worktree or in the repository: it costs nobody else anything, and no work.
+//! What somebody has put in git's way, in the worktree or in the repository: it costs nobody else anything, and no
+//! work.
 
 use super::scene::{Repo, Scene, is_there, path};
 use crate::stage::{SOON, check_told, list, text};
@@ -70,7 +71,7 @@ fn a_folder_that_can_not_be_read_is_work() {
     let work = Repo::of(&worktree);
     work.write("a/closed/file", "work\n");
     let closed = work.path.join("a/closed");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let told = scene.cleanup(&worktree, &json!({}));
     assert_eq!(told["status"], "kept_dirty", "{told}");
     let lost = list(told["lost"].clone());
