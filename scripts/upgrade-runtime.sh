@@ -17,12 +17,14 @@
 # Order: unpack beside the others and check it; have the new release check the configuration and the machine; stop the
 # server (its agents go on working); back its database up, as before-upgrade.sqlite3 beside it; switch the link by one
 # rename; start; wait until it is ready. If it is not: switch back, put the database back if the new release has changed
-# its schema, start the old one. Run again with the release that is current, it does nothing.
+# its schema, start the old one. From the stop on, signals and a terminal that goes away wait for the end of that. Run
+# again with the release that is current, it does nothing.
 # Exit status: 0 done, 1 nothing has changed or all is as before, 2 wrong use, 3 the old release does not serve either.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-say() { printf 'upgrade: %s\n' "$1" >&2; }
+# Nobody need listen: that is no reason to stop half-way.
+say() { printf 'upgrade: %s\n' "$1" >&2 || :; }
 fail() { say "$1"; exit "${2:-1}"; }
 
 bundle='' version='' data_dir='' config=''
@@ -60,6 +62,8 @@ options=()
 
 umask 077
 mkdir -p "$root/releases"
+# The path that the kernel tells of a program in it, whatever links lead here.
+root=$(readlink -f "$root")
 exec 9>"$root/.upgrade.lock"
 flock -n 9 || fail "another upgrade is at work in $root"
 # What is staged by an upgrade that was killed belongs to nobody: we have the lock.
@@ -114,14 +118,15 @@ fi
 # --- helpers of the switch
 stop_server() {
     if [ -n "$command" ]; then
-        "$command" stop
+        "$command" stop 9>&-
     elif [ -n "$service" ]; then
         systemctl "--$scope" stop "$service"
     fi
 }
 start_server() {
+    # A server that had our lock would keep it.
     if [ -n "$command" ]; then
-        "$command" start
+        "$command" start 9>&-
     elif [ -n "$service" ]; then
         systemctl "--$scope" daemon-reload
         systemctl "--$scope" reset-failed "$service" 2>/dev/null || :
@@ -177,8 +182,11 @@ fi
 
 # --- the switch
 backup=$data/before-upgrade.sqlite3
+# From here on there is a way forward and a way back, and no other: a terminal that goes away ends neither.
+trap 'say "it finishes first"' HUP INT TERM
+trap : PIPE
 say "stopping the server; its agents go on"
-stop_server || fail "the server can not be stopped; nothing has changed"
+stop_server || { start_server || :; fail "the server can not be stopped; nothing has changed"; }
 has_backup=''
 if run "$old" backup "$backup" --force >&2; then
     has_backup=yes

@@ -10,13 +10,15 @@
 //! is told to it, and when a session is over it reads that in the ledger.
 //!
 //! The parts: `name` (branch and folder of a name), `lock` (who works on what), `run` (one short-lived program), `git`
-//! (what is asked of git), `tree` (what would be lost), `backup` (the ref that holds it), `create`, `init` (the init
-//! script), `cleanup` and `remove` (when and how one goes), `repair` (the thread), `show` (status and diff), `disk`.
+//! (what is asked of git), `file` (its small files), `tree` (what would be lost), `backup` (the ref that holds it),
+//! `create`, `init` (the init script), `cleanup` and `remove` (when and how one goes), `repair` (the thread), `show`
+//! (status and diff), `disk`.
 
 mod backup;
 mod cleanup;
 mod create;
 mod disk;
+mod file;
 mod git;
 mod init;
 mod lock;

@@ -14,7 +14,7 @@ use crate::model::id;
 use crate::session::TOKENS_FOLDER;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -54,7 +54,8 @@ pub(super) fn run(options: &Options) -> Outcome {
         return Err(Error::new(Code::Conflict, format!("{} is there already", to.display()))
             .hint("choose another name, or replace it with --force"));
     }
-    let counts = with_new_file(&to, |new| backup::copy(from, new))?;
+    refuse_itself(&to, from)?;
+    let counts = with_new_file(&to, |new| backup::copy(from, new), || Ok(()))?;
     tell(&format!("backup {}: {}; checked", to.display(), told(&counts)));
     Ok(ExitCode::SUCCESS)
 }
@@ -69,6 +70,7 @@ pub(super) fn restore(options: &Options) -> Outcome {
         return Err(Error::not_found("file", &from.display().to_string())
             .hint("name the file that `backup` has made"));
     }
+    refuse_itself(&from, to)?;
     let counts = backup::check(&from, None).map_err(|error| {
         let message = format!("{} can not be restored: {}", from.display(), error.message);
         Error { message, ..error }
@@ -76,21 +78,19 @@ pub(super) fn restore(options: &Options) -> Outcome {
     folder::make_folder(&config.root_dir)?;
     // Held to the end: no server starts in the middle.
     let _lock = folder::lock_folder(&config.root_dir)?;
-    if to.exists() {
-        if !options.has("force") {
-            return Err(Error::new(
-                Code::Conflict,
-                format!("there is a database {}", to.display()),
-            )
+    if to.exists() && !options.has("force") {
+        let message = format!("there is a database {}", to.display());
+        return Err(Error::new(Code::Conflict, message)
             .hint("--force puts it aside and ends the agents that it knows"));
-        }
-        end_children(&config)?;
-        put_aside(to)?;
     }
     if let Some(folder) = to.parent() {
         folder::make_folder(folder)?;
     }
-    with_new_file(to, |new| backup::copy(&from, new).map(|_counts| ()))?;
+    let make_room = || match to.exists() {
+        true => end_children(&config).and_then(|()| put_aside(to)),
+        false => Ok(()),
+    };
+    with_new_file(to, |new| backup::copy(&from, new), make_room)?;
     tell(&format!("restored {}: {}", to.display(), told(&counts)));
     Ok(ExitCode::SUCCESS)
 }
@@ -124,19 +124,34 @@ fn put_aside(database: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has a file made beside `path`, private, and gives it its name only when it is good and on the disk.
-fn with_new_file<T>(path: &Path, make: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+/// Errors: the file that is to be the backup is one of the database's own, under whatever name.
+fn refuse_itself(file: &Path, database: &Path) -> Result<()> {
+    let place = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    let given = place(file);
+    let is_own = |own: PathBuf| given.is_some() && place(&own) == given;
+    if folder::database_files(database).into_iter().any(is_own) {
+        return Err(Error::bad_request(format!("{} is the database itself", file.display()))
+            .hint("name another file: a backup is a copy"));
+    }
+    Ok(())
+}
+
+/// Has a file made beside `path`, private, and gives it its name only when it is good and on the disk. `make_room`
+/// comes between the two: all that may find no room is done then.
+fn with_new_file<T>(
+    path: &Path,
+    make: impl FnOnce(&Path) -> Result<T>,
+    make_room: impl FnOnce() -> Result<()>,
+) -> Result<T> {
     let new = PathBuf::from(format!("{}.new-{}", path.display(), std::process::id()));
-    let made = create(&new)
-        .map_err(|error| failed(path, "written", error))
-        .and_then(|_file| make(&new))
-        .and_then(|value| {
-            let placed = File::open(&new)
-                .and_then(|file| file.sync_all())
-                .and_then(|()| std::fs::rename(&new, path))
-                .and_then(|()| sync_folder(path));
-            placed.map(|()| value).map_err(|error| failed(path, "written", error))
-        });
+    let written = |done: io::Result<()>| done.map_err(|error| failed(path, "written", error));
+    let made = written(create(&new).map(|_file| ())).and_then(|()| {
+        let value = make(&new)?;
+        written(File::open(&new).and_then(|file| file.sync_all()))?;
+        make_room()?;
+        written(std::fs::rename(&new, path).and_then(|()| sync_folder(path)))?;
+        Ok(value)
+    });
     if made.is_err() {
         // It may not even have been made; the error on its way is the one that matters.
         for file in folder::database_files(&new) {
@@ -147,7 +162,9 @@ fn with_new_file<T>(path: &Path, make: impl FnOnce(&Path) -> Result<T>) -> Resul
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    // One of that name is of a command that was killed. What is somebody else's, or made just now, is not written to.
+    drop(std::fs::remove_file(path));
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// So that the name survives a loss of power, as its contents do.

@@ -67,7 +67,8 @@ impl Shared {
         args.push(&held);
         let commit = at_common(&args)?;
         let before = older.unwrap_or_else(|| "0".repeat(commit.len()));
-        at_common(&["update-ref", "-m", "gooselake: backup", &name, &commit, &before])?;
+        let args = ["update-ref", "--no-deref", "-m", "gooselake: backup", &name, &commit, &before];
+        at_common(&args)?;
         if self.ref_commit(common, &name)?.as_deref() != Some(commit.as_str()) {
             return Err(Error::internal(format!("the backup ref {name} is not there")));
         }

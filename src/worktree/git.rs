@@ -9,6 +9,7 @@ use super::Shared;
 use super::run::{self, Outcome, Program};
 use crate::environment;
 use crate::error::{Code, Error, Result};
+use crate::model::id;
 use std::path::{Path, PathBuf};
 
 /// Output of a call that asks for little.
@@ -20,6 +21,9 @@ pub(super) const LONG_OUTPUT: usize = 64 * 1024 * 1024;
 const SETTINGS: &[&str] = &[
     "core.fsmonitor=false",
     "core.untrackedCache=false",
+    // A change that keeps its file's size and time is a change.
+    "core.trustctime=true",
+    "core.checkStat=default",
     "core.quotePath=false",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -84,9 +88,6 @@ pub(super) struct Repo {
     pub common_dir: PathBuf,
 }
 
-/// The mark of calls that only look.
-const LOOK: &str = "worktree-look";
-
 /// The mark of every git that is started for a worktree.
 pub(super) fn mark(worktree_id: &str) -> String {
     format!("worktree-{worktree_id}")
@@ -131,7 +132,8 @@ impl Shared {
             timeout: self.config.worktrees.git_timeout,
             stdout_max: call.stdout_max,
             keeps_end: false,
-            mark: if call.mark.is_empty() { LOOK.to_owned() } else { call.mark.to_owned() },
+            // A look has one of its own: when its time is up, everything with its mark is ended.
+            mark: if call.mark.is_empty() { id::new("look") } else { call.mark.to_owned() },
         };
         run::run(&program, &self.stop)
     }
@@ -246,15 +248,21 @@ impl Shared {
         Err(Error::bad_request(format!("worktree_name: git takes no branch {branch_name:?}")))
     }
 
-    /// The commit of a ref, if there is one. The name is ours, from a record or a constant.
+    /// The commit of a ref, if there is one. The name is ours, from a record or a constant. Errors: git can not say.
     pub(super) fn ref_commit(&self, common_dir: &Path, name: &str) -> Result<Option<String>> {
         let call = Call {
             git_dir: Some(common_dir),
             ..Call::new(common_dir, &["rev-parse", "--verify", "--quiet", name])
         };
         let outcome = self.ask(call)?;
-        let commit = String::from_utf8_lossy(&outcome.stdout).trim().to_owned();
-        Ok(outcome.is_good().then_some(commit))
+        match outcome.exit_code {
+            Some(0 | 1) if !outcome.is_timed_out => {
+                let commit = String::from_utf8_lossy(&outcome.stdout).trim().to_owned();
+                Ok(outcome.is_good().then_some(commit))
+            }
+            // It has not said that there is none.
+            _ => Err(failure("rev-parse", &outcome)),
+        }
     }
 }
 

@@ -188,7 +188,8 @@ impl Shared {
             .map(|told| told.lines().any(|line| line.strip_prefix("branch ") == Some(&name)));
         let deleted = is_used.and_then(|is_used| match is_used {
             true => Err(Error::new(Code::Conflict, "another worktree stands on it")),
-            false => at_common(&["update-ref", "-d", &name, tip]),
+            // A branch may be another name of one that is not ours: that one stays.
+            false => at_common(&["update-ref", "--no-deref", "-d", &name, tip]),
         });
         match deleted {
             Ok(_) => gone.is_branch_deleted = true,

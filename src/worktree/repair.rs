@@ -8,6 +8,7 @@
 
 use super::Shared;
 use super::cleanup::Telling;
+use super::file::read_text;
 use super::git::{self, Call};
 use super::remove::{self, Force};
 use super::run;
@@ -18,6 +19,7 @@ use crate::watchdog;
 use crossbeam_channel::Receiver;
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -137,7 +139,7 @@ impl Shared {
     /// The worktree stands on its branch and the branch is not there: it is made anew where the worktree last stood.
     fn restore_branch(&self, tree: &Tree) -> Result<bool> {
         let Some(record) = &tree.record else { return Ok(false) };
-        let head = fs::read_to_string(record.join("HEAD")).unwrap_or_default();
+        let head = read_text(&record.join("HEAD")).unwrap_or_default();
         if head.trim() != format!("ref: {}", tree.branch_ref()) {
             return Ok(false);
         }
@@ -147,7 +149,8 @@ impl Shared {
                 continue;
             }
             let (branch_ref, nothing) = (tree.branch_ref(), "0".repeat(commit.len()));
-            let args = ["update-ref", "-m", "gooselake: restored", &branch_ref, &commit, &nothing];
+            let reason = "gooselake: restored";
+            let args = ["update-ref", "--no-deref", "-m", reason, &branch_ref, &commit, &nothing];
             let call =
                 Call { git_dir: Some(&tree.common_dir), ..Call::new(&tree.common_dir, &args) };
             return Ok(self.ask(call)?.is_good());
@@ -163,7 +166,10 @@ impl Shared {
         };
         for path in names(self.trash_dir()) {
             let is_living = left.iter().any(|record| path.ends_with(&record.id));
-            if !is_living && let Err(error) = remove::delete_all(&path) {
+            if !is_living && is_undecided(&path) {
+                let name = path.display();
+                log::warn!("{name} is no worktree of ours, but one of git's: it stays");
+            } else if !is_living && let Err(error) = remove::delete_all(&path) {
                 log::warn!("{} can not be emptied: {error}", path.display());
             }
         }
@@ -203,6 +209,15 @@ impl Shared {
         let Some(reason) = record.cleanup_reason else { return Ok(()) };
         self.clean_up(worktree_id, &reason, Force::No, Telling::EachTime).map(|_| ())
     }
+}
+
+/// Whether git knows the worktree in the trash still, and in no other place: its removal was cut off before it was
+/// clear that nothing is lost, and this database does not know of it.
+fn is_undecided(folder: &Path) -> bool {
+    let text = read_text(&folder.join(".git")).unwrap_or_default();
+    let Some(record) = text.strip_prefix("gitdir: ") else { return false };
+    let home = tree::home_of(&folder.join(record.trim_end_matches('\n')));
+    home.is_some_and(|home| home.symlink_metadata().is_err())
 }
 
 fn is_index_locked(tree: &Tree) -> bool {

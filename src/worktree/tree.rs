@@ -6,6 +6,7 @@
 //! doubt keeps.
 
 use super::Shared;
+use super::file::{copy_index, read_text};
 use super::git::{self, Call, LONG_OUTPUT};
 use super::lock::Locked;
 use crate::error::{Error, Result};
@@ -97,6 +98,8 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("REVERT_HEAD", "a revert"),
     ("BISECT_LOG", "a bisect"),
 ];
+/// What git says of a folder that it may not look into.
+const CLOSED_FOLDER: &str = "could not open directory";
 /// The newest entries of a reflog that are looked at.
 const REFLOG_ENTRIES: usize = 2000;
 /// Submodules' own folders are looked for so deep.
@@ -122,7 +125,7 @@ impl Tree {
 
     /// Why it is locked, if somebody has locked it.
     pub(super) fn lock_reason(&self) -> Option<String> {
-        let text = fs::read_to_string(self.record.as_ref()?.join("locked")).ok()?;
+        let text = read_text(&self.record.as_ref()?.join("locked")).ok()?;
         Some(text.trim().to_owned())
     }
 
@@ -133,7 +136,7 @@ impl Tree {
 
     /// The commit that a file of git's record names.
     pub(super) fn commit_in(&self, name: &str) -> Option<String> {
-        commit_of(&fs::read_to_string(self.record.as_ref()?.join(name)).ok()?)
+        commit_of(&read_text(&self.record.as_ref()?.join(name)).ok()?)
     }
 
     pub(super) fn branch_ref(&self) -> String {
@@ -228,7 +231,7 @@ impl Shared {
 
     /// Changed and new files, one for each line of git's status.
     pub(super) fn look_at_files(&self, tree: &Tree, work: &mut Work) -> Result<()> {
-        let dot_git = fs::read_to_string(tree.folder.join(".git")).unwrap_or_default();
+        let dot_git = read_text(&tree.folder.join(".git")).unwrap_or_default();
         if !dot_git.starts_with("gitdir: ") {
             work.block(unreadable(".git", "it is not the file that git put there"));
         }
@@ -242,7 +245,16 @@ impl Shared {
             "--no-renames",
         ];
         let call = Call { index: Some(&scratch.path), stdout_max: LONG_OUTPUT, ..tree.call(&args) };
-        let told = self.tell(call)?;
+        let outcome = self.ask(call)?;
+        if !outcome.is_good() || outcome.is_cut {
+            return Err(git::failure("status", &outcome));
+        }
+        // Git passes such a folder by, and ends well.
+        let closed = outcome.stderr.lines().find(|line| line.contains(CLOSED_FOLDER));
+        if let Some(line) = closed {
+            work.block(unreadable(".", line));
+        }
+        let told = outcome.stdout;
         for entry in told.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
             let entry = String::from_utf8_lossy(entry);
             match entry.split_at_checked(2) {
@@ -471,14 +483,6 @@ fn record_gone() -> Error {
         .hint("git worktree repair in its repository may find it again")
 }
 
-/// Copies an index with its time. Git tells a file that was changed in the second of the index's own writing, and kept
-/// its size, by looking into it, and which files those are by the time of the index.
-fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
-    let written = fs::metadata(from)?.modified()?;
-    fs::copy(from, to)?;
-    fs::File::options().append(true).open(to)?.set_modified(written)
-}
-
 /// Lines for `rev-list --stdin`.
 fn range(held: &[String], others: &[String]) -> Vec<u8> {
     let mut lines = String::new();
@@ -505,8 +509,7 @@ fn commit_of(text: &str) -> Option<String> {
 
 /// The commits that a reflog remembers, its newest entries.
 fn reflog(path: &Path) -> Vec<String> {
-    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let text = text.unwrap_or_default();
+    let text = read_text(path).unwrap_or_default();
     let entries = text.lines().rev().take(REFLOG_ENTRIES);
     entries.filter_map(|line| commit_of(line.split(' ').nth(1)?)).collect()
 }
@@ -520,7 +523,7 @@ fn own_refs(folder: &Path) -> Vec<String> {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(entry.path()),
                 Ok(kind) if kind.is_file() => {
-                    let text = fs::read_to_string(entry.path()).unwrap_or_default();
+                    let text = read_text(&entry.path()).unwrap_or_default();
                     found.extend(commit_of(&text));
                 }
                 _ => {}
@@ -535,11 +538,14 @@ fn find_record(common_dir: &Path, folder: &Path) -> Option<PathBuf> {
     let wanted = folder.join(".git");
     let entries = fs::read_dir(common_dir.join("worktrees")).ok()?.flatten();
     let mut records = entries.map(|entry| entry.path());
-    records.find(|record| {
-        let text = fs::read_to_string(record.join("gitdir")).unwrap_or_default();
-        // It may be written from the record's own folder.
-        plain(&record.join(text.trim_end_matches('\n'))) == wanted
-    })
+    records.find(|record| home_of(record).as_ref() == Some(&wanted))
+}
+
+/// The file `.git` of the worktree that a record of git's is of. None: there is no such record.
+pub(super) fn home_of(record: &Path) -> Option<PathBuf> {
+    let text = read_text(&record.join("gitdir")).ok()?;
+    // It may be written from the record's own folder.
+    Some(plain(&record.join(text.trim_end_matches('\n'))))
 }
 
 /// The path without `.` and `..`, by its words alone: what it names may be gone.

@@ -1,6 +1,6 @@
 //! Backup, restore, verify: beside a server that works, and after everything is gone.
 
-use crate::command::run_on;
+use crate::command::{run_on, run_on_a_full_disk};
 use crate::stage::{Stage, text};
 use gooselake_harness::proc;
 use gooselake_harness::server::{Options, Server};
@@ -82,6 +82,66 @@ fn a_restore_over_a_database_puts_it_aside_and_ends_its_agents() {
     stage.server.restart();
     stage.client = crate::contract::client(&stage.server);
     assert_eq!(stage.run(&session_id, "say after")["assistant_text"], "after");
+}
+
+/// What is in the data folder now, by name.
+fn names_in(data_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(data_dir).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_restore_that_finds_no_room_changes_nothing() {
+    let mut stage = Stage::new();
+    let data_dir = stage.server.data_dir().to_owned();
+    let file = stage.server.folder().join("kept.sqlite3");
+    let session_id = stage.session();
+    run_on(&data_dir, &["backup", file.to_str().unwrap()]).expect(0);
+    let turn_id = stage.start(&session_id, "slow 3 1000");
+    stage.event(&session_id, "item.delta", 0);
+    stage.server.kill9();
+    let before = names_in(&data_dir);
+    let words = ["restore", file.to_str().unwrap(), "--force", "--data-dir"];
+    let words = [&words[..], &[data_dir.to_str().unwrap()]].concat();
+    run_on_a_full_disk(&words).expect(1);
+    assert_eq!(names_in(&data_dir), before);
+    assert_eq!(proc::keepers_of(&data_dir).len(), 1, "its agents go on");
+    stage.restart();
+    let path = format!("/v1/sessions/{session_id}/turns/{turn_id}?wait_ms=30000");
+    assert_eq!(stage.get(&path)["status"], "completed");
+}
+
+/// The database itself, by its name, a link and another hard link, as the backup that is made or restored.
+#[test]
+fn a_database_is_not_its_own_backup() {
+    let mut stage = Stage::new();
+    let data_dir = stage.server.data_dir().to_owned();
+    let session_id = stage.session();
+    stage.run(&session_id, "say before");
+    let database = data_dir.join("runtime.sqlite3");
+    let (link, hard) = (stage.server.folder().join("link"), stage.server.folder().join("hard"));
+    std::os::unix::fs::symlink(&database, &link).unwrap();
+    fs::hard_link(&database, &hard).unwrap();
+    let log = data_dir.join("runtime.sqlite3-wal");
+    for file in [&database, &link, &hard, &log] {
+        let said = run_on(&data_dir, &["backup", file.to_str().unwrap(), "--force"]).expect(1);
+        assert!(said.stderr.contains("the database itself"), "{}", said.stderr);
+    }
+    stage.run(&session_id, "say after");
+    let transcript = stage.client.get(&format!("/v1/sessions/{session_id}/transcript")).text();
+    stage.server.kill9();
+    let before = names_in(&data_dir);
+    for file in [&database, &link, &hard] {
+        let said = run_on(&data_dir, &["restore", file.to_str().unwrap(), "--force"]).expect(1);
+        assert!(said.stderr.contains("the database itself"), "{}", said.stderr);
+    }
+    assert_eq!(names_in(&data_dir), before);
+    stage.restart();
+    let path = format!("/v1/sessions/{session_id}/transcript");
+    assert_eq!(stage.client.get(&path).expect(200).text(), transcript);
 }
 
 #[test]

@@ -37,11 +37,23 @@ impl Said {
 
 /// Runs the server's program with these arguments and a home of its own.
 pub(crate) fn run(arguments: &[&str]) -> Said {
+    let mut command = Command::new(program("GG_TEST_SERVER", "gg-runtime-server").unwrap());
+    run_to_its_end(command.args(arguments))
+}
+
+/// The same on a disk that has no room for a file of more than 64 KiB: a limit that fails the same calls.
+pub(crate) fn run_on_a_full_disk(arguments: &[&str]) -> Said {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\""]);
+    command.arg(program("GG_TEST_SERVER", "gg-runtime-server").unwrap());
+    run_to_its_end(command.args(arguments))
+}
+
+fn run_to_its_end(command: &mut Command) -> Said {
     let folder = TempDir::new("gg-command-test");
     let path = |name: &str| folder.path().join(name);
     let (out, err) = (path("out"), path("err"));
-    let mut child = Command::new(program("GG_TEST_SERVER", "gg-runtime-server").unwrap())
-        .args(arguments)
+    let mut child = command
         .env("HOME", folder.path())
         .stdin(Stdio::null())
         .stdout(File::create(&out).unwrap())

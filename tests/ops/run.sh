@@ -121,14 +121,15 @@ set -eu
 pid=\$(cat "$folder/pid" 2>/dev/null || :)
 case \$1 in
 start)
-    setsid "$current/bin/gg-runtime-server" ${config[@]} >>"$folder/server.log" 2>&1 9>&- </dev/null &
+    setsid "$current/bin/gg-runtime-server" ${config[@]} >>"$folder/server.log" 2>&1 </dev/null &
     echo \$! >"$folder/pid"
     ;;
 stop)
     [ -n "\$pid" ] || exit 0
     kill -TERM "\$pid" 2>/dev/null || :
-    timeout 30 tail --pid="\$pid" -f /dev/null
+    timeout 30 tail --pid="\$pid" -f /dev/null >/dev/null
     rm -f "$folder/pid"
+    [ ! -e "$folder/hang-up" ] || { rm "$folder/hang-up" && kill -HUP "\$PPID"; }
     ;;
 esac
 SERVICE
@@ -209,6 +210,25 @@ ok "the turn that ran completes under v2, whole"
 must "verify" "$server" verify "${config[@]}"
 must "again it does nothing" scripts/upgrade-runtime.sh v2
 
+scene "an upgrade whose terminal goes away"
+release v2.1 "$folder/good"
+: >"$folder/hang-up"
+must "v2.1 becomes the current release although it is told to hang up" scripts/upgrade-runtime.sh
+told "it finishes first"
+[ ! -e "$folder/hang-up" ] || bad "nobody hung up"
+must "it is ready" is_ready
+release v2.2 "$folder/good"
+{ scripts/upgrade-runtime.sh 2>&1 || echo "status $?" >"$folder/must.log"; } | sed '/stopping the server/q' >"$folder/heard.log"
+[ "$(cat "$current/VERSION")" = v2.2 ] || bad "nobody listened, and v2.2 is not the current release"
+must "v2.2 is ready although nobody listened" is_ready
+
+scene "releases behind a link"
+ln -s "$HOME/.local/share/gg-runtime" "$folder/linked"
+release v2 "$folder/good"
+must "v2 becomes the current release" env GG_RUNTIME_RELEASES_ROOT="$folder/linked" scripts/upgrade-runtime.sh
+[ "$(cat "$current/VERSION")" = v2 ] || bad "the link does not lead to v2"
+must "it is ready" is_ready
+
 scene "a release that does not start"
 release v3 "$folder/broken"
 must_not "the upgrade fails" env GG_RUNTIME_HEALTH_SECS=3 scripts/upgrade-runtime.sh
@@ -218,7 +238,7 @@ sed 's/^/     /' "$folder/must.log"
 must "v2 is ready" is_ready
 call GET "/v1/sessions/$session/turns/$turn" >"$folder/must.log"
 told '"status":"completed"'
-[ "$(find "$HOME/.local/share/gg-runtime/releases" -mindepth 1 -maxdepth 1 | wc -l)" = 2 ] || bad "v3 was left behind"
+[ "$(find "$HOME/.local/share/gg-runtime/releases" -mindepth 1 -maxdepth 1 | wc -l)" = 3 ] || bad "v3 was left behind"
 
 scene "a release that changes the schema and does not start"
 if command -v python3 >/dev/null; then

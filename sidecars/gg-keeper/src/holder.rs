@@ -465,11 +465,14 @@ impl Holder {
         }
     }
 
-    /// Tries the disk again.
-    fn retry(&mut self) {
+    /// Tries the disk again. What a pipe held back meanwhile has its time from now on.
+    fn retry(&mut self, now: Instant) {
         for output in &mut self.outputs {
             if output.is_holding() {
                 output.retry();
+                if let Phase::Draining { until, .. } = &mut self.phase {
+                    *until = now + DRAIN_WAIT;
+                }
             }
         }
         if self.input.is_holding() {

@@ -2,6 +2,7 @@
 //! makes them agree, and tells it.
 
 use super::scene::{Repo, Scene, is_there};
+use crate::command::run_on;
 use crate::stage::{each, list, text};
 use gooselake_harness::{proc, thread, wait};
 use serde_json::{Value, json};
@@ -107,7 +108,7 @@ fn a_creation_that_was_cut_off_can_be_asked_for_again_at_once() {
 #[test]
 fn a_removal_that_a_stop_cuts_off_is_finished_by_the_next_start() {
     // Each call of git of the last part hangs in its turn, once.
-    for call in ["'worktree remove'", "'worktree list'", "'update-ref -d'"] {
+    for call in ["'worktree remove'", "'worktree list'", "'update-ref --no-deref -d'"] {
         let hang = format!(
             "*{call}*) [ -e \"$HERE/done\" ] || {{ touch \"$HERE/done\"; exec sleep 1000; }};;"
         );
@@ -243,6 +244,39 @@ fn the_start_tells_what_changed_outside() {
     let (unknown, _) = &made[4];
     assert_eq!(scene.force(unknown)["status"], "kept_dirty");
     assert!(is_there(unknown));
+}
+
+/// A removal is cut off before it has looked for the last time, and the database that knows of it is lost: the folder
+/// in the trash is nobody's, and what it holds is nowhere else.
+#[test]
+fn what_a_removal_has_not_decided_on_outlives_the_database() {
+    let mut scene = Scene::new();
+    let data_dir = scene.stage.server.data_dir().to_owned();
+    let older = scene.create("older");
+    let file = scene.stage.server.folder().join("kept.sqlite3");
+    run_on(&data_dir, &["backup", file.to_str().unwrap()]).expect(0);
+    let (worktree, gone) = (scene.create("one"), scene.create("gone"));
+    Repo::of(&worktree).write("fresh", "work\n");
+    scene.stage.server.kill9();
+    let trash = data_dir.join("worktrees/.trash");
+    fs::create_dir_all(&trash).unwrap();
+    let [undecided, decided] = [&worktree, &gone].map(|worktree| {
+        let to = trash.join(text(worktree, "id"));
+        fs::rename(text(worktree, "worktree_cwd"), &to).unwrap();
+        to
+    });
+    // Of this one git's record is dropped already, and another worktree has its name.
+    scene.repo.git(&["worktree", "remove", &text(&gone, "worktree_cwd")]);
+    scene.repo.git(&["worktree", "add", "--quiet", &text(&gone, "worktree_cwd"), "gg/gone"]);
+    fs::remove_dir_all(text(&older, "worktree_cwd")).unwrap();
+    run_on(&data_dir, &["restore", file.to_str().unwrap(), "--force"]).expect(0);
+    scene.stage.restart();
+    // The trash is swept before worktrees are looked at.
+    wait::until(SOON, "the older one is looked at", || {
+        (scene.record(&older)["status"] == "missing").then_some(())
+    });
+    assert_eq!(fs::read_to_string(undecided.join("fresh")).unwrap(), "work\n");
+    assert!(!decided.exists());
 }
 
 /// The thread that repairs works in order, so a later worktree's repair says that all before it are done.

@@ -101,7 +101,7 @@ impl Holder {
         let now = Instant::now();
         if self.retry_at.is_some_and(|retry_at| now >= retry_at) {
             self.retry_at = None;
-            self.retry();
+            self.retry(now);
         }
         self.advance(now, has_reaped);
         if self.outputs.iter().any(super::Output::is_holding) || self.input.is_holding() {

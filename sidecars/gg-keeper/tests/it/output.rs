@@ -1,14 +1,17 @@
 //! No byte of output is lost or comes twice, and what is kept has a bound.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use gg_keeper::exit::{Exit, StoppedBy};
 use gg_keeper::journal::Remains;
 use gg_keeper::protocol::{JournalPolicy, Policy, Request, Spec};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use gg_keeper::tree;
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, prlimit};
 
-use crate::kept::{KEEPER, Kept, shell};
+use crate::kept::{KEEPER, Kept, shell, wait_process};
 
 const MIB: u64 = 1 << 20;
 
@@ -172,17 +175,20 @@ fn a_server_that_does_not_read_holds_nobody_up() {
     assert!(Exit::read(&kept.dir).unwrap().is_some());
 }
 
+/// The command of a keeper whose disk is full after 512 KiB of a journal: a limit on the size of a
+/// file stands in for it, the same error at the same call.
+fn on_a_full_disk(dir: &Path) -> Command {
+    let mut command = Command::new("/bin/sh");
+    let script = "trap '' XFSZ; ulimit -S -f 1024; exec \"$0\" \"$1\"";
+    command.arg("-c").arg(script).arg(KEEPER).arg(dir);
+    command
+}
+
 #[test]
 fn a_full_disk_holds_the_child_up_and_loses_nothing() {
-    // A limit on the size of a file stands in for the disk: the same error at the same call.
     let mut spec = flood(4 * MIB);
     spec.journal_segment_bytes = 2 * MIB;
-    let mut kept = Kept::start_with(spec, |dir| {
-        let mut command = Command::new("/bin/sh");
-        let script = "trap '' XFSZ; ulimit -S -f 1024; exec \"$0\" \"$1\"";
-        command.arg("-c").arg(script).arg(KEEPER).arg(dir);
-        command
-    });
+    let mut kept = Kept::start_with(spec, on_a_full_disk);
     kept.hello();
     let limit = fs::read_to_string(format!("/proc/{}/limits", kept.keeper.id())).unwrap();
     let line = limit.lines().find(|line| line.starts_with("Max file size")).unwrap();
@@ -197,4 +203,30 @@ fn a_full_disk_holds_the_child_up_and_loses_nothing() {
     follow(&mut kept, 4 * MIB);
     kept.send(&Request::CloseStdin);
     assert_eq!(kept.exit().stdout_end, 4 * MIB);
+}
+
+#[test]
+fn what_the_pipe_holds_when_a_full_disk_has_room_again_is_kept() {
+    let (full, held, rest) = (512 * 1024, 1024, 50_000);
+    let first = full + held;
+    let script =
+        format!("head -c {first} /dev/zero; echo ready >&2; read -r go; head -c {rest} /dev/zero");
+    let mut spec = shell(&script);
+    spec.journal_segment_bytes = 2 * MIB;
+    let mut kept = Kept::start_with(spec, on_a_full_disk);
+    let child = kept.hello().child_pid;
+    // The keeper has read all that came before that word, and holds what the disk did not take.
+    while kept.stderr() != "ready\n" {
+        kept.read().unwrap();
+    }
+    kept.send(&Request::Stdin { offset: 0, bytes: b"go\n" });
+    wait_process(child.cast_signed());
+    // The child is gone for longer than an open pipe is read on.
+    let keeper = Pid::from_child(&kept.keeper);
+    let pidfd = pidfd_open(keeper, PidfdFlags::empty()).unwrap();
+    let ends = tree::wait_readable(&pidfd, Instant::now() + Duration::from_secs(3));
+    assert!(!ends, "the keeper waits for the disk");
+    prlimit(Some(keeper), Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    let exit = kept.exit();
+    assert_eq!((exit.stdout_end, exit.error), (first + rest, None));
 }
