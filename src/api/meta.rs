@@ -38,29 +38,44 @@ pub(super) fn version(_api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&json!({"version": env!("CARGO_PKG_VERSION")}))))
 }
 
+/// Whoever looks here may do so because something has run out. So a part that can not be read is null, and `unread`
+/// says why; the others are told all the same.
 pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
-    let body = json!({
+    let mut unread = Vec::new();
+    let mut part = |name: &str, read: Result<Value>| {
+        read.unwrap_or_else(|error| {
+            log::warn!("diagnostics are told without {name}: {error}");
+            unread.push(json!({"part": name, "error": error.told()}));
+            Value::Null
+        })
+    };
+    let mut body = json!({
         "providers": providers(api, Instant::now()),
-        "processes": super::process::facts(api)?,
-        "comms": comms(api)?,
+        "processes": part("processes", super::process::facts(api)),
+        "comms": part("comms", comms(api)),
         "recovery": recovery(api),
-        "worktrees": super::worktree::counts(api)?,
+        "worktrees": part("worktrees", super::worktree::counts(api)),
         "writer": writer(api),
         "tail": tail(api),
-        "streams": super::reader::facts(api)?,
+        "streams": part("streams", super::reader::facts(api)),
         "connections": connections(api),
-        "keepers": keepers(api)?,
+        "keepers": part("keepers", keepers(api)),
         "database": database(api),
         "threads": threads(api),
         "session_threads": api.sessions.threads(),
-        "session_status_counts": api.ledger.read(session::status_counts)?
-            .into_iter()
-            .map(|(status, count)| (status, Value::from(count)))
-            .collect::<serde_json::Map<_, _>>(),
+        "session_status_counts": part("session_status_counts", session_status_counts(api)),
         "uptime_ms": u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "now": id::now_ms(),
     });
+    body["unread"] = unread.into();
     Ok(json(200, to_json(&body)))
+}
+
+fn session_status_counts(api: &Api) -> Result<Value> {
+    let counts = api.ledger.read(session::status_counts)?;
+    let counts: serde_json::Map<_, _> =
+        counts.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
+    Ok(counts.into())
 }
 
 pub(super) fn diagnostics_providers(api: &Api, _call: &Call) -> Result<Answer> {

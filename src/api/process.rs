@@ -10,7 +10,7 @@ use super::body::{check_length, texts};
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::Answer;
-use crate::keeper;
+use crate::keeper::{self, Weight};
 use crate::ledger::process::{self as rows, Kill, ProcessQuery, ProcessRow};
 use crate::ledger::to_json;
 use crate::limits;
@@ -176,7 +176,7 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&facts(api)?)))
 }
 
-/// Totals, the queue, and what each running process weighs.
+/// Totals, the queue, and what each running process weighs: null where there is no descriptor to look with.
 pub(super) fn facts(api: &Api) -> Result<Value> {
     let counts = api.ledger.read(rows::status_counts)?;
     let total: i64 = counts.iter().map(|(_, count)| count).sum();
@@ -187,25 +187,7 @@ pub(super) fn facts(api: &Api) -> Result<Value> {
         ..ProcessQuery::default()
     };
     let running = api.ledger.read(|db| rows::list(db, &query))?;
-    let running: Vec<Value> = running
-        .iter()
-        .map(|row| {
-            let pid = row.pid.and_then(|pid| i32::try_from(pid).ok());
-            let tree = pid.map(keeper::weigh_tree).unwrap_or_default();
-            json!({
-                "process_id": row.process_id,
-                "session_id": row.session_id,
-                "name": row.name,
-                "pid": row.pid,
-                "started_at": row.started_at,
-                "processes": tree.processes,
-                "memory_bytes": tree.memory_bytes,
-                "journal_bytes": keeper::journal_bytes(&api.processes.child_dir(&row.process_id)),
-                "stdout_bytes": row.bytes[0],
-                "stderr_bytes": row.bytes[1],
-            })
-        })
-        .collect();
+    let running: Vec<Value> = running.iter().map(|row| weighed(api, row)).collect();
     let counts: Map<String, Value> =
         counts.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
     Ok(json!({
@@ -217,6 +199,24 @@ pub(super) fn facts(api: &Api) -> Result<Value> {
         "threads": api.processes.threads(),
         "running": running,
     }))
+}
+
+fn weighed(api: &Api, row: &ProcessRow) -> Value {
+    let pid = row.pid.and_then(|pid| i32::try_from(pid).ok());
+    let tree = pid.map_or(Ok(Weight::default()), keeper::weigh_tree).ok();
+    let journal_bytes = keeper::journal_bytes(&api.processes.child_dir(&row.process_id)).ok();
+    json!({
+        "process_id": row.process_id,
+        "session_id": row.session_id,
+        "name": row.name,
+        "pid": row.pid,
+        "started_at": row.started_at,
+        "processes": tree.map(|tree| tree.processes),
+        "memory_bytes": tree.map(|tree| tree.memory_bytes),
+        "journal_bytes": journal_bytes,
+        "stdout_bytes": row.bytes[0],
+        "stderr_bytes": row.bytes[1],
+    })
 }
 
 #[cfg(test)]
