@@ -1,8 +1,9 @@
 //! Secrets: made, compared, hashed.
 //!
-//! Owns: the system's random bits, and the rules for tokens, those of the operator and those of agents. A token is 256 random bits of the system,
-//! written in hex; what is compared is compared in a time that tells nothing; of an agent's token only a hash is kept.
-//! A plain SHA-256 is enough for that: nobody can guess 256 bits, so nothing has to be slow. Runs on any thread.
+//! Owns: the system's random bits, and the rules for tokens, those of the operator and those of agents. A token is 256
+//! random bits written in hex; what is compared is compared in a time that tells nothing; of an agent's token only a
+//! hash is kept. A plain SHA-256 is enough for that: nobody can guess 256 bits, so nothing has to be slow. Runs on any
+//! thread.
 
 use crate::error::{Error, Result};
 use rustix::rand::{GetRandomFlags, getrandom};

@@ -75,7 +75,7 @@ fn connections(api: &Api, page: &mut Page) -> Result<()> {
         ("connections_refused_total", "Connections that got 503.", counters.refused),
         ("accept_errors_total", "Failed calls of accept.", counters.accept_errors),
         ("requests_total", "Requests whose head was good.", counters.requests),
-        ("panics_total", "Panics of handlers and streams: defects.", counters.panics),
+        ("panics_total", "Panics of connections, handlers and streams: defects.", counters.panics),
     ] {
         page.one(name, Sort::Counter, help, value);
     }

@@ -170,6 +170,10 @@ impl Drop for Seat {
             return;
         };
         let before = table.ended.replace(thread);
+        if std::thread::panicking() {
+            // Those of handlers and streams are caught, and counted there.
+            self.registry.totals.panics.fetch_add(1, Ordering::Relaxed);
+        }
         drop(table);
         self.registry.changed.notify_all();
         // Outside the lock: the first may close the socket, the second waits for the last
