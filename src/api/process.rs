@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::http::Answer;
 use crate::keeper::{self, Weight};
 use crate::ledger::process::{self as rows, Kill, ProcessQuery, ProcessRow};
-use crate::ledger::to_json;
+use crate::ledger::{Listed, Most, to_json};
 use crate::limits;
 use crate::model::{KilledBy, ProcessStatus};
 use crate::process::{self, ProcessRequest};
@@ -94,19 +94,18 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let statuses: Vec<&str> = ProcessStatus::ALL.iter().map(|status| status.as_str()).collect();
-    let limit = call.limit(1000)?;
     let query = ProcessQuery {
         session_id: call.text("session_id").map(str::to_owned),
         status: call.one_of("status", &statuses)?.map(str::to_owned),
         pid: None,
         is_active: !call.is_on("include_completed", true)?,
         before: call.number("cursor")?,
-        limit,
+        most: call.most(1000)?,
     };
     let found = api.ledger.read(|db| rows::list(db, &query))?;
-    let place = found.last().map(|last| last.process_key.to_string()).unwrap_or_default();
-    let records: Vec<Value> = found.iter().map(ProcessRow::summary).collect();
-    Ok(Answer::Whole(page(&records, limit, |_| place)))
+    let place = found.records.last().map(|last| last.process_key.to_string()).unwrap_or_default();
+    let records: Vec<Value> = found.records.iter().map(ProcessRow::summary).collect();
+    Ok(Answer::Whole(page(&Listed { records, is_cut: found.is_cut }, |_| place)))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
@@ -183,11 +182,11 @@ pub(super) fn facts(api: &Api) -> Result<Value> {
     let queued = counts.iter().find(|(status, _)| status == "queued").map_or(0, |(_, n)| *n);
     let query = ProcessQuery {
         status: Some("running".to_owned()),
-        limit: usize::try_from(api.config.processes.running_max).unwrap_or(usize::MAX),
+        most: Most::rows(usize::try_from(api.config.processes.running_max).unwrap_or(usize::MAX)),
         ..ProcessQuery::default()
     };
     let running = api.ledger.read(|db| rows::list(db, &query))?;
-    let running: Vec<Value> = running.iter().map(|row| weighed(api, row)).collect();
+    let running: Vec<Value> = running.records.iter().map(|row| weighed(api, row)).collect();
     let counts: Map<String, Value> =
         counts.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
     Ok(json!({

@@ -97,23 +97,23 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
 pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let statuses: Vec<&str> = TurnStatus::ALL.iter().map(|status| status.as_str()).collect();
     let status = call.one_of("status", &statuses)?;
-    let limit = call.limit(1000)?;
+    let most = call.most(1000)?;
     let after = call.number("cursor")?;
-    let records = api.ledger.read(|db| {
+    let turns = api.ledger.read(|db| {
         let session_key = session::key(db, call.part(0))?;
-        turn::list(db, session_key, status, after, limit)
+        turn::list(db, session_key, status, after, most)
     })?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.turn_key.to_string())))
+    Ok(Answer::Whole(page(&turns, |last| last.turn_key.to_string())))
 }
 
 pub(super) fn items(api: &Api, call: &Call) -> Result<Answer> {
-    let limit = call.limit(1000)?;
+    let most = call.most(1000)?;
     let after = call.number("cursor")?;
-    let records = api.ledger.read(|db| {
+    let items = api.ledger.read(|db| {
         let turn_key = turn::get(db, call.part(0), call.part(1))?.turn_key;
-        item::list_grown(db, call.part(0), Some(turn_key), after, limit)
+        item::list_grown(db, call.part(0), Some(turn_key), after, most)
     })?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.item_key.to_string())))
+    Ok(Answer::Whole(page(&items, |last| last.item_key.to_string())))
 }
 
 pub(super) fn interrupt(api: &Api, call: &Call) -> Result<Answer> {

@@ -1,7 +1,7 @@
 //! Turn records. One active turn a session is a rule of the schema (`turn_active`), not of the code that asks.
 
-use super::Tx;
 use super::session::json_of;
+use super::{Listed, Most, Tx, listed};
 use crate::error::{Code, Error, Result};
 use crate::model::{TurnSource, TurnStatus};
 use rusqlite::types::Value as Sql;
@@ -123,8 +123,8 @@ pub fn list(
     session_key: i64,
     status: Option<&str>,
     after: Option<i64>,
-    limit: usize,
-) -> Result<Vec<TurnRecord>> {
+    most: Most,
+) -> Result<Listed<TurnRecord>> {
     let mut conditions = vec!["session_key = ?"];
     let mut values = vec![Sql::Integer(session_key)];
     if let Some(after) = after {
@@ -135,14 +135,13 @@ pub fn list(
         conditions.push("turn.status = ?");
         values.push(Sql::Text(status.to_owned()));
     }
-    values.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    values.push(Sql::Integer(most.limit()));
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM turn JOIN session USING (session_key)
          WHERE {} ORDER BY turn_key LIMIT ?",
         conditions.join(" AND ")
     ))?;
-    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
-    Ok(records.collect::<rusqlite::Result<_>>()?)
+    listed::read(statement.query(rusqlite::params_from_iter(values))?, most, record_of)
 }
 
 /// Whether the agent was ever told anything in this session, or has begun something by itself.
