@@ -36,7 +36,7 @@ pub use listed::{Listed, Most};
 pub use rusqlite::Connection;
 pub use schema::VERSION as SCHEMA_VERSION;
 pub use tail::{Bell, Tail, Watch};
-pub use writer::{Tx, WriterCounters};
+pub use writer::{Tx, WRITER, WriterCounters};
 
 use crate::error::{Code, Error, Result};
 use crate::limits;

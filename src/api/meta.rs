@@ -2,11 +2,11 @@
 
 use super::{Api, Call, json, login};
 use crate::config::Provider;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Meter};
 use crate::keeper;
 use crate::ledger::team::{self, delivery};
-use crate::ledger::{agent, session, to_json};
+use crate::ledger::{WRITER, agent, session, to_json};
 use crate::limits;
 use crate::model::id;
 use crate::provider::readiness::{FIRST_ANSWER, ProblemKind, Report};
@@ -27,8 +27,14 @@ pub(super) fn health(api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&body)))
 }
 
-/// `GET /ready`: the writer commits and the store answers.
+/// `GET /ready`: the writer commits and the store answers. Where the writer hangs nobody waits for it as well: probes
+/// come again and again, and would take one connection after the other.
 pub(super) fn ready(api: &Api, _call: &Call) -> Result<Answer> {
+    let is_stuck = |thread: &Standing| thread.is_stuck && thread.name == WRITER;
+    if watchdog::threads(api.config.stuck_after).iter().any(is_stuck) {
+        return Err(Error::new(Code::Capacity, "the writer of the database hangs")
+            .hint("look at its disk; GET /v1/diagnostics tells since when"));
+    }
     api.ledger.write(|_tx| Ok(()))?;
     api.ledger.read(|db| Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?))?;
     Ok(json(200, to_json(&json!({"status": "ready"}))))

@@ -137,20 +137,19 @@ impl Api {
     /// Waits on the session's log, not on the turn: it wakes for each of its events and looks.
     fn wait_for_turn(&self, session_id: &str, turn_id: &str, wait_ms: i64) -> Result<TurnRecord> {
         let deadline = Instant::now() + Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+        let is_over = || self.ledger.read(|db| turn::is_over(db, session_id, turn_id));
         let read = || self.ledger.read(|db| turn::get(db, session_id, turn_id));
-        let mut record = read()?;
-        if record.is_terminal() || wait_ms == 0 {
-            return Ok(record);
+        if wait_ms == 0 || is_over()? {
+            return read();
         }
         let scope_key =
             self.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Session, session_id)?))?;
         let watch = self.ledger.tail().watch(Some(scope_key));
         loop {
             let row_id = self.ledger.tail().newest_row_id();
-            record = read()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            if record.is_terminal() || left.is_zero() || self.ledger.tail().is_closing() {
-                return Ok(record);
+            if is_over()? || left.is_zero() || self.ledger.tail().is_closing() {
+                return read();
             }
             watch.wait(row_id, left);
         }

@@ -117,6 +117,20 @@ pub fn get(connection: &Connection, session_id: &str, turn_id: &str) -> Result<T
         .ok_or_else(|| Error::not_found("turn", turn_id))
 }
 
+/// Whether the turn has ended, by its status alone: the whole record may hold megabytes. Errors: there is no such turn
+/// in this session.
+pub fn is_over(connection: &Connection, session_id: &str, turn_id: &str) -> Result<bool> {
+    let status: Option<String> = connection
+        .prepare_cached(
+            "SELECT turn.status FROM turn JOIN session USING (session_key)
+             WHERE turn_id = ?1 AND session_id = ?2",
+        )?
+        .query_row([turn_id, session_id], |row| row.get(0))
+        .optional()?;
+    let status = status.ok_or_else(|| Error::not_found("turn", turn_id))?;
+    Ok(TurnStatus::parse(&status).is_some_and(TurnStatus::is_terminal))
+}
+
 /// The turns of a session, oldest first, behind `after` (a turn key).
 pub fn list(
     connection: &Connection,
