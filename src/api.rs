@@ -29,8 +29,8 @@ mod worktree;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::{Admission, Answer, Handler, Head, Meter, Request, Response};
-use crate::ledger::Ledger;
 use crate::ledger::idempotency::{IdempotencyKey, body_hash};
+use crate::ledger::{Ledger, Listed};
 use crate::limits;
 use crate::mcp::Gateway;
 use crate::process::Processes;
@@ -473,18 +473,13 @@ fn json(status: u16, body: impl Into<crate::http::Body>) -> Answer {
     Answer::Whole(Response::json(status, body).header("Cache-Control", "no-store"))
 }
 
-/// A JSON array of records, with the cursor of the next page when there is one.
-///
-/// A page that is full may have a next one: `place` is where it begins.
-fn page<T: serde::Serialize>(
-    records: &[T],
-    limit: usize,
-    place: impl FnOnce(&T) -> String,
-) -> Response {
+/// A JSON array of records, with the cursor of the next page when there may be one: `place` is where it begins.
+fn page<T: serde::Serialize>(listed: &Listed<T>, place: impl FnOnce(&T) -> String) -> Response {
+    let Listed { records, is_cut } = listed;
     let response =
         Response::json(200, crate::ledger::to_json(&records)).header("Cache-Control", "no-store");
     match records.last() {
-        Some(last) if records.len() == limit => response.header("X-Next-Cursor", place(last)),
+        Some(last) if *is_cut => response.header("X-Next-Cursor", place(last)),
         _ => response,
     }
 }

@@ -15,6 +15,7 @@ pub mod claim;
 pub mod event;
 pub mod idempotency;
 pub mod item;
+mod listed;
 pub mod process;
 pub mod retention;
 mod schema;
@@ -30,11 +31,12 @@ pub mod verify;
 pub mod worktree;
 mod writer;
 
+pub use listed::{Listed, Most};
 /// What a read is given. Other modules pass it on to the functions here and know nothing of it.
 pub use rusqlite::Connection;
 pub use schema::VERSION as SCHEMA_VERSION;
 pub use tail::{Bell, Tail, Watch};
-pub use writer::{Tx, WriterCounters};
+pub use writer::{Tx, WRITER, WriterCounters};
 
 use crate::error::{Code, Error, Result};
 use crate::limits;

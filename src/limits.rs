@@ -112,6 +112,9 @@ pub const LINE_BYTES: usize = 1024;
 pub const METADATA_BYTES: usize = 64 * 1024;
 /// The `system_prompt` of a session.
 pub const PROMPT_BYTES: usize = 256 * 1024;
+/// A page of a list ends early when it holds this many bytes; one larger record still makes a page of its own. Of open
+/// items it bounds what they have said so far, of teams their members, for themselves.
+pub const LIST_BYTES: usize = 8 * 1024 * 1024;
 /// The message of an error; a longer one, that quotes what was sent, ends here.
 pub const ERROR_BYTES: usize = 4 * 1024;
 /// Time between two log lines that tell of refused requests; those in between are counted and told with the next.

@@ -1,24 +1,42 @@
 //! Secrets: made, compared, hashed.
 //!
-//! Owns: the rules for tokens, those of the operator and those of agents. A token is 256 random bits of the system,
-//! written in hex; what is compared is compared in a time that tells nothing; of an agent's token only a hash is kept.
-//! A plain SHA-256 is enough for that: nobody can guess 256 bits, so nothing has to be slow. Runs on any thread.
+//! Owns: the system's random bits, and the rules for tokens, those of the operator and those of agents. A token is 256
+//! random bits written in hex; what is compared is compared in a time that tells nothing; of an agent's token only a
+//! hash is kept. A plain SHA-256 is enough for that: nobody can guess 256 bits, so nothing has to be slow. Runs on any
+//! thread.
 
 use crate::error::{Error, Result};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// What is kept of a secret.
 pub type Hash = [u8; 32];
 
-/// 256 random bits as 64 hex digits. Errors: the system gives none.
+/// Fills at most 256 bytes by the system call, which needs no file: a folder of its own may have no `/dev`. Waits on a
+/// machine that starts just now. Errors: the system does not know the call, or forbids it; that does not change, so the
+/// server asks at its start.
+pub fn fill(bytes: &mut [u8]) -> Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                return Err(Error::internal(format!("the system gives no random bits: {error}"))
+                    .hint("allow the system call getrandom"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// 256 random bits as 64 hex digits. Errors: as with [`fill`].
 pub fn random() -> Result<String> {
     let mut bytes = [0; 32];
-    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).map_err(
-        |error| Error::internal("the system's source of random bits can not be read").source(error),
-    )?;
+    fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -65,6 +65,8 @@ impl Server {
         if let Err(error) = folder::sign_lock(&lock, Some(address)) {
             log::warn!("the lock does not say who holds it: {error}");
         }
+        // Every id has some.
+        secret::fill(&mut [0; 1])?;
         make_folder(&config.root_dir.join("keepers"))?;
         make_folder(&config.providers_dir)?;
         make_folder(&config.root_dir.join(TOKENS_FOLDER))?;

@@ -37,15 +37,14 @@ pub(super) fn list_of_session(api: &Api, call: &Call) -> Result<Answer> {
 
 fn list(api: &Api, call: &Call, session_key: Option<i64>) -> Result<Answer> {
     let statuses: Vec<&str> = ApprovalStatus::ALL.iter().map(|status| status.as_str()).collect();
-    let limit = call.limit(1000)?;
     let query = ApprovalQuery {
         session_key,
         status: call.one_of("status", &statuses)?.map(str::to_owned),
         after: call.number("cursor")?,
-        limit,
+        most: call.most(1000)?,
     };
-    let records = api.ledger.read(|db| approval::list(db, &query))?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.approval_key.to_string())))
+    let approvals = api.ledger.read(|db| approval::list(db, &query))?;
+    Ok(Answer::Whole(page(&approvals, |last| last.approval_key.to_string())))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {

@@ -6,11 +6,9 @@ use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::event::{self, Page, SYSTEM_SCOPE};
 use crate::ledger::{Connection, session, team, worktree};
+use crate::limits;
 use crate::model::ScopeKind;
 use crate::model::event::EventFilter;
-
-/// An answer of many large events ends early; the cursor says where to go on.
-const LIST_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) fn list_all(api: &Api, call: &Call) -> Result<Answer> {
     list(api, call, None)
@@ -122,7 +120,7 @@ fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         before: call.number("before_seq")?,
         descending,
         events_max: limit,
-        bytes_max: LIST_BYTES,
+        bytes_max: limits::LIST_BYTES,
     };
     let frames = api.ledger.read(|db| event::page(db, &wanted, &filter))?;
     let mut body = String::from("[");
@@ -135,7 +133,7 @@ fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
     body.push(']');
     let mut response = Response::json(200, body).header("Cache-Control", "no-store");
     let bytes: usize = frames.iter().map(|frame| frame.json.len()).sum();
-    let is_cut = frames.len() == limit || bytes >= LIST_BYTES;
+    let is_cut = frames.len() == limit || bytes >= limits::LIST_BYTES;
     if let Some(last) = frames.last().filter(|_| is_cut) {
         let place = if scope_key.is_some() { last.seq } else { last.row_id };
         response = response.header("X-Next-Cursor", place.to_string());

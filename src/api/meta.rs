@@ -2,11 +2,11 @@
 
 use super::{Api, Call, json, login};
 use crate::config::Provider;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Meter};
 use crate::keeper;
 use crate::ledger::team::{self, delivery};
-use crate::ledger::{agent, session, to_json};
+use crate::ledger::{WRITER, agent, session, to_json};
 use crate::limits;
 use crate::model::id;
 use crate::provider::readiness::{FIRST_ANSWER, ProblemKind, Report};
@@ -27,8 +27,14 @@ pub(super) fn health(api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&body)))
 }
 
-/// `GET /ready`: the writer commits and the store answers.
+/// `GET /ready`: the writer commits and the store answers. Where the writer hangs nobody waits for it as well: probes
+/// come again and again, and would take one connection after the other.
 pub(super) fn ready(api: &Api, _call: &Call) -> Result<Answer> {
+    let is_stuck = |thread: &Standing| thread.is_stuck && thread.name == WRITER;
+    if watchdog::threads(api.config.stuck_after).iter().any(is_stuck) {
+        return Err(Error::new(Code::Capacity, "the writer of the database hangs")
+            .hint("look at its disk; GET /v1/diagnostics tells since when"));
+    }
     api.ledger.write(|_tx| Ok(()))?;
     api.ledger.read(|db| Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?))?;
     Ok(json(200, to_json(&json!({"status": "ready"}))))
@@ -38,29 +44,44 @@ pub(super) fn version(_api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&json!({"version": env!("CARGO_PKG_VERSION")}))))
 }
 
+/// Whoever looks here may do so because something has run out. So a part that can not be read is null, and `unread`
+/// says why; the others are told all the same.
 pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
-    let body = json!({
+    let mut unread = Vec::new();
+    let mut part = |name: &str, read: Result<Value>| {
+        read.unwrap_or_else(|error| {
+            log::warn!("diagnostics are told without {name}: {error}");
+            unread.push(json!({"part": name, "error": error.told()}));
+            Value::Null
+        })
+    };
+    let mut body = json!({
         "providers": providers(api, Instant::now()),
-        "processes": super::process::facts(api)?,
-        "comms": comms(api)?,
+        "processes": part("processes", super::process::facts(api)),
+        "comms": part("comms", comms(api)),
         "recovery": recovery(api),
-        "worktrees": super::worktree::counts(api)?,
+        "worktrees": part("worktrees", super::worktree::counts(api)),
         "writer": writer(api),
         "tail": tail(api),
-        "streams": super::reader::facts(api)?,
+        "streams": part("streams", super::reader::facts(api)),
         "connections": connections(api),
-        "keepers": keepers(api)?,
+        "keepers": part("keepers", keepers(api)),
         "database": database(api),
         "threads": threads(api),
         "session_threads": api.sessions.threads(),
-        "session_status_counts": api.ledger.read(session::status_counts)?
-            .into_iter()
-            .map(|(status, count)| (status, Value::from(count)))
-            .collect::<serde_json::Map<_, _>>(),
+        "session_status_counts": part("session_status_counts", session_status_counts(api)),
         "uptime_ms": u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "now": id::now_ms(),
     });
+    body["unread"] = unread.into();
     Ok(json(200, to_json(&body)))
+}
+
+fn session_status_counts(api: &Api) -> Result<Value> {
+    let counts = api.ledger.read(session::status_counts)?;
+    let counts: serde_json::Map<_, _> =
+        counts.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
+    Ok(counts.into())
 }
 
 pub(super) fn diagnostics_providers(api: &Api, _call: &Call) -> Result<Answer> {

@@ -1,8 +1,9 @@
 //! `GET /metrics`: the server in figures, as Prometheus reads them (text format 0.0.4).
 //!
 //! Owns: the names of the figures and the writing of the format. Everything is read when it is asked for, on its
-//! connection's thread; nothing is kept. A figure that this system does not tell (`/proc` is missing) is left out. The
-//! words of a closed list are all there, with 0 where there is nothing, so that a chart has no holes.
+//! connection's thread; nothing is kept. A figure that this system does not tell (`/proc` is missing, no descriptor is
+//! left to read it with) is left out. The words of a closed list are all there, with 0 where there is nothing, so that
+//! a chart has no holes.
 
 use super::{Api, Call, reader};
 use crate::error::Result;
@@ -28,7 +29,7 @@ pub(super) fn metrics(api: &Api, _call: &Call) -> Result<Answer> {
     ledger(api, &mut page);
     sessions(api, &mut page)?;
     records(api, &mut page)?;
-    keepers(api, &mut page)?;
+    keepers(api, &mut page);
     let mut response = Response::text(200, page.text).header("Cache-Control", "no-store");
     // The format has a version, which plain text has not.
     response.headers.retain(|(name, _)| *name != "Content-Type");
@@ -74,7 +75,7 @@ fn connections(api: &Api, page: &mut Page) -> Result<()> {
         ("connections_refused_total", "Connections that got 503.", counters.refused),
         ("accept_errors_total", "Failed calls of accept.", counters.accept_errors),
         ("requests_total", "Requests whose head was good.", counters.requests),
-        ("panics_total", "Panics of handlers and streams: defects.", counters.panics),
+        ("panics_total", "Panics of connections, handlers and streams: defects.", counters.panics),
     ] {
         page.one(name, Sort::Counter, help, value);
     }
@@ -160,8 +161,8 @@ fn records(api: &Api, page: &mut Page) -> Result<()> {
     Ok(())
 }
 
-fn keepers(api: &Api, page: &mut Page) -> Result<()> {
-    let held = keeper::weigh_all(&api.config.root_dir.join("keepers"))?;
+fn keepers(api: &Api, page: &mut Page) {
+    let Ok(held) = keeper::weigh_all(&api.config.root_dir.join("keepers")) else { return };
     let processes: usize = held.iter().map(|held| held.weight.processes).sum();
     let memory_bytes: u64 = held.iter().map(|held| held.weight.memory_bytes).sum();
     let journal_bytes: u64 = held.iter().map(|held| held.journal_bytes).sum();
@@ -169,7 +170,6 @@ fn keepers(api: &Api, page: &mut Page) -> Result<()> {
     page.one("kept_processes", Sort::Gauge, "Processes that they hold.", processes);
     page.one("kept_memory_bytes", Sort::Gauge, "Resident memory of those.", memory_bytes);
     page.one("journal_bytes", Sort::Gauge, "Their output on disk.", journal_bytes);
-    Ok(())
 }
 
 /// What this process uses; None where the system does not tell.

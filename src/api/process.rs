@@ -10,9 +10,9 @@ use super::body::{check_length, texts};
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::Answer;
-use crate::keeper;
+use crate::keeper::{self, Weight};
 use crate::ledger::process::{self as rows, Kill, ProcessQuery, ProcessRow};
-use crate::ledger::to_json;
+use crate::ledger::{Listed, Most, to_json};
 use crate::limits;
 use crate::model::{KilledBy, ProcessStatus};
 use crate::process::{self, ProcessRequest};
@@ -94,19 +94,18 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let statuses: Vec<&str> = ProcessStatus::ALL.iter().map(|status| status.as_str()).collect();
-    let limit = call.limit(1000)?;
     let query = ProcessQuery {
         session_id: call.text("session_id").map(str::to_owned),
         status: call.one_of("status", &statuses)?.map(str::to_owned),
         pid: None,
         is_active: !call.is_on("include_completed", true)?,
         before: call.number("cursor")?,
-        limit,
+        most: call.most(1000)?,
     };
     let found = api.ledger.read(|db| rows::list(db, &query))?;
-    let place = found.last().map(|last| last.process_key.to_string()).unwrap_or_default();
-    let records: Vec<Value> = found.iter().map(ProcessRow::summary).collect();
-    Ok(Answer::Whole(page(&records, limit, |_| place)))
+    let place = found.records.last().map(|last| last.process_key.to_string()).unwrap_or_default();
+    let records: Vec<Value> = found.records.iter().map(ProcessRow::summary).collect();
+    Ok(Answer::Whole(page(&Listed { records, is_cut: found.is_cut }, |_| place)))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
@@ -176,36 +175,18 @@ pub(super) fn diagnostics(api: &Api, _call: &Call) -> Result<Answer> {
     Ok(json(200, to_json(&facts(api)?)))
 }
 
-/// Totals, the queue, and what each running process weighs.
+/// Totals, the queue, and what each running process weighs: null where there is no descriptor to look with.
 pub(super) fn facts(api: &Api) -> Result<Value> {
     let counts = api.ledger.read(rows::status_counts)?;
     let total: i64 = counts.iter().map(|(_, count)| count).sum();
     let queued = counts.iter().find(|(status, _)| status == "queued").map_or(0, |(_, n)| *n);
     let query = ProcessQuery {
         status: Some("running".to_owned()),
-        limit: usize::try_from(api.config.processes.running_max).unwrap_or(usize::MAX),
+        most: Most::rows(usize::try_from(api.config.processes.running_max).unwrap_or(usize::MAX)),
         ..ProcessQuery::default()
     };
     let running = api.ledger.read(|db| rows::list(db, &query))?;
-    let running: Vec<Value> = running
-        .iter()
-        .map(|row| {
-            let pid = row.pid.and_then(|pid| i32::try_from(pid).ok());
-            let tree = pid.map(keeper::weigh_tree).unwrap_or_default();
-            json!({
-                "process_id": row.process_id,
-                "session_id": row.session_id,
-                "name": row.name,
-                "pid": row.pid,
-                "started_at": row.started_at,
-                "processes": tree.processes,
-                "memory_bytes": tree.memory_bytes,
-                "journal_bytes": keeper::journal_bytes(&api.processes.child_dir(&row.process_id)),
-                "stdout_bytes": row.bytes[0],
-                "stderr_bytes": row.bytes[1],
-            })
-        })
-        .collect();
+    let running: Vec<Value> = running.records.iter().map(|row| weighed(api, row)).collect();
     let counts: Map<String, Value> =
         counts.into_iter().map(|(status, count)| (status, Value::from(count))).collect();
     Ok(json!({
@@ -217,6 +198,24 @@ pub(super) fn facts(api: &Api) -> Result<Value> {
         "threads": api.processes.threads(),
         "running": running,
     }))
+}
+
+fn weighed(api: &Api, row: &ProcessRow) -> Value {
+    let pid = row.pid.and_then(|pid| i32::try_from(pid).ok());
+    let tree = pid.map_or(Ok(Weight::default()), keeper::weigh_tree).ok();
+    let journal_bytes = keeper::journal_bytes(&api.processes.child_dir(&row.process_id)).ok();
+    json!({
+        "process_id": row.process_id,
+        "session_id": row.session_id,
+        "name": row.name,
+        "pid": row.pid,
+        "started_at": row.started_at,
+        "processes": tree.map(|tree| tree.processes),
+        "memory_bytes": tree.map(|tree| tree.memory_bytes),
+        "journal_bytes": journal_bytes,
+        "stdout_bytes": row.bytes[0],
+        "stderr_bytes": row.bytes[1],
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 use super::Call;
 use crate::error::{Error, Result};
+use crate::ledger::Most;
+use crate::limits;
 
 /// The most that one list answer holds.
 const LIST_MAX: usize = 10_000;
@@ -41,6 +43,11 @@ impl Call {
                 Error::bad_request(format!("limit is {limit}; it can not be negative"))
             }),
         }
+    }
+
+    /// The bounds of a list whose records can be large.
+    pub(super) fn most(&self, default: usize) -> Result<Most> {
+        Ok(Most { rows: self.limit(default)?, bytes: limits::LIST_BYTES })
     }
 
     /// A filter that must be one of these words.

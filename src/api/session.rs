@@ -189,18 +189,15 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let statuses: Vec<&str> = SessionStatus::ALL.iter().map(|status| status.as_str()).collect();
-    let limit = call.limit(1000)?;
     let query = SessionQuery {
         status: call.one_of("status", &statuses)?.map(str::to_owned),
         provider: call.text("provider").map(str::to_owned),
         team_id: call.text("team_id").map(str::to_owned),
         after: call.text("cursor").map(list_place).transpose()?,
-        limit,
+        most: call.most(1000)?,
     };
-    let records = api.ledger.read(|db| session::list(db, &query))?;
-    Ok(Answer::Whole(page(&records, limit, |last| {
-        format!("{}.{}", last.updated_at, last.session_key)
-    })))
+    let sessions = api.ledger.read(|db| session::list(db, &query))?;
+    Ok(Answer::Whole(page(&sessions, |last| format!("{}.{}", last.updated_at, last.session_key))))
 }
 
 /// The place in the list that `X-Next-Cursor` named.
@@ -247,16 +244,16 @@ pub(super) fn delete(api: &Api, call: &Call) -> Result<Answer> {
 /// The whole conversation as items, and the seq from which a stream goes on without a gap.
 pub(super) fn transcript(api: &Api, call: &Call) -> Result<Answer> {
     let session_id = call.part(0);
-    let limit = call.limit(1000)?;
+    let most = call.most(1000)?;
     let after = call.number("cursor")?;
     let (items, as_of_seq) = api.ledger.read(|db| {
         // One snapshot for both, so that they fit together.
         let snapshot = db.unchecked_transaction()?;
-        let items = item::list_grown(&snapshot, session_id, None, after, limit)?;
+        let items = item::list_grown(&snapshot, session_id, None, after, most)?;
         let scope_key = event::scope_key(&snapshot, ScopeKind::Session, session_id)?;
         Ok((items, event::newest_seq(&snapshot, scope_key)?))
     })?;
-    let response = page(&items, limit, |last| last.item_key.to_string());
+    let response = page(&items, |last| last.item_key.to_string());
     Ok(Answer::Whole(response.header("X-As-Of-Seq", as_of_seq.to_string())))
 }
 

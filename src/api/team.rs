@@ -78,10 +78,10 @@ fn roster(api: &Api, team_id: &str) -> Result<Answer> {
 }
 
 pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
-    let limit = call.limit(1000)?;
+    let most = call.most(1000)?;
     let after = call.number("cursor")?;
-    let teams = api.ledger.read(|db| team::list(db, after, limit))?;
-    Ok(Answer::Whole(page(&teams, limit, |last| last.team.team_key.to_string())))
+    let teams = api.ledger.read(|db| team::list(db, after, most))?;
+    Ok(Answer::Whole(page(&teams, |last| last.team.team_key.to_string())))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {

@@ -97,23 +97,23 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
 pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let statuses: Vec<&str> = TurnStatus::ALL.iter().map(|status| status.as_str()).collect();
     let status = call.one_of("status", &statuses)?;
-    let limit = call.limit(1000)?;
+    let most = call.most(1000)?;
     let after = call.number("cursor")?;
-    let records = api.ledger.read(|db| {
+    let turns = api.ledger.read(|db| {
         let session_key = session::key(db, call.part(0))?;
-        turn::list(db, session_key, status, after, limit)
+        turn::list(db, session_key, status, after, most)
     })?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.turn_key.to_string())))
+    Ok(Answer::Whole(page(&turns, |last| last.turn_key.to_string())))
 }
 
 pub(super) fn items(api: &Api, call: &Call) -> Result<Answer> {
-    let limit = call.limit(1000)?;
+    let most = call.most(1000)?;
     let after = call.number("cursor")?;
-    let records = api.ledger.read(|db| {
+    let items = api.ledger.read(|db| {
         let turn_key = turn::get(db, call.part(0), call.part(1))?.turn_key;
-        item::list_grown(db, call.part(0), Some(turn_key), after, limit)
+        item::list_grown(db, call.part(0), Some(turn_key), after, most)
     })?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.item_key.to_string())))
+    Ok(Answer::Whole(page(&items, |last| last.item_key.to_string())))
 }
 
 pub(super) fn interrupt(api: &Api, call: &Call) -> Result<Answer> {
@@ -137,20 +137,19 @@ impl Api {
     /// Waits on the session's log, not on the turn: it wakes for each of its events and looks.
     fn wait_for_turn(&self, session_id: &str, turn_id: &str, wait_ms: i64) -> Result<TurnRecord> {
         let deadline = Instant::now() + Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+        let is_over = || self.ledger.read(|db| turn::is_over(db, session_id, turn_id));
         let read = || self.ledger.read(|db| turn::get(db, session_id, turn_id));
-        let mut record = read()?;
-        if record.is_terminal() || wait_ms == 0 {
-            return Ok(record);
+        if wait_ms == 0 || is_over()? {
+            return read();
         }
         let scope_key =
             self.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Session, session_id)?))?;
         let watch = self.ledger.tail().watch(Some(scope_key));
         loop {
             let row_id = self.ledger.tail().newest_row_id();
-            record = read()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            if record.is_terminal() || left.is_zero() || self.ledger.tail().is_closing() {
-                return Ok(record);
+            if is_over()? || left.is_zero() || self.ledger.tail().is_closing() {
+                return read();
             }
             watch.wait(row_id, left);
         }

@@ -5,7 +5,7 @@ use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::worktree::{self, WorktreeQuery};
-use crate::ledger::{claim, session, to_json};
+use crate::ledger::{Listed, claim, session, to_json};
 use crate::limits;
 use crate::model::worktree::{DeletionPolicy, WorktreeStatus};
 use crate::session::{PlaceMode, WorktreeWish};
@@ -159,7 +159,8 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
         limit,
     };
     let records = api.ledger.read(|db| worktree::list(db, &query))?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.worktree_key.to_string())))
+    let is_cut = records.len() == limit;
+    Ok(Answer::Whole(page(&Listed { records, is_cut }, |last| last.worktree_key.to_string())))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {

@@ -293,8 +293,7 @@ fn database(config: &Config, is_served: bool, findings: &mut Findings) -> Result
     let keepers = config.root_dir.join("keepers");
     let children = keeper::list(&keepers)?;
     let known = agent::known_children(&db)?;
-    agents(&children, &known, is_served, findings);
-    Ok(())
+    agents(&children, &known, is_served, findings)
 }
 
 fn clock(newest_event_at: i64, findings: &mut Findings) {
@@ -309,10 +308,15 @@ fn clock(newest_event_at: i64, findings: &mut Findings) {
 }
 
 /// The children that have a folder: who lives, and whether anybody owns them.
-fn agents(children: &[String], known: &[String], is_served: bool, findings: &mut Findings) {
+fn agents(
+    children: &[String],
+    known: &[String],
+    is_served: bool,
+    findings: &mut Findings,
+) -> Result<()> {
     let mut live = 0;
     for child_id in children {
-        let processes = leftover::processes(child_id);
+        let processes = leftover::processes(child_id)?;
         live += usize::from(processes > 0);
         if !known.contains(child_id) && processes > 0 {
             let message = format!("{child_id} belongs to no session, {processes} processes");
@@ -326,4 +330,5 @@ fn agents(children: &[String], known: &[String], is_served: bool, findings: &mut
     } else {
         findings.ok("keepers", format!("{live} agents and processes live"));
     }
+    Ok(())
 }

@@ -38,6 +38,11 @@ const OUT_BYTES: usize = 512;
 #[cfg(target_os = "linux")]
 const PEER_SILENCE_MS: u32 = 60_000;
 
+/// A stream that has nothing to say, and no heartbeat either, asks its peer for a sign of life after this time, and as
+/// often. Without it a machine that vanished would hold the place of a quiet stream for ever.
+#[cfg(target_os = "linux")]
+const PEER_PROBE: Duration = Duration::from_secs(20);
+
 /// What all connections share.
 pub(super) struct Common {
     pub(super) limits: Limits,
@@ -289,7 +294,11 @@ impl Connection<'_> {
         let bytes = self.common.limits.send_buffer_bytes;
         let set = sockopt::set_socket_send_buffer_size(stream, bytes);
         #[cfg(target_os = "linux")]
-        let set = set.and_then(|()| sockopt::set_tcp_user_timeout(stream, PEER_SILENCE_MS));
+        let set = set
+            .and_then(|()| sockopt::set_tcp_user_timeout(stream, PEER_SILENCE_MS))
+            .and_then(|()| sockopt::set_tcp_keepidle(stream, PEER_PROBE))
+            .and_then(|()| sockopt::set_tcp_keepintvl(stream, PEER_PROBE))
+            .and_then(|()| sockopt::set_socket_keepalive(stream, true));
         if let Err(error) = set {
             log::debug!("the stream to {} keeps the system's buffers: {error}", self.peer);
         }

@@ -104,6 +104,11 @@ impl Registry {
         self.wait(deadline, |table| table.open.len() == count).open.len() == count
     }
 
+    #[cfg(test)]
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        self.lock().open.values().map(|occupant| Arc::clone(&occupant.link)).collect()
+    }
+
     /// Ends the connections that wait for a request. What they wait for can only be lost as it can
     /// always be when a kept connection closes; clients know that and ask again.
     pub(super) fn shut_idle(&self) {
@@ -170,6 +175,10 @@ impl Drop for Seat {
             return;
         };
         let before = table.ended.replace(thread);
+        if std::thread::panicking() {
+            // Those of handlers and streams are caught, and counted there.
+            self.registry.totals.panics.fetch_add(1, Ordering::Relaxed);
+        }
         drop(table);
         self.registry.changed.notify_all();
         // Outside the lock: the first may close the socket, the second waits for the last

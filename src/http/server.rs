@@ -17,6 +17,7 @@ use crate::watchdog;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ pub struct Counters {
     pub accept_errors: u64,
     /// Requests whose head was good.
     pub requests: u64,
-    /// Panics of the handler and of streams.
+    /// Panics of the handler, of streams, of the connections themselves, and of the accept thread.
     pub panics: u64,
 }
 
@@ -191,7 +192,13 @@ fn accept_all(listener: &TcpListener, common: &Arc<Common>) {
                     log::warn!("accepts connections again after {failures} failures");
                     failures = 0;
                 }
-                take(common, stream, peer, &mut refusal);
+                // One that panics costs its connection, and not all that come after it.
+                let taken = catch_unwind(AssertUnwindSafe(|| {
+                    take(common, stream, peer, &mut refusal);
+                }));
+                if taken.is_err() {
+                    registry.totals.panics.fetch_add(1, Ordering::Relaxed);
+                }
             }
             Err(error) => {
                 registry.totals.accept_errors.fetch_add(1, Ordering::Relaxed);

@@ -110,6 +110,11 @@ impl Handler for Porter {
                 let released = self.released.recv_timeout(PATIENCE).is_ok();
                 Response::json(200, released.to_string()).into()
             }
+            ["mine"] => {
+                let mine = Mine;
+                let head = StreamHead { status: 200, headers: Vec::new() };
+                Answer::Stream(head, Box::new(move |_: &mut StreamWriter| drop(mine)))
+            }
             ["stream", what] => self.stream(what.to_owned()),
             _ => Response::json(200, r#"{"hello":true}"#.to_owned()).into(),
         }
@@ -149,6 +154,15 @@ impl Porter {
             _ => panic!("the stream's own panic"),
         };
         Answer::Stream(head, Box::new(body))
+    }
+}
+
+/// Panics when it goes, outside of the handler's call: the head of a stream was all that was asked for.
+struct Mine;
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        panic!("a panic of the connection itself");
     }
 }
 

@@ -11,16 +11,16 @@ use rustix::process::Signal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How many processes of this child live, its keeper among them.
-pub fn processes(child_id: &str) -> usize {
-    tree::marked(child_id).len()
+/// How many processes of this child live, its keeper among them. Errors: there is no descriptor to look with.
+pub fn processes(child_id: &str) -> Result<usize> {
+    Ok(marked(child_id)?.len())
 }
 
 /// Tells the child's keeper to end it (without one, the first of its processes), waits for the grace, and kills what is
 /// left. The keeper writes how its child ended, so a server that takes the folder up later knows. Returns how many
 /// processes there were. Errors: some of them can not be ended.
 pub fn end(child_id: &str, grace: Duration) -> Result<usize> {
-    let found = tree::marked(child_id);
+    let found = marked(child_id)?;
     // The keeper is nobody's child here, and ends what is below it in its own order.
     let is_root = |process: &&tree::Process| !found.iter().any(|other| other.pid == process.parent);
     let roots = found.iter().filter(is_root);
@@ -32,6 +32,12 @@ pub fn end(child_id: &str, grace: Duration) -> Result<usize> {
     }
     sweep(child_id)?;
     Ok(found.len())
+}
+
+fn marked(child_id: &str) -> Result<Vec<tree::Process>> {
+    tree::marked(child_id).map_err(|error| {
+        Error::internal(format!("the processes of {child_id} can not be looked for")).source(error)
+    })
 }
 
 /// How long a keeper may take from the end of its tree to its own.

@@ -143,7 +143,7 @@ impl Kept {
         };
         assert!(self.heard.recv_timeout(DEADLINE).is_err(), "nothing follows");
         self.keeper = None;
-        assert_eq!(tree::marked(&self.spec.child_id), [], "nothing is left of the tree");
+        assert_eq!(tree::marked(&self.spec.child_id).unwrap(), [], "nothing is left of the tree");
         *exit
     }
 }
@@ -157,7 +157,7 @@ impl Drop for Kept {
 }
 
 fn is_gone(pid: u32) -> bool {
-    Process::look(pid.cast_signed()).is_none()
+    Process::look(pid.cast_signed()).unwrap().is_none()
 }
 
 #[test]

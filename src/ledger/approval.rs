@@ -1,7 +1,7 @@
 //! Approval records. Each is answered once: the condition is in the statement that answers.
 
-use super::Tx;
 use super::session::json_of;
+use super::{Listed, Most, Tx, listed};
 use crate::error::{Code, Error, Result};
 use crate::model::{ApprovalOrigin, ApprovalStatus};
 use rusqlite::types::Value as Sql;
@@ -94,7 +94,7 @@ pub struct ApprovalQuery {
     pub session_key: Option<i64>,
     pub status: Option<String>,
     pub after: Option<i64>,
-    pub limit: usize,
+    pub most: Most,
 }
 
 const SELECT: &str = "SELECT approval_key, approval.session_key, approval.turn_key, adapter_key, \
@@ -143,7 +143,7 @@ pub fn get(connection: &Connection, approval_id: &str) -> Result<ApprovalRecord>
 }
 
 /// Oldest first.
-pub fn list(connection: &Connection, query: &ApprovalQuery) -> Result<Vec<ApprovalRecord>> {
+pub fn list(connection: &Connection, query: &ApprovalQuery) -> Result<Listed<ApprovalRecord>> {
     let mut conditions = vec!["1"];
     let mut values = Vec::new();
     if let Some(session_key) = query.session_key {
@@ -158,13 +158,12 @@ pub fn list(connection: &Connection, query: &ApprovalQuery) -> Result<Vec<Approv
         conditions.push("approval_key > ?");
         values.push(Sql::Integer(after));
     }
-    values.push(Sql::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
+    values.push(Sql::Integer(query.most.limit()));
     let mut statement = connection.prepare_cached(&format!(
         "{SELECT} WHERE {} ORDER BY approval_key LIMIT ?",
         conditions.join(" AND ")
     ))?;
-    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
-    Ok(records.collect::<rusqlite::Result<_>>()?)
+    listed::read(statement.query(rusqlite::params_from_iter(values))?, query.most, record_of)
 }
 
 impl Tx<'_> {

@@ -1,6 +1,6 @@
 //! Item records: what was said and done in a turn, piece by piece.
 
-use super::Tx;
+use super::{Listed, Most, Tx, listed, to_json};
 use crate::error::Result;
 use crate::model::{ItemStatus, ItemType};
 use rusqlite::types::Value as Sql;
@@ -81,8 +81,8 @@ pub fn list(
     session_key: i64,
     turn_key: Option<i64>,
     after: Option<i64>,
-    limit: usize,
-) -> Result<Vec<ItemRecord>> {
+    most: Most,
+) -> Result<Listed<ItemRecord>> {
     let mut conditions = vec!["item.session_key = ?"];
     let mut values = vec![Sql::Integer(session_key)];
     if let Some(turn_key) = turn_key {
@@ -93,7 +93,7 @@ pub fn list(
         conditions.push("item_key > ?");
         values.push(Sql::Integer(after));
     }
-    values.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    values.push(Sql::Integer(most.limit()));
     let mut statement = connection.prepare_cached(&format!(
         "SELECT item_key, item_id, session_id, turn_id, type, item.status, item.created_at,
              item.completed_at, body
@@ -101,8 +101,7 @@ pub fn list(
          WHERE {} ORDER BY item_key LIMIT ?",
         conditions.join(" AND ")
     ))?;
-    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
-    Ok(records.collect::<rusqlite::Result<_>>()?)
+    listed::read(statement.query(rusqlite::params_from_iter(values))?, most, record_of)
 }
 
 /// The items that were open when the last commit was made, oldest first, without what their deltas added.
@@ -164,30 +163,30 @@ fn add_delta(body: &mut Map<String, Value>, payload: &Map<String, Value>) {
     }
 }
 
-/// As [`list`], and open items are shown with all that they have said so far.
+/// As [`list`], and open items are shown with all that they have said so far, which has the bound of bytes for itself.
 pub fn list_grown(
     connection: &Connection,
     session_id: &str,
     turn_key: Option<i64>,
     after: Option<i64>,
-    limit: usize,
-) -> Result<Vec<ItemRecord>> {
+    most: Most,
+) -> Result<Listed<ItemRecord>> {
     let session_key = super::session::key(connection, session_id)?;
-    let mut records = list(connection, session_key, turn_key, after, limit)?;
+    let mut items = list(connection, session_key, turn_key, after, most)?;
     let is_open = |record: &ItemRecord| record.status == ItemStatus::InProgress.as_str();
-    if records.iter().any(is_open) {
+    if items.records.iter().any(is_open) {
         let scope = crate::model::ScopeKind::Session;
         let scope_key = super::event::scope_key(connection, scope, session_id)?;
         let open = open_items(connection, session_key)?;
-        for record in records.iter_mut().filter(|record| is_open(record)) {
-            let Some(item) = open.iter().find(|item| item.item_id == record.item_id) else {
-                continue;
-            };
+        items.cut_at(most.bytes, |record| {
+            let item = open.iter().find(|item| is_open(record) && item.item_id == record.item_id);
+            let Some(item) = item else { return Ok(0) };
             let body = std::mem::take(&mut record.body);
             record.body = grown_body(connection, scope_key, item.started_seq, &item.item_id, body)?;
-        }
+            Ok(to_json(&record.body).len())
+        })?;
     }
-    Ok(records)
+    Ok(items)
 }
 
 impl Tx<'_> {

@@ -8,8 +8,8 @@ mod stdin;
 
 pub use stdin::stdin_from;
 
-use super::Tx;
 use super::event::NewEvent;
+use super::{Listed, Most, Tx, listed};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::event::EventKind;
@@ -170,10 +170,10 @@ pub struct ProcessQuery {
     pub is_active: bool,
     /// Made before this one.
     pub before: Option<i64>,
-    pub limit: usize,
+    pub most: Most,
 }
 
-pub fn list(connection: &Connection, query: &ProcessQuery) -> Result<Vec<ProcessRow>> {
+pub fn list(connection: &Connection, query: &ProcessQuery) -> Result<Listed<ProcessRow>> {
     let mut conditions = vec!["1"];
     let mut values: Vec<Sql> = Vec::new();
     if let Some(before) = query.before {
@@ -193,13 +193,12 @@ pub fn list(connection: &Connection, query: &ProcessQuery) -> Result<Vec<Process
     if query.is_active {
         conditions.push("status IN ('queued', 'running')");
     }
-    values.push(Sql::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
+    values.push(Sql::Integer(query.most.limit()));
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM process WHERE {} ORDER BY process_key DESC LIMIT ?",
         conditions.join(" AND ")
     ))?;
-    let rows = statement.query_map(rusqlite::params_from_iter(values), row_of)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    listed::read(statement.query(rusqlite::params_from_iter(values))?, query.most, row_of)
 }
 
 /// The ids of those that run, oldest first.

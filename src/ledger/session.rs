@@ -1,6 +1,6 @@
 //! Session records.
 
-use super::Tx;
+use super::{Listed, Most, Tx, listed};
 use crate::error::{Code, Error, Result};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -96,7 +96,7 @@ pub struct SessionQuery {
     pub team_id: Option<String>,
     /// Strictly behind this place of the list: `(updated_at, session_key)`.
     pub after: Option<(i64, i64)>,
-    pub limit: usize,
+    pub most: Most,
 }
 
 const COLUMNS: &str = "session_key, session_id, provider, agent, status, title, cwd, model, mode, \
@@ -190,7 +190,7 @@ pub fn key(connection: &Connection, session_id: &str) -> Result<i64> {
         .ok_or_else(|| Error::not_found("session", session_id))
 }
 
-pub fn list(connection: &Connection, query: &SessionQuery) -> Result<Vec<SessionRecord>> {
+pub fn list(connection: &Connection, query: &SessionQuery) -> Result<Listed<SessionRecord>> {
     let mut conditions = vec!["1"];
     let mut values: Vec<Sql> = Vec::new();
     if let Some((updated_at, session_key)) = query.after {
@@ -212,14 +212,13 @@ pub fn list(connection: &Connection, query: &SessionQuery) -> Result<Vec<Session
         );
         values.push(Sql::Text(team_id.clone()));
     }
-    values.push(Sql::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
+    values.push(Sql::Integer(query.most.limit()));
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM session_record WHERE {}
          ORDER BY updated_at DESC, session_key DESC LIMIT ?",
         conditions.join(" AND ")
     ))?;
-    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
-    Ok(records.collect::<rusqlite::Result<_>>()?)
+    listed::read(statement.query(rusqlite::params_from_iter(values))?, query.most, record_of)
 }
 
 /// Open sessions with a turn that runs, waits or is queued.

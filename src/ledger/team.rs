@@ -8,7 +8,7 @@ pub mod recipient;
 #[cfg(test)]
 mod tests;
 
-use super::{Tx, to_json};
+use super::{Listed, Most, Tx, listed, to_json};
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::model::event::EventKind;
@@ -104,18 +104,19 @@ pub fn roster(connection: &Connection, team_id: &str) -> Result<Roster> {
 }
 
 /// The teams that are there, oldest first, behind `after` (a team key).
-pub fn list(connection: &Connection, after: Option<i64>, limit: usize) -> Result<Vec<Roster>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+pub fn list(connection: &Connection, after: Option<i64>, most: Most) -> Result<Listed<Roster>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM team WHERE deleted_at IS NULL AND team_key > ?1
          ORDER BY team_key LIMIT ?2"
     ))?;
-    let teams = statement.query_map(params![after.unwrap_or(0), limit], record_of)?;
-    let teams: Vec<TeamRecord> = teams.collect::<rusqlite::Result<_>>()?;
-    teams
-        .into_iter()
-        .map(|team| Ok(Roster { members: members(connection, &team)?, team }))
-        .collect()
+    let rows = statement.query(params![after.unwrap_or(0), most.limit()])?;
+    let mut teams =
+        listed::read(rows, most, |row| Ok(Roster { team: record_of(row)?, members: Vec::new() }))?;
+    teams.cut_at(most.bytes, |roster| {
+        roster.members = members(connection, &roster.team)?;
+        Ok(to_json(&roster.members).len())
+    })?;
+    Ok(teams)
 }
 
 const MEMBER_COLUMNS: &str = "agent_id, title, joined_at, added_by, creator_agent_id, \

@@ -1,7 +1,7 @@
 //! Turn records. One active turn a session is a rule of the schema (`turn_active`), not of the code that asks.
 
-use super::Tx;
 use super::session::json_of;
+use super::{Listed, Most, Tx, listed};
 use crate::error::{Code, Error, Result};
 use crate::model::{TurnSource, TurnStatus};
 use rusqlite::types::Value as Sql;
@@ -117,14 +117,28 @@ pub fn get(connection: &Connection, session_id: &str, turn_id: &str) -> Result<T
         .ok_or_else(|| Error::not_found("turn", turn_id))
 }
 
+/// Whether the turn has ended, by its status alone: the whole record may hold megabytes. Errors: there is no such turn
+/// in this session.
+pub fn is_over(connection: &Connection, session_id: &str, turn_id: &str) -> Result<bool> {
+    let status: Option<String> = connection
+        .prepare_cached(
+            "SELECT turn.status FROM turn JOIN session USING (session_key)
+             WHERE turn_id = ?1 AND session_id = ?2",
+        )?
+        .query_row([turn_id, session_id], |row| row.get(0))
+        .optional()?;
+    let status = status.ok_or_else(|| Error::not_found("turn", turn_id))?;
+    Ok(TurnStatus::parse(&status).is_some_and(TurnStatus::is_terminal))
+}
+
 /// The turns of a session, oldest first, behind `after` (a turn key).
 pub fn list(
     connection: &Connection,
     session_key: i64,
     status: Option<&str>,
     after: Option<i64>,
-    limit: usize,
-) -> Result<Vec<TurnRecord>> {
+    most: Most,
+) -> Result<Listed<TurnRecord>> {
     let mut conditions = vec!["session_key = ?"];
     let mut values = vec![Sql::Integer(session_key)];
     if let Some(after) = after {
@@ -135,14 +149,13 @@ pub fn list(
         conditions.push("turn.status = ?");
         values.push(Sql::Text(status.to_owned()));
     }
-    values.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    values.push(Sql::Integer(most.limit()));
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM turn JOIN session USING (session_key)
          WHERE {} ORDER BY turn_key LIMIT ?",
         conditions.join(" AND ")
     ))?;
-    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
-    Ok(records.collect::<rusqlite::Result<_>>()?)
+    listed::read(statement.query(rusqlite::params_from_iter(values))?, most, record_of)
 }
 
 /// Whether the agent was ever told anything in this session, or has begun something by itself.

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// The name of its thread.
+pub const WRITER: &str = "writer";
+
 /// What the writer did since the start.
 #[derive(Debug, Default)]
 pub struct WriterCounters {
@@ -253,7 +256,7 @@ pub(super) fn start(
         touched: Vec::new(),
         pages_max,
     };
-    thread::spawn("writer", move || {
+    thread::spawn(WRITER, move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             watchdog::watch();
             let statements = Statements::new(&connection).expect("these statements need no table");

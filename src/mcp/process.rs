@@ -8,6 +8,7 @@ use super::tool::{Feature, Tool, ToolCode, ToolError, shown};
 use super::{Gateway, Invocation};
 use crate::error::{Code, Error};
 use crate::keeper::Stream;
+use crate::ledger::Most;
 use crate::ledger::process::{self as rows, Kill, ProcessQuery, ProcessRow};
 use crate::limits;
 use crate::model::KilledBy;
@@ -111,12 +112,14 @@ fn status(gateway: &Gateway, call: &Invocation) -> Result<Value, ToolError> {
         let query = ProcessQuery {
             session_id: Some(call.session_id.clone()),
             is_active: true,
-            limit: LISTED,
+            most: Most::rows(LISTED),
             ..ProcessQuery::default()
         };
         let rows = gateway.ledger.read(|db| rows::list(db, &query));
         let rows = rows.map_err(|error| failed(&error))?;
-        return Ok(json!({"running": rows.iter().map(ProcessRow::summary).collect::<Vec<_>>()}));
+        return Ok(
+            json!({"running": rows.records.iter().map(ProcessRow::summary).collect::<Vec<_>>()}),
+        );
     };
     let mut details = gateway.processes.details(&row);
     let arguments = Arguments(&call.arguments);
@@ -164,12 +167,12 @@ fn of_pid(gateway: &Gateway, call: &Invocation, pid: u64) -> Result<ProcessRow, 
     let query = ProcessQuery {
         session_id: Some(call.session_id.clone()),
         pid: Some(i64::try_from(pid).unwrap_or(i64::MAX)),
-        limit: 1,
+        most: Most::rows(1),
         ..ProcessQuery::default()
     };
     let mut found = gateway.ledger.read(|db| rows::list(db, &query))?;
     let none = || Error::new(Code::NotFound, format!("no process of yours has the pid {pid}"));
-    found.pop().ok_or_else(none)
+    found.records.pop().ok_or_else(none)
 }
 
 fn excerpts(

@@ -10,7 +10,7 @@ use crate::ledger::agent::{self, Offsets};
 use crate::ledger::approval::{self, ApprovalQuery};
 use crate::ledger::event::{self, Page};
 use crate::ledger::turn::TurnRecord;
-use crate::ledger::{Connection, item, session, turn};
+use crate::ledger::{Connection, Most, item, session, turn};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
 use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus, id};
@@ -39,7 +39,9 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
                 .and_then(|usage| serde_json::from_str(usage).ok())
                 .unwrap_or_default(),
             // One more than clients may queue: mail goes ahead of them.
-            queued: turn::list(db, key, Some(queued), None, limits::QUEUED_TURNS + 1)?.len(),
+            queued: turn::list(db, key, Some(queued), None, Most::rows(limits::QUEUED_TURNS + 1))?
+                .records
+                .len(),
             ..State::default()
         };
         let scope_key = event::scope_key(db, ScopeKind::Session, &session_id)?;
@@ -93,7 +95,8 @@ fn load_turn(
     scope_key: i64,
 ) -> Result<()> {
     let mut turn = LiveTurn::of_record(record);
-    for item in item::list(db, session_key, Some(record.turn_key), None, usize::MAX)? {
+    let items = item::list(db, session_key, Some(record.turn_key), None, Most::rows(usize::MAX))?;
+    for item in items.records {
         let is_said = item.item_type == ItemType::AssistantMessage.as_str();
         if is_said && item.completed_at.is_some() {
             turn.add_assistant_text(item.body.get("text").and_then(Value::as_str).unwrap_or(""));
@@ -111,9 +114,9 @@ fn load_turn(
         session_key: Some(session_key),
         status: Some(ApprovalStatus::Pending.as_str().to_owned()),
         after: None,
-        limit: limits::PENDING_APPROVALS,
+        most: Most::rows(limits::PENDING_APPROVALS),
     };
-    for pending in approval::list(db, &query)? {
+    for pending in approval::list(db, &query)?.records {
         let adapter_key = pending.adapter_key.clone();
         if adapter_key.is_none() {
             turn.gate = Some(pending.id.clone());

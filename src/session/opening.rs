@@ -9,8 +9,8 @@ use super::ending::end_payload;
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::ledger::session::SessionChange;
-use crate::ledger::to_json;
 use crate::ledger::turn::TurnEnd;
+use crate::ledger::{Most, to_json};
 use crate::limits;
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
@@ -111,10 +111,16 @@ impl Actor {
         let session_key = self.session_key;
         let queued = self.shared.ledger.read(|db| {
             let status = Some(TurnStatus::Queued.as_str());
-            crate::ledger::turn::list(db, session_key, status, None, limits::QUEUED_TURNS + 1)
+            crate::ledger::turn::list(
+                db,
+                session_key,
+                status,
+                None,
+                Most::rows(limits::QUEUED_TURNS + 1),
+            )
         });
         self.state.queued = 0;
-        for record in queued.unwrap_or_default() {
+        for record in queued.map(|queued| queued.records).unwrap_or_default() {
             let id: Arc<str> = Arc::from(record.id.as_str());
             let turn_id = Arc::clone(&id);
             let end = TurnEnd { error: Some(to_json(error)), ..TurnEnd::default() };

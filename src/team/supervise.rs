@@ -2,13 +2,13 @@
 
 use super::Teams;
 use crate::error::{Code, Error, Result};
-use crate::ledger::Connection;
 use crate::ledger::event::NewEvent;
 use crate::ledger::item::{self, ItemRecord};
 use crate::ledger::session;
 use crate::ledger::team::message::MessageRecord;
 use crate::ledger::team::{self, delivery, message, recipient};
 use crate::ledger::turn::{self, TurnRecord};
+use crate::ledger::{Connection, Most};
 use crate::model::SessionStatus;
 use crate::model::event::EventKind;
 use serde::Serialize;
@@ -117,7 +117,7 @@ fn activity(db: &Connection, team_id: &str, agent_id: &str) -> Result<Activity> 
     let doing = recipient::doing(db, agent_id)?;
     let grown = |item_key: Option<i64>| -> Result<Option<ItemRecord>> {
         let Some(item_key) = item_key else { return Ok(None) };
-        Ok(item::list_grown(db, agent_id, None, Some(item_key - 1), 1)?.pop())
+        Ok(item::list_grown(db, agent_id, None, Some(item_key - 1), Most::rows(1))?.records.pop())
     };
     let said = grown(doing.last_said)?;
     let text_of = |item: &ItemRecord| item.body.get("text")?.as_str().map(str::to_owned);

@@ -178,14 +178,15 @@ pub(super) fn run(program: &Program, stop: &Stop) -> Result<Outcome> {
 /// earlier server has started: killed in the middle it would leave lock files in the repository.
 pub(super) fn let_end(mark: &str) {
     let deadline = Instant::now() + LEFT_OVER;
-    for process in tree::marked(mark) {
+    let marked = || tree::marked(mark).unwrap_or_default();
+    for process in marked() {
         let pid = Pid::from_raw(process.pid);
         if let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
             tree::wait_readable(&pidfd, deadline);
         }
     }
     let deadline = Instant::now() + TERM_GRACE;
-    for process in tree::marked(mark) {
+    for process in marked() {
         if let Some(pidfd) = process.signal(Signal::TERM) {
             tree::wait_readable(&pidfd, deadline);
         }

@@ -33,6 +33,7 @@ mod mail;
 mod mcp;
 mod metrics;
 mod origin;
+mod page;
 mod power;
 mod process;
 mod quotation;

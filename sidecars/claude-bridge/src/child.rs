@@ -199,16 +199,17 @@ fn end(session: &str, program: i32) {
     let own = std::process::id().cast_signed();
     for process in ended.iter().filter(|process| process.pid != program) {
         let is_ours = |now: Process| now.parent == own && now.is_zombie;
-        if Process::look(process.pid).is_some_and(is_ours) {
+        if Process::look(process.pid).is_ok_and(|now| now.is_some_and(is_ours)) {
             // An error would say that it is reaped already.
             let _reaped = waitpid(Pid::from_raw(process.pid), WaitOptions::NOHANG);
         }
     }
 }
 
-/// Signals all of them and waits until they have ended, at most until the deadline.
+/// Signals all of them and waits until they have ended, at most until the deadline. Without a descriptor to look with
+/// none is found; the keeper's end of the tree is behind this one.
 fn signal(session: &str, signal: Signal, deadline: Instant) -> Vec<Process> {
-    let found = tree::with_variable(MARK, session);
+    let found = tree::with_variable(MARK, session).unwrap_or_default();
     let pidfds: Vec<OwnedFd> = found.iter().filter_map(|process| process.signal(signal)).collect();
     for pidfd in &pidfds {
         tree::wait_readable(pidfd, deadline);

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use gg_keeper::exit::{Exit, StoppedBy};
 use gg_keeper::protocol::{BYE_REPLACED, Hello, Reply, Request, Spec, VERSION};
-use gg_keeper::tree;
+use gg_keeper::tree::{self, Process};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
@@ -395,8 +395,7 @@ impl Holder {
             return self.begin_drain(now);
         }
         if give_up_at.is_some_and(|give_up_at| now >= give_up_at) {
-            let left = tree::descendants(rustix::process::getpid().as_raw_nonzero().get());
-            let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
+            let pids: Vec<i32> = own_tree().iter().map(|process| process.pid).collect();
             self.error = Some(format!("these processes can not be ended: {pids:?}"));
             return self.begin_drain(now);
         }
@@ -489,8 +488,13 @@ fn is_folder_gone() -> bool {
 }
 
 fn signal_tree(signal: Signal) {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    for process in tree::descendants(own) {
+    for process in own_tree() {
         drop(process.signal(signal));
     }
+}
+
+/// What lives below this keeper. Without a descriptor to look with nothing is found, and the next round looks again:
+/// that the tree is gone is known by its reaping alone.
+fn own_tree() -> Vec<Process> {
+    tree::descendants(rustix::process::getpid().as_raw_nonzero().get()).unwrap_or_default()
 }

@@ -7,8 +7,9 @@
 //!
 //! Promises: a signal goes to the process that was seen or to nobody. A pid may be reused between
 //! the look and the signal, so the process is pinned by a pidfd first, its start time is read
-//! again, and the signal goes through the pidfd. Deliberately not here: waiting for children (only
-//! the keeper may reap), and grace times.
+//! again, and the signal goes through the pidfd. A look for which there is no descriptor is an
+//! error: nothing seen would be taken for nothing there. Deliberately not here: waiting for
+//! children (only the keeper may reap), and grace times.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::MARK;
@@ -33,9 +35,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Looks at one process. None when there is no such process.
-    pub fn look(pid: i32) -> Option<Process> {
-        parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    /// Looks at one process. None when there is no such process. Errors: as with [`seen`].
+    pub fn look(pid: i32) -> io::Result<Option<Process>> {
+        let stat = seen(fs::read(format!("/proc/{pid}/stat")))?;
+        Ok(stat.and_then(|stat| parse_stat(&stat)))
     }
 
     /// Sends the signal to exactly this process. None when it is gone, or is another one by now, or
@@ -43,7 +46,7 @@ impl Process {
     /// ended.
     pub fn signal(&self, signal: Signal) -> Option<OwnedFd> {
         let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
-        let seen = Process::look(self.pid)?;
+        let seen = Process::look(self.pid).ok()??;
         if seen.started != self.started || seen.is_zombie {
             return None;
         }
@@ -52,51 +55,66 @@ impl Process {
     }
 }
 
-/// Every living process below `root`, without `root` itself.
-pub fn descendants(root: i32) -> Vec<Process> {
-    below(&all(), &[root])
+/// What was read of a process, or of a folder of them: None when it is gone, or not for us. Errors:
+/// there is no descriptor to look with.
+pub fn seen<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    let is_short = |error: &io::Error| {
+        let errno = Errno::from_io_error(error);
+        errno.is_some_and(|errno| errno == Errno::MFILE || errno == Errno::NFILE)
+    };
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_short(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Every living process below `root`, without `root` itself. Errors: as with [`seen`].
+pub fn descendants(root: i32) -> io::Result<Vec<Process>> {
+    Ok(below(&all()?, &[root]))
 }
 
 /// The same for several roots, out of one look at the machine.
-pub fn families(roots: &[i32]) -> Vec<Vec<Process>> {
-    let all = all();
-    roots.iter().map(|root| below(&all, &[*root])).collect()
+pub fn families(roots: &[i32]) -> io::Result<Vec<Vec<Process>>> {
+    let all = all()?;
+    Ok(roots.iter().map(|root| below(&all, &[*root])).collect())
 }
 
 /// Every living process that has the mark of this child in its environment, and whatever lives
-/// below those. The calling process is never among them.
-pub fn marked(child_id: &str) -> Vec<Process> {
+/// below those. The calling process is never among them. Errors: as with [`seen`].
+pub fn marked(child_id: &str) -> io::Result<Vec<Process>> {
     with_variable(MARK, child_id)
 }
 
 /// Every living process that was started with this variable, and whatever lives below those. The
-/// calling process is never among them.
-pub fn with_variable(name: &str, value: &str) -> Vec<Process> {
+/// calling process is never among them. Errors: as with [`seen`].
+pub fn with_variable(name: &str, value: &str) -> io::Result<Vec<Process>> {
     let mark = format!("{name}={value}");
     let own = std::process::id().cast_signed();
-    let all = all();
-    let mut found: Vec<Process> = all
-        .iter()
-        .filter(|process| process.pid != own && !process.is_zombie && has_mark(process.pid, &mark))
-        .copied()
-        .collect();
+    let all = all()?;
+    let mut found = Vec::new();
+    for process in &all {
+        if process.pid != own && !process.is_zombie && has_mark(process.pid, &mark)? {
+            found.push(*process);
+        }
+    }
     let roots: Vec<i32> = found.iter().map(|process| process.pid).collect();
     for process in below(&all, &roots) {
         if process.pid != own && !found.contains(&process) {
             found.push(process);
         }
     }
-    found
+    Ok(found)
 }
 
 /// Kills every process with the mark of this child, its keeper too, until none is left; then says
 /// how many it killed. Blocks until they have ended, at most for `limit`. Errors: something still
-/// lives then (its pids are in the message).
+/// lives then (its pids are in the message), or as with [`seen`].
 pub fn sweep(child_id: &str, limit: Duration) -> io::Result<usize> {
     let deadline = Instant::now() + limit;
     let mut killed = 0;
     loop {
-        let found = marked(child_id);
+        let found = marked(child_id)?;
         if found.is_empty() {
             return Ok(killed);
         }
@@ -104,9 +122,9 @@ pub fn sweep(child_id: &str, limit: Duration) -> io::Result<usize> {
             found.iter().filter_map(|process| process.signal(Signal::KILL)).collect();
         killed += pidfds.len();
         let all_ended = pidfds.iter().all(|pidfd| wait_readable(pidfd, deadline));
-        let is_stuck = pidfds.is_empty() && !marked(child_id).is_empty();
+        let is_stuck = pidfds.is_empty() && !marked(child_id)?.is_empty();
         if !all_ended || is_stuck || Instant::now() >= deadline {
-            let pids: Vec<i32> = marked(child_id).iter().map(|process| process.pid).collect();
+            let pids: Vec<i32> = marked(child_id)?.iter().map(|process| process.pid).collect();
             if pids.is_empty() {
                 return Ok(killed);
             }
@@ -141,10 +159,10 @@ pub fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-fn all() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+fn all() -> io::Result<Vec<Process>> {
+    let Some(entries) = seen(fs::read_dir("/proc"))? else { return Ok(Vec::new()) };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(Process::look).collect()
+    pids.filter_map(|pid| Process::look(pid).transpose()).collect()
 }
 
 fn below(all: &[Process], roots: &[i32]) -> Vec<Process> {
@@ -167,9 +185,9 @@ fn below(all: &[Process], roots: &[i32]) -> Vec<Process> {
     found
 }
 
-fn has_mark(pid: i32, mark: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+fn has_mark(pid: i32, mark: &str) -> io::Result<bool> {
+    let environ = seen(fs::read(format!("/proc/{pid}/environ")))?.unwrap_or_default();
+    Ok(environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
 }
 
 /// Reads `/proc/<pid>/stat`. The name of the program is in parentheses and may itself hold spaces

@@ -114,21 +114,29 @@ pub(in crate::api) struct Version {
 #[derive(JsonSchema, Serialize)]
 pub(in crate::api) struct Diagnostics {
     providers: Vec<ProviderHealth>,
-    processes: ProcessDiagnostics,
-    comms: CommsDiagnostics,
+    processes: Option<ProcessDiagnostics>,
+    comms: Option<CommsDiagnostics>,
     recovery: RecoveryDiagnostics,
-    worktrees: WorktreeCounts,
+    worktrees: Option<WorktreeCounts>,
     writer: Writer,
     tail: TailFacts,
-    streams: Streams,
+    streams: Option<Streams>,
     connections: Connections,
-    keepers: Vec<KeeperFacts>,
+    keepers: Option<Vec<KeeperFacts>>,
     database: Database,
     threads: Vec<WatchedThread>,
     session_threads: u64,
-    session_status_counts: Counts,
+    session_status_counts: Option<Counts>,
     uptime_ms: u64,
     now: i64,
+    unread: Vec<Unread>,
+}
+
+/// A part of the diagnostics that is null, because it could not be read just now.
+#[derive(JsonSchema, Serialize)]
+struct Unread {
+    part: String,
+    error: String,
 }
 
 /// A thread that is watched.
@@ -228,10 +236,10 @@ struct RunningProcess {
     name: Option<String>,
     pid: Option<i64>,
     started_at: Option<i64>,
-    /// How many processes its tree has.
-    processes: u64,
-    memory_bytes: u64,
-    journal_bytes: u64,
+    /// How many processes its tree has; null, as the next two, while the server has no descriptor to look with.
+    processes: Option<u64>,
+    memory_bytes: Option<u64>,
+    journal_bytes: Option<u64>,
     stdout_bytes: i64,
     stderr_bytes: i64,
 }

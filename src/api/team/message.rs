@@ -8,7 +8,8 @@ use crate::http::Answer;
 use crate::ledger::team::delivery::{self, DeliveryQuery, DeliveryRecord};
 use crate::ledger::team::message::{self, MessageRecord};
 use crate::ledger::team::{self, TeamRecord};
-use crate::ledger::{Connection, to_json};
+use crate::ledger::{Connection, Listed, Most, to_json};
+use crate::limits;
 use crate::model::id;
 use crate::model::team::{DeliveryStatus, Policy, Priority};
 use crate::team::{Outgoing, Recipients};
@@ -137,24 +138,32 @@ struct Messages {
     next_cursor: Option<String>,
 }
 
+impl Messages {
+    fn end_before(&mut self, place: usize) {
+        self.records.truncate(place);
+        self.next_cursor = self.records.last().map(|last| last.id.clone());
+    }
+}
+
 fn messages(
     api: &Api,
     call: &Call,
     team: &TeamRecord,
     (cursor, limit): (&str, &str),
 ) -> Result<Messages> {
-    let most = call.number(limit)?.unwrap_or(100).clamp(1, 500);
-    let most = usize::try_from(most).unwrap_or(1);
+    let rows = call.number(limit)?.unwrap_or(100).clamp(1, 500);
+    let rows = usize::try_from(rows).unwrap_or(1);
     api.ledger.read(|db| {
         let after = match call.text(cursor) {
             Some(message_id) => place(db, team, cursor, message_id)?,
             None => 0,
         };
-        let mut records = message::list(db, team, after, most + 1)?;
-        let is_more = records.len() > most;
-        records.truncate(most);
+        // One more than asked for, which tells whether there is a next page.
+        let most = Most { rows: rows + 1, bytes: limits::LIST_BYTES };
+        let Listed { mut records, is_cut } = message::list(db, team, after, most)?;
+        records.truncate(rows);
         let last = records.last().map(|last| last.id.clone());
-        Ok(Messages { records, next_cursor: last.filter(|_| is_more) })
+        Ok(Messages { records, next_cursor: last.filter(|_| is_cut) })
     })
 }
 
@@ -190,7 +199,8 @@ pub(in crate::api) fn deliveries(api: &Api, call: &Call) -> Result<Answer> {
         }
         delivery::list(db, &team, &query)
     })?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.delivery_key.to_string())))
+    let is_cut = records.len() == limit;
+    Ok(Answer::Whole(page(&Listed { records, is_cut }, |last| last.delivery_key.to_string())))
 }
 
 pub(in crate::api) fn retry(api: &Api, call: &Call) -> Result<Answer> {
@@ -203,11 +213,17 @@ pub(in crate::api) fn cancel(api: &Api, call: &Call) -> Result<Answer> {
 
 pub(in crate::api) fn view(api: &Api, call: &Call) -> Result<Answer> {
     let roster = api.teams.roster(call.part(0))?;
-    let page = messages(api, call, &roster.team, ("message_cursor", "message_limit"))?;
+    let mut page = messages(api, call, &roster.team, ("message_cursor", "message_limit"))?;
     let recipient = call.text("delivery_recipient_filter");
-    let mut by_message = Map::new();
+    let (mut by_message, mut bytes) = (Map::new(), 0);
     if call.is_on("include_delivery_map", true)? {
-        for record in &page.records {
+        for place in 0..page.records.len() {
+            if bytes >= limits::LIST_BYTES {
+                // A message to a large team has many deliveries.
+                page.end_before(place);
+                break;
+            }
+            let record = &page.records[place];
             let message_key = record.message_key;
             let mut of_message =
                 api.ledger.read(|db| delivery::of_message(db, &roster.team, message_key))?;
@@ -215,6 +231,7 @@ pub(in crate::api) fn view(api: &Api, call: &Call) -> Result<Answer> {
                 recipient.is_none_or(|wanted| wanted == record.recipient_agent_id)
             };
             of_message.retain(is_wanted);
+            bytes += to_json(&of_message).len();
             by_message.insert(record.id.clone(), json!(of_message));
         }
     }

@@ -7,7 +7,7 @@ use super::named;
 use crate::error::{Code, Error, Result};
 use crate::http::Answer;
 use crate::ledger::team::operation::{self, DiagnosticQuery, OperationQuery};
-use crate::ledger::{team, to_json};
+use crate::ledger::{Listed, team, to_json};
 use crate::limits;
 use crate::model::team::{OperationKind, OperationStage};
 use crate::team::{SpawnRequest, Spawned};
@@ -94,17 +94,16 @@ pub(in crate::api) fn spawn(api: &Api, call: &Call) -> Result<Answer> {
 pub(in crate::api) fn operations(api: &Api, call: &Call) -> Result<Answer> {
     let kinds: Vec<&str> = OperationKind::ALL.iter().map(|kind| kind.as_str()).collect();
     let stages: Vec<&str> = OperationStage::ALL.iter().map(|stage| stage.as_str()).collect();
-    let limit = call.limit(1000)?;
     let query = OperationQuery {
         kind: call.one_of("kind", &kinds)?.map(str::to_owned),
         stage: call.one_of("stage", &stages)?.map(str::to_owned),
         after: call.number("cursor")?,
-        limit,
+        most: call.most(1000)?,
     };
     let team_id = call.part(0);
     let records =
         api.ledger.read(|db| operation::list(db, &team::get_any(db, team_id)?, &query))?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.operation_key.to_string())))
+    Ok(Answer::Whole(page(&records, |last| last.operation_key.to_string())))
 }
 
 pub(in crate::api) fn operation(api: &Api, call: &Call) -> Result<Answer> {
@@ -121,5 +120,6 @@ pub(in crate::api) fn diagnostics(api: &Api, call: &Call) -> Result<Answer> {
         limit,
     };
     let records = api.ledger.read(|db| operation::diagnostics(db, &query))?;
-    Ok(Answer::Whole(page(&records, limit, |last| last.id.to_string())))
+    let is_cut = records.len() == limit;
+    Ok(Answer::Whole(page(&Listed { records, is_cut }, |last| last.id.to_string())))
 }

@@ -245,6 +245,21 @@ fn a_panic_costs_one_connection() {
 }
 
 #[test]
+fn a_panic_outside_of_the_handler_is_counted_and_gives_the_place_back() {
+    let house = House::with(|limits| limits.connections = 1);
+    for count in 1..=3 {
+        let mut client = house.client();
+        client.send("HEAD /mine HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.head().starts_with("HTTP/1.1 200"));
+        assert_eq!(client.rest(), b"");
+        assert!(house.comes_to(0));
+        assert_eq!(house.server.counters().panics, count);
+    }
+    assert_eq!(house.server.counters().refused, 0);
+    house.check_alive();
+}
+
+#[test]
 fn a_connection_too_many_is_told_to_come_again() {
     let house = House::with(|limits| limits.connections = 3);
     let mut clients: Vec<Client> = (0..3).map(|_| house.client()).collect();

@@ -1,6 +1,8 @@
 //! Streams: a thread that writes until it is done or nobody reads.
 
 use super::House;
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt;
 use std::net::Shutdown;
 
 fn get(path: &str) -> String {
@@ -24,6 +26,22 @@ fn a_stream_ends_with_its_connection() {
     assert_eq!(client.head(), head);
     assert!(client.is_closed());
     assert!(house.comes_to(0) && house.reports.try_recv().is_err());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_quiet_stream_asks_whether_its_peer_is_there() {
+    let house = House::new();
+    let mut client = house.client();
+    client.send(get("held"));
+    client.head();
+    assert_eq!(house.report(), "held");
+    let links = house.server.registry().links();
+    let [link] = &links[..] else { panic!("{} connections", links.len()) };
+    assert!(sockopt::socket_keepalive(&link.stream).unwrap());
+    let idle = sockopt::tcp_keepidle(&link.stream).unwrap();
+    let silence_ms = sockopt::tcp_user_timeout(&link.stream).unwrap();
+    assert!(idle.as_millis() * 2 < silence_ms.into(), "{idle:?} {silence_ms}");
 }
 
 #[test]

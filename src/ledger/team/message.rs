@@ -1,9 +1,9 @@
 //! Messages between the members of a team.
 
 use crate::error::{Code, Error, Result};
-use crate::ledger::Tx;
 use crate::ledger::session::json_of;
 use crate::ledger::team::TeamRecord;
+use crate::ledger::{Listed, Most, Tx, listed};
 use crate::model::team::{MessageScope, Policy, Priority};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -111,15 +111,13 @@ pub fn list(
     connection: &Connection,
     team: &TeamRecord,
     after: i64,
-    limit: usize,
-) -> Result<Vec<MessageRecord>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    most: Most,
+) -> Result<Listed<MessageRecord>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM team_message JOIN team USING (team_key)
          WHERE team_key = ?1 AND message_key > ?2 ORDER BY message_key LIMIT ?3"
     ))?;
-    let records = statement.query_map(params![team.team_key, after, limit], record_of)?;
-    Ok(records.collect::<rusqlite::Result<_>>()?)
+    listed::read(statement.query(params![team.team_key, after, most.limit()])?, most, record_of)
 }
 
 /// The message that a delivery carries, for the turn that takes it.
@@ -174,7 +172,8 @@ pub fn newest_of(
             .optional()?;
         message_key = message_key.max(found.unwrap_or(0));
     }
-    Ok(list(connection, team, message_key - 1, 1)?
+    Ok(list(connection, team, message_key - 1, Most::rows(1))?
+        .records
         .into_iter()
         .find(|record| record.message_key == message_key))
 }

@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::session::json_of;
 use crate::ledger::team::TeamRecord;
-use crate::ledger::{Tx, to_json};
+use crate::ledger::{Listed, Most, Tx, listed, to_json};
 use crate::model::event::EventKind;
 use crate::model::team::{AssignmentMode, OperationKind, OperationStage};
 use rusqlite::types::Value as Sql;
@@ -88,7 +88,7 @@ pub struct OperationQuery {
     pub stage: Option<String>,
     /// Strictly behind this operation key.
     pub after: Option<i64>,
-    pub limit: usize,
+    pub most: Most,
 }
 
 /// Which diagnostics to list, oldest first.
@@ -167,7 +167,7 @@ pub fn list(
     connection: &Connection,
     team: &TeamRecord,
     query: &OperationQuery,
-) -> Result<Vec<OperationRecord>> {
+) -> Result<Listed<OperationRecord>> {
     let mut conditions = vec!["team_key = ?", "operation_key > ?"];
     let mut values = vec![Sql::Integer(team.team_key), Sql::Integer(query.after.unwrap_or(0))];
     for (value, condition) in [(&query.kind, "kind = ?"), (&query.stage, "stage = ?")] {
@@ -176,15 +176,16 @@ pub fn list(
             values.push(Sql::Text(value.clone()));
         }
     }
-    values.push(Sql::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
+    values.push(Sql::Integer(query.most.limit()));
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM team_operation JOIN team USING (team_key)
          WHERE {} ORDER BY operation_key LIMIT ?",
         conditions.join(" AND ")
     ))?;
-    let records = statement.query_map(rusqlite::params_from_iter(values), record_of)?;
-    let records: Vec<OperationRecord> = records.collect::<rusqlite::Result<_>>()?;
-    records.into_iter().map(|record| with_diagnostics(connection, record)).collect()
+    let rows = statement.query(rusqlite::params_from_iter(values))?;
+    let Listed { records, is_cut } = listed::read(rows, query.most, record_of)?;
+    let records = records.into_iter().map(|record| with_diagnostics(connection, record));
+    Ok(Listed { records: records.collect::<Result<_>>()?, is_cut })
 }
 
 /// The ids of the operations that are not over, oldest first.

@@ -6,8 +6,9 @@
 
 use super::permission::Permission;
 use crate::model::ItemType;
+use crate::model::input::Input;
 use crate::provider::{ApprovalOption, Capabilities, Choice, Open, Steer};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -158,6 +159,7 @@ pub(super) struct State {
     /// Codex's turn that runs, once its id is known.
     pub(super) native_turn: Option<String>,
     /// Input for the running turn, until its id is known.
+    #[serde(deserialize_with = "steers")]
     pub(super) steers: Vec<Steer>,
     /// An interrupt was asked for.
     pub(super) is_interrupting: bool,
@@ -182,5 +184,45 @@ impl State {
     pub(super) fn next_key(&mut self, prefix: &str) -> String {
         self.last_key += 1;
         format!("{prefix}#{}", self.last_key)
+    }
+}
+
+/// What waits for its turn's id, also as it was written before it told of mail: the input alone.
+fn steers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Steer>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Now(Steer),
+        Before(Vec<Input>),
+    }
+    let read = |written| match written {
+        Written::Now(steer) => steer,
+        Written::Before(input) => Steer { input, mail: Vec::new() },
+    };
+    Ok(Vec::<Written>::deserialize(deserializer)?.into_iter().map(read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_to_join_a_turn_is_read_as_the_version_before_wrote_it() {
+        let said = |text: &str| json!([{"type": "text", "text": text}]);
+        let snapshot = json!({
+            "calls": {"7": {"for": "steer", "input": said("sent")}},
+            "steers": [said("first"), [], {"input": said("now"), "mail": [3]}],
+        });
+        let state = State::deserialize(&snapshot).unwrap();
+        let steer = |text: &str, mail: &[i64]| Steer {
+            input: vec![Input::Text { text: text.to_owned() }],
+            mail: mail.to_vec(),
+        };
+        let empty = Steer { input: Vec::new(), mail: Vec::new() };
+        assert_eq!(state.steers, [steer("first", &[]), empty, steer("now", &[3])]);
+        assert!(matches!(&state.calls[&7], Call::Steer(sent) if *sent == steer("sent", &[])));
+        let written = serde_json::to_value(&state).unwrap();
+        assert_eq!(written["steers"][0], json!({"input": said("first"), "mail": []}));
     }
 }

@@ -8,6 +8,8 @@ use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proof, wait};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 #[test]
 fn a_panic_in_a_session_fails_its_turn_with_what_it_had_said_and_nothing_else() {
@@ -74,6 +76,34 @@ fn a_panic_of_a_connection_ends_that_connection_alone() {
     assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
     let told = stage.server.stderr_text();
     assert_eq!(told.matches("thread 'conn-").count(), 1, "{told}");
+    assert_eq!(stage.get("/v1/diagnostics")["connections"]["panics"], 1);
+    broken.verify();
+}
+
+#[test]
+fn a_panic_while_a_connection_is_refused_costs_that_connection_alone() {
+    let broken = Broken::with_config("[server]\nmax_connections = 4\n");
+    let stage = &broken.stage;
+    let connect = || TcpStream::connect(stage.server.address()).unwrap();
+    let open = || stage.get("/v1/diagnostics")["connections"]["open"].as_u64();
+    wait::until(SOON, "nobody else is connected", || (open() == Some(1)).then_some(()));
+    let mut crowd: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+    for connection in &mut crowd {
+        // Answered, or refused: either way it was taken before the next one.
+        connection.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        assert!(connection.read(&mut [0; 1024]).unwrap() > 0);
+    }
+    // The answer of a refusal has an id, which has a time in it.
+    broken.fault.panic_in("accept");
+    let mut lost = connect();
+    assert!(matches!(lost.read(&mut [0; 16]), Ok(0) | Err(_)), "it is closed without an answer");
+    drop(crowd);
+    wait::until(SOON, "the crowd is gone and the panic is counted", || {
+        let reply = stage.client.try_request("GET", "/v1/diagnostics", &[], b"").ok()?;
+        let is_counted = || reply.json()["connections"]["panics"] == 1;
+        (reply.status == 200 && is_counted()).then_some(())
+    });
+    assert_eq!(stage.run(&stage.session(), "say on")["assistant_text"], "on");
     broken.verify();
 }
 

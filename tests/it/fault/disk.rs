@@ -8,7 +8,7 @@ use gooselake_harness::server::Server;
 use gooselake_harness::stream::Record;
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proof, thread, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -206,6 +206,30 @@ fn a_session_that_two_close_is_closed_once() {
     let closed = |event: &&Record| event.kind == "session.closed";
     assert_eq!(stage.events(&session_id).iter().filter(closed).count(), 1);
     broken.verify();
+}
+
+/// A probe comes again and again: none may wait for a writer that hangs.
+#[test]
+fn a_writer_that_hangs_is_told_to_who_asks_whether_the_server_is_ready() {
+    let broken = Broken::with_config("[server]\nstuck_after_secs = 1\n");
+    let stage = &broken.stage;
+    stage.client.get("/ready").expect(200);
+    broken.fault.set(Number::SyncDelayMs, -1);
+    let client = stage.client.clone();
+    let body = json!({"provider": "demo", "cwd": stage.cwd, "wait": false});
+    let write = move || drop(client.post("/v1/sessions", &body).expect(200));
+    let writing = thread::spawn("writing", write).unwrap();
+    wait::until(SOON, "the writer hangs", || {
+        let threads = stage.get("/v1/diagnostics")["threads"].as_array().unwrap().clone();
+        let is_stuck = |thread: &Value| thread["name"] == "writer" && thread["stuck"] == true;
+        threads.iter().any(is_stuck).then_some(())
+    });
+    check_told(&stage.client.get("/ready"), 503, "capacity", "the writer");
+    broken.fault.set(Number::SyncDelayMs, 0);
+    writing.join();
+    wait::until(SOON, "it is ready again", || {
+        (stage.client.get("/ready").status == 200).then_some(())
+    });
 }
 
 /// The stream of one who reads slowly is no matter of the disk: a turn on a slow disk is told whole.

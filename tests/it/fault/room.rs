@@ -106,6 +106,18 @@ fn a_server_without_descriptors_serves_who_is_there_and_then_everybody_again() {
     wait::until(SOON, "accept fails", || {
         stage.server.stderr_text().contains("can not accept connections").then_some(())
     });
+    // The page that a person opens now tells what is known without a file, and what is not.
+    let told = wait::until(SOON, "nothing is left to look at the keepers with", || {
+        let (status, told) = kept.call("GET", "/v1/diagnostics", "");
+        assert_eq!(status, 200, "{told}");
+        told["keepers"].is_null().then_some(told)
+    });
+    assert_eq!(told["unread"][0]["part"], "keepers", "{told}");
+    assert!(text(&told["unread"][0], "error").contains("Too many open files"), "{told}");
+    let connections = &told["connections"];
+    assert!(connections["accept_errors"].as_u64() > Some(0), "{connections}");
+    assert_eq!(told["session_status_counts"]["ready"], 1, "{told}");
+    assert_eq!(kept.call("GET", "/metrics", "").0, 200);
     // An agent needs descriptors too: it is refused, and told why.
     let (status, told) = kept.call("POST", "/v1/sessions", &session_body(&stage));
     assert!(status >= 500, "{status} {told}");

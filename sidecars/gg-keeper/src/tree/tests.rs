@@ -1,11 +1,13 @@
 //! Finding processes by family and by mark, and ending exactly those.
 
+use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::{Process, below, descendants, marked, parse_stat, sweep};
+use super::{Process, below, descendants, marked, parse_stat, seen, sweep};
 
 fn process(pid: i32, parent: i32) -> Process {
     Process { pid, parent, started: 1, is_zombie: false }
@@ -54,11 +56,11 @@ fn a_tree_is_walked_to_its_leaves_and_a_circle_ends() {
 #[test]
 fn a_process_that_took_the_place_of_the_one_seen_gets_no_signal() {
     let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
-    let seen = Process::look(child.id().cast_signed()).unwrap();
+    let seen = Process::look(child.id().cast_signed()).unwrap().unwrap();
     let before = Process { started: seen.started - 1, ..seen };
     assert!(before.signal(Signal::KILL).is_none());
     assert!(child.try_wait().unwrap().is_none(), "the process lives on");
-    assert!(descendants(std::process::id().cast_signed()).contains(&seen));
+    assert!(descendants(std::process::id().cast_signed()).unwrap().contains(&seen));
     assert!(seen.signal(Signal::KILL).is_some());
     assert!(!child.wait().unwrap().success());
 }
@@ -70,11 +72,21 @@ fn a_sweep_ends_everything_with_the_mark_and_below_it_and_nothing_else() {
     let mut other = marked_family(&format!("{id}x"));
     wait_for_line(&mut family);
     wait_for_line(&mut other);
-    assert_eq!(marked(&id).len(), 2, "{:?}", marked(&id));
+    assert_eq!(marked(&id).unwrap().len(), 2, "{:?}", marked(&id));
     assert_eq!(sweep(&id, Duration::from_secs(10)).unwrap(), 2);
-    assert!(marked(&id).is_empty());
-    assert_eq!(marked(&format!("{id}x")).len(), 2);
+    assert!(marked(&id).unwrap().is_empty());
+    assert_eq!(marked(&format!("{id}x")).unwrap().len(), 2);
     sweep(&format!("{id}x"), Duration::from_secs(10)).unwrap();
     family.wait().unwrap();
     other.wait().unwrap();
+}
+
+#[test]
+fn a_look_without_a_descriptor_is_no_look_at_nothing() {
+    let read = |errno: Errno| seen::<()>(Err(io::Error::from(errno)));
+    assert_eq!(read(Errno::MFILE).unwrap_err().raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+    assert!(read(Errno::NFILE).is_err());
+    for gone in [Errno::NOENT, Errno::SRCH, Errno::ACCESS] {
+        assert!(read(gone).unwrap().is_none(), "{gone}");
+    }
 }

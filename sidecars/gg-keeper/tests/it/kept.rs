@@ -181,7 +181,7 @@ impl Kept {
 
     /// The processes of the child's tree that live.
     pub(crate) fn living(&self) -> Vec<Process> {
-        tree::marked(&self.spec.child_id)
+        tree::marked(&self.spec.child_id).unwrap()
     }
 
     pub(crate) fn file_exists(&self, name: &str) -> bool {

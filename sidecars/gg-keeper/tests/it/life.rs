@@ -219,7 +219,9 @@ fn a_child_without_a_lease_outlives_its_server() {
     let mut kept = Kept::start(shell("read line; echo got $line; cat >/dev/null"));
     let hello = kept.hello();
     kept.hang_up();
-    assert!(Process::look(hello.child_pid.cast_signed()).is_some_and(|child| !child.is_zombie));
+    assert!(
+        Process::look(hello.child_pid.cast_signed()).unwrap().is_some_and(|child| !child.is_zombie)
+    );
     let again = kept.connect([0, 0]);
     assert_eq!(again.child_pid, hello.child_pid);
     kept.send(&Request::Stdin { offset: 0, bytes: b"you\n" });
