@@ -15,6 +15,7 @@ pub mod claim;
 pub mod event;
 pub mod idempotency;
 pub mod item;
+mod key;
 pub mod process;
 pub mod retention;
 mod schema;

@@ -5,6 +5,7 @@
 use super::Tx;
 use crate::error::Result;
 use crate::ledger::event;
+use crate::ledger::retention::Step;
 use crate::limits;
 use crate::model::ScopeKind;
 use rusqlite::OptionalExtension;
@@ -16,8 +17,7 @@ impl Tx<'_> {
         let scope = ScopeKind::Process;
         let key = event::scope_key(self.connection(), scope, process_id).optional()?;
         if let Some(scope_key) = key {
-            let most = i64::try_from(limits::PURGE_STEP_EVENTS).unwrap_or(i64::MAX);
-            if self.drop_oldest(scope_key, most)? >= most {
+            if self.drop_oldest(scope_key, &mut Step::new(limits::PURGE_STEP_EVENTS))? {
                 return Ok(false);
             }
         }
