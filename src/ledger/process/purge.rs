@@ -16,10 +16,10 @@ impl Tx<'_> {
     pub fn purge_process_step(&mut self, process_id: &str) -> Result<bool> {
         let scope = ScopeKind::Process;
         let key = event::scope_key(self.connection(), scope, process_id).optional()?;
-        if let Some(scope_key) = key {
-            if self.drop_oldest(scope_key, &mut Step::new(limits::PURGE_STEP_EVENTS))? {
-                return Ok(false);
-            }
+        if let Some(scope_key) = key
+            && self.drop_oldest(scope_key, &mut Step::new(limits::PURGE_STEP_EVENTS))?
+        {
+            return Ok(false);
         }
         self.purge_scope(scope, process_id)?;
         self.connection()
