@@ -1,7 +1,7 @@
 -- Teams: who is in one, what its members write to each other, and how far each letter has come.
 --
 -- Agents are sessions, named by their id and without a reference: a session may be purged, what was written stays.
--- A team is never removed, only marked, so that its log and its mail can be read when it is gone.
+-- A team that is deleted is only marked, so that its log and its mail can be read until it is purged.
 
 CREATE TABLE team (
     team_key        INTEGER PRIMARY KEY,

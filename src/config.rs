@@ -274,14 +274,12 @@ impl Check<'_> {
         Duration::try_from_secs_f64(value * unit_hours * 3600.0).ok()
     }
 
-    fn session_retention(&mut self) -> Option<Duration> {
-        let days = self.file.sessions.retention_days;
+    /// How long what is over is kept. 0 would leave nobody the time to read it.
+    fn days(&mut self, key: &str, days: Option<f64>) -> Option<Duration> {
         if days == Some(0.0) {
-            self.problem(
-                "sessions.retention_days is 0; it must be more, or left out to keep them all",
-            );
+            self.problem(format!("{key} is 0; it must be more, or left out to keep them all"));
         }
-        self.span("sessions.retention_days", days, 24.0)
+        self.span(key, days, 24.0)
     }
 
     fn waits(&mut self) -> Waits {
@@ -303,7 +301,7 @@ impl Check<'_> {
                 file.events.delta_retention_hours,
                 1.0,
             ),
-            session_retention: self.session_retention(),
+            session_retention: self.days("sessions.retention_days", file.sessions.retention_days),
         }
     }
 

@@ -1,15 +1,16 @@
 //! Floor 4: the housekeeper, one thread for what is due by age alone.
 //!
-//! Owns: when the ledger forgets. It forgets idempotency keys, deltas of finished items, closed sessions as far as the
-//! configuration says so, ended processes, and the folders of children that nobody knows. It sleeps until the first of
-//! these is due, at most an hour. What is due is done in small steps, each a change that takes the writer milliseconds,
-//! with pauses four times as long as the steps: whoever writes meanwhile waits behind one step at most. It deliberately
-//! decides nothing about live sessions: their own threads put agents to sleep.
+//! Owns: when the ledger forgets. It forgets idempotency keys, deltas of finished items, closed sessions and deleted
+//! teams as far as the configuration says so, ended processes, and the folders of children that nobody knows. It sleeps
+//! until the first of these is due, at most an hour. What is due is done in small steps, each a change that takes the
+//! writer milliseconds, with pauses four times as long as the steps: whoever writes meanwhile waits behind one step at
+//! most. It deliberately decides nothing about what is live: threads of sessions put their agents to sleep themselves.
 
 use crate::error::Result;
 use crate::keeper;
 use crate::ledger::retention::{self, DueDeltas};
-use crate::ledger::{Ledger, agent};
+use crate::ledger::team::purge;
+use crate::ledger::{Ledger, Tx, agent};
 use crate::limits;
 use crate::model::id;
 use crate::process::Processes;
@@ -29,6 +30,8 @@ pub struct Housekeeper {
     pub delta_retention: Option<Duration>,
     /// None = closed sessions stay.
     pub session_retention: Option<Duration>,
+    /// None = deleted teams stay.
+    pub team_retention: Option<Duration>,
     /// Where children have their folders.
     pub keepers_dir: PathBuf,
     /// Where something is staged for sessions.
@@ -67,7 +70,7 @@ impl Housekeeper {
 struct Round<'a> {
     house: &'a Housekeeper,
     end: &'a Receiver<()>,
-    /// Sessions that could not be purged; the next server tries again.
+    /// Sessions and teams that could not be purged; the next server tries again.
     failed: HashSet<String>,
 }
 
@@ -76,11 +79,12 @@ impl Round<'_> {
     fn run(&mut self) -> std::result::Result<Duration, Stopping> {
         let mut next = ROUND;
         type Task<'a> = fn(&mut Round<'a>) -> Result<Option<Duration>>;
-        let tasks: [(&str, Task<'_>); 5] = [
+        let tasks: [(&str, Task<'_>); 6] = [
             ("idempotency keys", Round::keys),
             ("processes", Round::processes),
             ("deltas", Round::deltas),
             ("closed sessions", Round::sessions),
+            ("deleted teams", Round::teams),
             ("folders of keepers", Round::leftovers),
         ];
         for (what, task) in tasks {
@@ -159,14 +163,46 @@ impl Round<'_> {
         Ok(first.map(|at| left_of(at, kept)))
     }
 
-    /// Purges a session step by step; false when the server stops before that is done.
+    fn teams(&mut self) -> Result<Option<Duration>> {
+        let Some(kept) = self.house.team_retention else { return Ok(None) };
+        let ledger = &self.house.ledger;
+        let before = id::now_ms() - millis(kept);
+        let due = ledger.read(|db| purge::due_teams(db, before))?;
+        let is_more = due.len() >= limits::RETENTION_ROWS;
+        for team_id in due {
+            if self.failed.contains(&team_id) {
+                continue;
+            }
+            match self.in_steps(&team_id, |tx, id| tx.purge_team_step(id)) {
+                Ok(true) => log::info!("team {team_id} was deleted long ago and is purged"),
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    log::warn!("team {team_id} can not be purged: {error}");
+                    self.failed.insert(team_id);
+                }
+            }
+        }
+        if is_more {
+            return Ok(Some(ROUND_MIN));
+        }
+        // One of which something is under way was left out, and is looked at again with the next round.
+        let next = ledger.read(|db| purge::first_deleted_at(db, before))?;
+        Ok(Some(next.map_or(kept, |at| left_of(at, kept)).max(QUIET_MIN)))
+    }
+
+    /// Purges a session; false when the server stops before that is done.
     fn purge(&self, session_id: &str) -> Result<bool> {
         // First the files: a purge that is cut off here is done again.
         stage::unstage(&self.house.providers_dir, session_id)?;
+        self.in_steps(session_id, |tx, id| tx.purge_step(id))
+    }
+
+    /// Takes one step after the other until the last; false when the server stops before.
+    fn in_steps(&self, id: &str, step: fn(&mut Tx<'_>, &str) -> Result<bool>) -> Result<bool> {
         loop {
             let begun = Instant::now();
-            let id = session_id.to_owned();
-            if self.house.ledger.write(move |tx| tx.purge_step(&id))? {
+            let id = id.to_owned();
+            if self.house.ledger.write(move |tx| step(tx, &id))? {
                 return Ok(true);
             }
             if !self.pause(begun) {

@@ -15,6 +15,7 @@ pub mod claim;
 pub mod event;
 pub mod idempotency;
 pub mod item;
+mod key;
 mod listed;
 pub mod process;
 pub mod retention;

@@ -120,6 +120,7 @@ impl Server {
             processes: Some(processes),
             delta_retention: config.delta_retention,
             session_retention: config.session_retention,
+            team_retention: config.teams.retention,
             keepers_dir: config.root_dir.join("keepers"),
             providers_dir: config.providers_dir.clone(),
         };

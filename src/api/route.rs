@@ -350,7 +350,8 @@ routes! {
         => op("get_team", "One team.").answers::<Roster>();
     delete("/v1/teams/{team_id}", team::delete)
         => op("delete_team", "End it; its sessions go on.").empty(204).fails(&[Conflict])
-            .query(flag("close_spawned", "Close the sessions that it has spawned.", false));
+            .query(flag("close_spawned", "Close the sessions that it has spawned.", false))
+            .query(flag("purge", "Also remove its records, its mail and its log.", false));
     post("/v1/teams/{team_id}/members", Json, team::join)
         => op("join_team", "A session joins.").answers::<Roster>()
             .takes::<team::JoinBody>(json!({"agent_id": "sess_…", "title": "Reviewer"}))

@@ -5,7 +5,7 @@ pub(super) mod spawn;
 
 use super::body::{check_length, check_words};
 use super::{Api, Call, json, page};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::{team, to_json};
 use crate::limits;
@@ -89,7 +89,17 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn delete(api: &Api, call: &Call) -> Result<Answer> {
-    api.teams.delete(call.part(0), call.is_on("close_spawned", false)?)?;
+    let team_id = call.part(0);
+    let (closes_spawned, is_purge) =
+        (call.is_on("close_spawned", false)?, call.is_on("purge", false)?);
+    match api.teams.delete(team_id, closes_spawned) {
+        // It may have been deleted before.
+        Err(error) if is_purge && error.code == Code::NotFound => {}
+        deleted => deleted?,
+    }
+    if is_purge {
+        api.teams.purge(team_id)?;
+    }
     Ok(Answer::Whole(Response::new(204)))
 }
 

@@ -320,6 +320,8 @@ pub struct Teams {
     pub max_attempts: Option<u64>,
     /// The pause after the first attempt that failed; it doubles, up to a minute.
     pub retry_pause_ms: Option<u64>,
+    /// A deleted team is purged, with its mail and its whole log, after so long. Left out: never.
+    pub retention_days: Option<f64>,
 }
 
 /// What a member can be spawned with by one word. A list replaces those that are built in.

@@ -223,6 +223,7 @@ fn defaults() -> BTreeMap<String, String> {
         ("teams.non_lead_can_remove_members", number(&teams.non_lead_can_remove_members)),
         ("teams.max_attempts", number(&teams.attempts_max)),
         ("teams.retry_pause_ms", number(&teams.retry_pause.as_millis())),
+        ("teams.retention_days", span(teams.retention)),
         ("teams.model_presets[].name", teams.preset_names().join(", ")),
         ("worktrees.enabled", number(&worktrees.is_enabled)),
         ("worktrees.root_dir", below_root(&worktrees.root_dir)),

@@ -14,6 +14,8 @@ pub struct Teams {
     pub attempts_max: i64,
     /// After the first attempt that failed; twice as long after each further one.
     pub retry_pause: Duration,
+    /// A team is purged so long after it was deleted. None = never.
+    pub retention: Option<Duration>,
     pub model_presets: Vec<ModelPreset>,
 }
 
@@ -79,12 +81,14 @@ impl Check<'_> {
         let attempts_max = self.within("teams.max_attempts", teams.max_attempts, 1..=1_000_000, 5);
         let retry_pause_ms =
             self.within("teams.retry_pause_ms", teams.retry_pause_ms, 1..=3_600_000, 1000);
+        let retention = self.days("teams.retention_days", teams.retention_days);
         Teams {
             is_enabled: teams.enabled.unwrap_or(true),
             non_lead_can_add_members: teams.non_lead_can_add_members.unwrap_or(false),
             non_lead_can_remove_members: teams.non_lead_can_remove_members.unwrap_or(false),
             attempts_max: i64::try_from(attempts_max).unwrap_or(i64::MAX),
             retry_pause: Duration::from_millis(retry_pause_ms),
+            retention,
             model_presets,
         }
     }

@@ -1,6 +1,7 @@
 //! Events: appending them, and reading them in pages.
 
 use super::Tx;
+use super::key::{self, Keyed};
 use crate::error::Result;
 use crate::model::ScopeKind;
 use crate::model::event::{EventFilter, EventKind};
@@ -372,10 +373,11 @@ pub(super) fn insert_scope(
     scope: ScopeKind,
     scope_id: &str,
 ) -> Result<i64> {
+    let scope_key = key::next(connection, Keyed::Scope)?;
     connection
-        .prepare_cached("INSERT INTO scope (kind, scope_id) VALUES (?1, ?2)")?
-        .execute(params![scope.as_str(), scope_id])?;
-    Ok(connection.last_insert_rowid())
+        .prepare_cached("INSERT INTO scope (scope_key, kind, scope_id) VALUES (?1, ?2, ?3)")?
+        .execute(params![scope_key, scope.as_str(), scope_id])?;
+    Ok(scope_key)
 }
 
 /// The last seq of a scope; 0 for an empty one.
@@ -418,7 +420,7 @@ pub fn oldest_row_id(connection: &Connection) -> Result<Option<i64>> {
 }
 
 impl Tx<'_> {
-    /// Removes the whole log of a scope for good. Only for an explicit purge.
+    /// Removes the whole log of a scope for good. Only for a purge, which makes it short before.
     pub fn purge_scope(&mut self, scope: ScopeKind, scope_id: &str) -> Result<()> {
         let Some(scope_key) = scope_key(self.connection(), scope, scope_id).optional()? else {
             return Ok(());
@@ -430,6 +432,7 @@ impl Tx<'_> {
             [newest, scope_key],
         )?;
         self.connection().execute("DELETE FROM event WHERE scope_key = ?1", [scope_key])?;
+        key::raise_floor(self.connection(), Keyed::Scope, scope_key)?;
         self.connection().execute("DELETE FROM scope WHERE scope_key = ?1", [scope_key])?;
         self.forget_head(scope, scope_id);
         Ok(())

@@ -25,6 +25,37 @@ pub struct DueDeltas {
     pub is_end: bool,
 }
 
+/// What one change of a purge may still remove, so that no other change waits long behind it.
+#[derive(Debug)]
+pub(super) struct Step {
+    rows: usize,
+    bytes: usize,
+    is_begun: bool,
+}
+
+impl Step {
+    pub(super) fn new(rows: usize) -> Step {
+        Step { rows, bytes: limits::RETENTION_BYTES, is_begun: false }
+    }
+
+    /// Whether a row of this size goes with the step; the first of it does, however large it is.
+    pub(super) fn takes(&mut self, bytes: i64) -> bool {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if self.rows == 0 || self.is_begun && bytes > self.bytes {
+            return false;
+        }
+        self.is_begun = true;
+        self.rows -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        true
+    }
+
+    /// So many rows have to be looked at to know whether one is left over.
+    pub(super) fn look(&self) -> i64 {
+        i64::try_from(self.rows).unwrap_or(i64::MAX - 1) + 1
+    }
+}
+
 /// Where the look of an earlier server ended.
 pub fn settled_to(connection: &Connection) -> Result<i64> {
     Ok(connection.query_row("SELECT retention_row_id FROM ledger", [], |row| row.get(0))?)
@@ -133,13 +164,13 @@ impl Tx<'_> {
     /// Removes a piece of a closed session's log or records, oldest first; true when nothing of it is left. A purge in
     /// steps, for a session that may have a long log: between two steps it is there with what is left of it.
     pub fn purge_step(&mut self, session_id: &str) -> Result<bool> {
-        let rows_max = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
         let scope = super::event::scope_key(self.connection(), ScopeKind::Session, session_id);
         if let Some(scope_key) = scope.optional()?
-            && self.drop_oldest(scope_key, rows_max)? >= rows_max
+            && self.drop_oldest(scope_key, &mut Step::new(limits::RETENTION_ROWS))?
         {
             return Ok(false);
         }
+        let rows_max = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
         for table in ["item", "approval", "turn"] {
             let sql = format!(
                 "DELETE FROM {table} WHERE {table}_key IN (
@@ -156,25 +187,38 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// Drops the oldest events of a scope, at most so many, and says how many. The last one of a log goes with its
-    /// scope: the numbers that were given must not be given again while it is there.
-    pub(super) fn drop_oldest(&mut self, scope_key: i64, most: i64) -> Result<i64> {
-        let (newest, to_seq, count): (i64, i64, i64) = self
-            .connection()
-            .prepare_cached(
-                "SELECT (SELECT ifnull(max(seq), 0) FROM event WHERE scope_key = ?1),
-                     ifnull(max(seq), 0), count(*)
-                 FROM (SELECT seq FROM event WHERE scope_key = ?1 ORDER BY seq LIMIT ?2)",
-            )?
-            .query_row([scope_key, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        if count < most || to_seq == newest {
-            return Ok(0);
+    /// Drops the oldest events of a scope, as many as fit the step, and says whether that was all that fitted. When the
+    /// whole rest fits, nothing is dropped: the last event of a log goes with its scope, since the numbers that were
+    /// given must not be given again while it is there.
+    pub(super) fn drop_oldest(&mut self, scope_key: i64, step: &mut Step) -> Result<bool> {
+        let (mut to_seq, mut to_row_id, mut count) = (0, 0, 0);
+        let mut is_cut = false;
+        {
+            let mut statement = self.connection().prepare_cached(
+                "SELECT seq, row_id, octet_length(payload) FROM event
+                 WHERE scope_key = ?1 ORDER BY seq LIMIT ?2",
+            )?;
+            let mut rows = statement.query([scope_key, step.look()])?;
+            while let Some(row) = rows.next()? {
+                if !step.takes(row.get(2)?) {
+                    is_cut = true;
+                    break;
+                }
+                (to_seq, to_row_id) = (row.get(0)?, row.get::<_, i64>(1)?.max(to_row_id));
+                count += 1;
+            }
+        }
+        if !is_cut || count == 0 {
+            return Ok(is_cut);
         }
         self.connection()
             .prepare_cached("DELETE FROM event WHERE scope_key = ?1 AND seq <= ?2")?
             .execute([scope_key, to_seq])?;
         self.count_dropped(scope_key, count, to_seq)?;
-        Ok(count)
+        self.connection()
+            .prepare_cached("UPDATE ledger SET dropped_to_row_id = max(dropped_to_row_id, ?1)")?
+            .execute([to_row_id])?;
+        Ok(true)
     }
 
     fn count_dropped(&mut self, scope_key: i64, count: i64, to_seq: i64) -> Result<()> {

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0007_team_newest.sql"),
     include_str!("../../sql/0008_spawn.sql"),
     include_str!("../../sql/0009_tool_call.sql"),
+    include_str!("../../sql/0010_team_purge.sql"),
 ];
 
 /// The version of a database that this program writes.

@@ -1,13 +1,15 @@
-//! Teams and their members. What they write to each other is in `message`, how far it has come in `delivery`, and what
-//! makes and ends members in `operation`.
+//! Teams and their members. What they write to each other is in `message`, how far it has come in `delivery`, what
+//! makes and ends members in `operation`, and the end of what is over in `purge`.
 
 pub mod delivery;
 pub mod message;
 pub mod operation;
+pub mod purge;
 pub mod recipient;
 #[cfg(test)]
 mod tests;
 
+use super::key::{self, Keyed};
 use super::{Listed, Most, Tx, listed, to_json};
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
@@ -215,13 +217,14 @@ impl Tx<'_> {
         created_by: &str,
     ) -> Result<TeamRecord> {
         let now_ms = self.now_ms();
+        let team_key = key::next(self.connection(), Keyed::Team)?;
         self.connection()
             .prepare_cached(
-                "INSERT INTO team (team_id, name, lead_agent_id, created_by, created_at,
+                "INSERT INTO team (team_key, team_id, name, lead_agent_id, created_by, created_at,
                      updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
             )?
-            .execute(params![team_id, name, lead_agent_id, created_by, now_ms])?;
+            .execute(params![team_key, team_id, name, lead_agent_id, created_by, now_ms])?;
         self.team(team_id)
     }
 

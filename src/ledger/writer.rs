@@ -164,7 +164,7 @@ impl Tx<'_> {
             Code::Capacity,
             "the database holds as much as data.max_database_bytes allows",
         )
-        .hint("purge sessions (DELETE …?purge=true), or raise the bound"))
+        .hint("purge sessions and teams (DELETE …?purge=true), or raise the bound"))
     }
 
     /// Says that the record of this session has changed.

@@ -1,11 +1,12 @@
-//! Who is in a team: made, joined, left, led, ended. Each is one transaction with its event.
+//! Who is in a team: made, joined, left, led, ended, purged. Each is one transaction with its event, but for
+//! the purge, which tells nothing and is many.
 
 use super::{Departure, Teams, takedown};
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{self, IdempotencyKey};
 use crate::ledger::team::delivery::{Move, NOT_MEMBER};
-use crate::ledger::team::{NewMember, Roster, TeamRecord};
+use crate::ledger::team::{NewMember, Roster, TeamRecord, purge};
 use crate::ledger::{Tx, to_json};
 use crate::limits;
 use crate::model::event::EventKind;
@@ -162,6 +163,20 @@ impl Teams {
         })?;
         let end = |operation_id: &String| takedown::finish(&self.shared, operation_id).map(drop);
         departures.iter().map(end).fold(Ok(()), Result::and)
+    }
+
+    /// Removes a deleted team for good: its members, its mail, its operations and its log. In steps, so that others
+    /// write meanwhile; what a stop leaves can be purged again. Errors: it is not deleted, or something of it is still
+    /// under way.
+    pub fn purge(&self, team_id: &str) -> Result<()> {
+        let ledger = &self.shared.ledger;
+        ledger.read(|db| purge::check_settled(db, team_id))?;
+        loop {
+            let id = team_id.to_owned();
+            if ledger.write(move |tx| tx.purge_team_step(&id))? {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -70,6 +70,8 @@ impl Teams {
         let payload = json!({"result": &result}).to_string();
         let team_id = result.team_id.clone();
         self.shared.ledger.write(move |tx| {
+            // It may be gone by now, with its log.
+            tx.team(&team_id)?;
             let event = NewEvent::team(&team_id, EventKind::TeamInterruptAll, payload);
             tx.append(event).map(|_seq| ())
         })?;

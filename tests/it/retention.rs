@@ -1,5 +1,7 @@
 //! What is forgotten by age, what a stream makes of it, and a database that may not grow.
 
+mod team;
+
 use crate::command::run_on;
 use crate::stage::{SOON, Stage, check_told, records, text};
 use gooselake_harness::wait;

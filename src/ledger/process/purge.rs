@@ -5,6 +5,7 @@
 use super::Tx;
 use crate::error::Result;
 use crate::ledger::event;
+use crate::ledger::retention::Step;
 use crate::limits;
 use crate::model::ScopeKind;
 use rusqlite::OptionalExtension;
@@ -15,11 +16,10 @@ impl Tx<'_> {
     pub fn purge_process_step(&mut self, process_id: &str) -> Result<bool> {
         let scope = ScopeKind::Process;
         let key = event::scope_key(self.connection(), scope, process_id).optional()?;
-        if let Some(scope_key) = key {
-            let most = i64::try_from(limits::PURGE_STEP_EVENTS).unwrap_or(i64::MAX);
-            if self.drop_oldest(scope_key, most)? >= most {
-                return Ok(false);
-            }
+        if let Some(scope_key) = key
+            && self.drop_oldest(scope_key, &mut Step::new(limits::PURGE_STEP_EVENTS))?
+        {
+            return Ok(false);
         }
         self.purge_scope(scope, process_id)?;
         self.connection()

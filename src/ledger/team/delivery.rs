@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::ledger::event::NewEvent;
+use crate::ledger::key::{self, Keyed};
 use crate::ledger::team::TeamRecord;
 use crate::ledger::{Tx, to_json};
 use crate::model::event::EventKind;
@@ -322,11 +323,13 @@ impl Tx<'_> {
     /// A delivery in state `pending`; the caller tells it behind its message.
     pub fn insert_delivery(&mut self, team: &TeamRecord, new: &NewDelivery<'_>) -> Result<i64> {
         let now_ms = self.now_ms();
+        let delivery_key = key::next(self.connection(), Keyed::Delivery)?;
         self.connection()
             .prepare_cached(
                 "INSERT INTO team_delivery (delivery_id, message_key, team_key,
-                     recipient_agent_id, provider, status, rank, policy, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?7, ?8, ?8)",
+                     recipient_agent_id, provider, status, rank, policy, created_at, updated_at,
+                     delivery_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?7, ?8, ?8, ?9)",
             )?
             .execute(params![
                 new.delivery_id,
@@ -337,8 +340,9 @@ impl Tx<'_> {
                 new.rank,
                 new.policy.as_str(),
                 now_ms,
+                delivery_key,
             ])?;
-        Ok(self.connection().last_insert_rowid())
+        Ok(delivery_key)
     }
 
     pub fn deliveries_of(

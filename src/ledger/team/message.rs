@@ -1,6 +1,7 @@
 //! Messages between the members of a team.
 
 use crate::error::{Code, Error, Result};
+use crate::ledger::key::{self, Keyed};
 use crate::ledger::session::json_of;
 use crate::ledger::team::TeamRecord;
 use crate::ledger::{Listed, Most, Tx, listed};
@@ -220,12 +221,14 @@ impl Tx<'_> {
         new: &NewMessage<'_>,
     ) -> Result<MessageRecord> {
         let now_ms = self.now_ms();
+        let message_key = key::next(self.connection(), Keyed::Message)?;
         self.connection()
             .prepare_cached(
                 "INSERT INTO team_message (message_id, team_key, scope, sender_agent_id,
                      recipient_agent_ids, input, image_paths, content, priority, policy,
-                     correlation_id, reply_to_message_id, idempotency_key, body_hash, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                     correlation_id, reply_to_message_id, idempotency_key, body_hash, created_at,
+                     message_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 new.message_id,
@@ -243,6 +246,7 @@ impl Tx<'_> {
                 new.idempotency_key,
                 new.body_hash,
                 now_ms,
+                message_key,
             ])?;
         self.message(team, new.message_id)
     }

@@ -6,6 +6,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
+use crate::ledger::key::{self, Keyed};
 use crate::ledger::session::json_of;
 use crate::ledger::team::TeamRecord;
 use crate::ledger::{Listed, Most, Tx, listed, to_json};
@@ -241,12 +242,13 @@ impl Tx<'_> {
     /// Writes an operation down: `team_operation.started`.
     pub fn begin_operation(&mut self, team: &TeamRecord, new: &NewOperation<'_>) -> Result<()> {
         let now_ms = self.now_ms();
+        let operation_key = key::next(self.connection(), Keyed::Operation)?;
         self.connection()
             .prepare_cached(
                 "INSERT INTO team_operation (operation_id, team_key, kind, stage,
                      source_session_id, session_id, worktree_id, worktree_assignment_mode, request,
-                     enrolment, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)",
+                     enrolment, created_at, updated_at, operation_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12)",
             )?
             .execute(params![
                 new.operation_id,
@@ -260,6 +262,7 @@ impl Tx<'_> {
                 new.request,
                 new.enrolment,
                 now_ms,
+                operation_key,
             ])?;
         self.tell_operation(new.operation_id, EventKind::TeamOperationStarted)
     }
@@ -350,14 +353,15 @@ impl Tx<'_> {
         payload: &str,
     ) -> Result<()> {
         let now_ms = self.now_ms();
+        let diagnostic_key = key::next(self.connection(), Keyed::Diagnostic)?;
         self.connection()
             .prepare_cached(
                 "INSERT INTO team_operation_diagnostic (operation_key, code, message, payload,
-                     created_at)
-                 SELECT operation_key, ?2, ?3, ?4, ?5 FROM team_operation
+                     created_at, diagnostic_key)
+                 SELECT operation_key, ?2, ?3, ?4, ?5, ?6 FROM team_operation
                  WHERE operation_id = ?1",
             )?
-            .execute(params![operation_id, code, message, payload, now_ms])?;
+            .execute(params![operation_id, code, message, payload, now_ms, diagnostic_key])?;
         Ok(())
     }
 

@@ -78,6 +78,7 @@ pub(crate) fn run(report: &mut Report) {
             processes: None,
             delta_retention: Some(Duration::ZERO),
             session_retention: None,
+            team_retention: None,
             keepers_dir: PathBuf::from("/nowhere"),
             providers_dir: PathBuf::from("/nowhere"),
         };

@@ -1,10 +1,11 @@
 //! The crash driver: mixed load against the built server, and deaths at random moments.
 //!
 //! Owns: the rounds. Each begins some clients with plays (see `play`), kills the server one to three times while they
-//! run, lets them come to their ends and checks what was promised, from outside and with `verify`. In a quarter of the
-//! rounds keepers, agents and commands are killed too. `SEED` and `ROUNDS` come from the environment; round n of a run
-//! has the seed SEED + n, so a failure is repeated alone with the line that is printed. What is random is the plan; how
-//! the machine schedules it is not in the seed.
+//! run and while the teams of earlier rounds are purged, lets them come to their ends and checks what was promised,
+//! from outside and with `verify`. In a quarter of the rounds keepers, agents and commands are killed too. `SEED` and
+//! `ROUNDS` come from the environment; round n of a run has the seed SEED + n, so a failure is repeated alone with the
+//! line that is printed (but for the purge, which needs the rounds before it). What is random is the plan; how the
+//! machine schedules it is not in the seed.
 
 mod command;
 mod line;
@@ -118,7 +119,7 @@ fn run_round(world: &mut World, rng: &mut Rng, round: u64) -> Vec<String> {
         }
         threads.push(start(format!("client-{place}"), plays, over.clone()));
     }
-    drop(over);
+    threads.push(start_purge(world, over));
     let mut failed = Vec::new();
     let count = 1 + rng.below(3);
     for _ in 0..count {
@@ -158,6 +159,19 @@ fn start(name: String, plays: Vec<(Play, Story)>, over: Sender<Result<(), String
         }
     };
     thread::spawn(name, body).expect("a thread")
+}
+
+/// A client that purges the teams that earlier rounds have deleted.
+fn start_purge(world: &mut World, over: Sender<Result<(), String>>) -> Thread<()> {
+    let (line, teams) = (Arc::clone(&world.line), std::mem::take(&mut world.gone_teams));
+    let body = move || {
+        for team in teams {
+            let told = catch_unwind(AssertUnwindSafe(|| post::purge(&line, &team)));
+            // The round may have given up.
+            drop(over.send(told.map_err(|panic| format!("purge: {}", message(&*panic)))));
+        }
+    };
+    thread::spawn("purge", body).expect("a thread")
 }
 
 /// Takes the ends of plays until the time, or until the last one (then true).

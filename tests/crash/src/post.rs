@@ -1,5 +1,6 @@
 //! A play of team mail: what was accepted arrives once, and in the order in which it was written.
 
+use crate::line::{Answered, Line};
 use crate::play::{Play, list, text};
 use serde_json::json;
 use std::path::PathBuf;
@@ -54,8 +55,22 @@ pub(crate) fn mail(play: &mut Play) {
             play.check_end(&text(&delivery, "recipient_agent_id"), turn, "completed", "");
         }
     }
+    let Answered { reply, was_cut } =
+        play.line.call("DELETE", &format!("/v1/teams/{team}"), &[], b"");
+    assert!(reply.status == 204 || was_cut && reply.status == 404, "{}: {reply}", play.name);
     for (session, folder, marks) in &members {
         play.check_marks(folder, marks);
         play.close(session, folder);
+    }
+}
+
+/// Purges a team that an earlier round has deleted, over any number of deaths.
+pub(crate) fn purge(line: &Line, team: &str) {
+    let path = format!("/v1/teams/{team}");
+    let Answered { reply, was_cut } = line.call("DELETE", &format!("{path}?purge=true"), &[], b"");
+    assert!(reply.status == 204 || was_cut && reply.status == 404, "{team}: {reply}");
+    for rest in ["", "/events", "/messages", "/deliveries"] {
+        let Answered { reply, .. } = line.call("GET", &format!("{path}{rest}"), &[], b"");
+        assert_eq!(reply.status, 404, "{path}{rest}: {reply}");
     }
 }

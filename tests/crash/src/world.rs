@@ -3,7 +3,7 @@
 //! Owns: the server, the repository of its worktrees, the watch, and where in each scope the checked log ends.
 
 use crate::line::Line;
-use crate::play::pages;
+use crate::play::{pages, text};
 use crate::tree::git;
 use crate::watch::Watch;
 use gooselake_harness::proc::{self, Signal};
@@ -35,6 +35,8 @@ pub(crate) struct World {
     /// The last row that was checked, and the last seq of each scope.
     checked: i64,
     scopes: HashMap<String, i64>,
+    /// Teams whose whole log was checked, and which are deleted.
+    pub(crate) gone_teams: Vec<String>,
     pub(crate) deaths: Deaths,
 }
 
@@ -72,7 +74,7 @@ impl World {
         line.up(server.client());
         let watch = Watch::start(Arc::clone(&line), rng.fork());
         let (scopes, deaths) = (HashMap::new(), Deaths::default());
-        World { server, line, repo, watch, checked: 0, scopes, deaths }
+        World { server, line, repo, watch, checked: 0, scopes, gone_teams: Vec::new(), deaths }
     }
 
     /// The server dies, most often without a word, perhaps once more in its next start, and comes back.
@@ -133,6 +135,9 @@ impl World {
         let last = self.scopes.entry(scope).or_default();
         assert_eq!(record.seq, *last + 1, "a hole or a double before {}", record.json);
         *last = record.seq;
+        if record.kind == "team.deleted" {
+            self.gone_teams.push(text(&record.json, "scope_id"));
+        }
     }
 
     /// Ctrl-C: the server ends well, and nothing of it is left.

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const CONFIG: &str = "[server]\nmax_connections = 1024\n\
     [providers.demo]\nenabled = true\nmax_instances = 64\nidle_sleep_secs = 4\n\
     [events]\ndelta_retention_hours = 0.05\n[sessions]\nretention_days = 0.0035\n\
+    [teams]\nretention_days = 0.0035\n\
     [processes]\nlog_retention_hours = 0.05\nkill_grace_ms = 1000\n[keeper]\ngrace_ms = 2000\n";
 
 /// How long the last session may take to end after the load, and the server to be quiet after that.
