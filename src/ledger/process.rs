@@ -17,6 +17,7 @@ use crate::model::{KilledBy, ProcessStatus, ScopeKind};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// A process that is to be made.
 #[derive(Clone, Debug)]
@@ -291,7 +292,7 @@ pub struct Kill {
 
 impl<'a> NewEvent<'a> {
     /// An event of a process's own log.
-    pub fn process(row: &'a ProcessRow, kind: EventKind, payload: String) -> NewEvent<'a> {
+    pub fn process(row: &'a ProcessRow, kind: EventKind, payload: impl Into<Cow<'a, str>>) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::Process,
             scope_id: &row.process_id,
@@ -299,7 +300,7 @@ impl<'a> NewEvent<'a> {
             session_id: row.session_id.as_deref(),
             team_id: None,
             turn_id: None,
-            payload,
+            payload: payload.into(),
             provider: None,
         }
     }

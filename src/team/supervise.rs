@@ -70,7 +70,7 @@ impl Teams {
         let payload = json!({"result": &result}).to_string();
         let team_id = result.team_id.clone();
         self.shared.ledger.write(move |tx| {
-            let event = NewEvent::team(&team_id, EventKind::TeamInterruptAll, payload);
+            let event = NewEvent::team(&team_id, EventKind::TeamInterruptAll, payload.as_str());
             tx.append(event).map(|_seq| ())
         })?;
         Ok(result)
