@@ -28,7 +28,11 @@ pub struct NewEvent<'a> {
 
 impl<'a> NewEvent<'a> {
     /// An event of a session's own log.
-    pub fn session(session_id: &'a str, kind: EventKind, payload: impl Into<Cow<'a, str>>) -> NewEvent<'a> {
+    pub fn session(
+        session_id: &'a str,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::Session,
             scope_id: session_id,
@@ -42,7 +46,11 @@ impl<'a> NewEvent<'a> {
     }
 
     /// An event of a worktree's own log.
-    pub fn worktree(worktree_id: &'a str, kind: EventKind, payload: impl Into<Cow<'a, str>>) -> NewEvent<'a> {
+    pub fn worktree(
+        worktree_id: &'a str,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::Worktree,
             scope_id: worktree_id,
@@ -51,7 +59,11 @@ impl<'a> NewEvent<'a> {
     }
 
     /// An event of a team's own log.
-    pub fn team(team_id: &'a str, kind: EventKind, payload: impl Into<Cow<'a, str>>) -> NewEvent<'a> {
+    pub fn team(
+        team_id: &'a str,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent { scope: ScopeKind::Team, scope_id: team_id, ..NewEvent::system(kind, payload) }
     }
 

@@ -292,7 +292,11 @@ pub struct Kill {
 
 impl<'a> NewEvent<'a> {
     /// An event of a process's own log.
-    pub fn process(row: &'a ProcessRow, kind: EventKind, payload: impl Into<Cow<'a, str>>) -> NewEvent<'a> {
+    pub fn process(
+        row: &'a ProcessRow,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::Process,
             scope_id: &row.process_id,

@@ -67,10 +67,7 @@ impl Step {
     }
 
     /// Adds a change of the ledger, in order.
-    pub(super) fn change(
-        &mut self,
-        change: impl Fn(&mut Tx<'_>) -> Result<()> + Send + 'static,
-    ) {
+    pub(super) fn change(&mut self, change: impl Fn(&mut Tx<'_>) -> Result<()> + Send + 'static) {
         self.flush_delta();
         self.changes.push(Box::new(change));
     }
