@@ -121,10 +121,11 @@ impl Ledger {
 
     /// Runs `change` on the writer thread in a transaction, and returns when that is committed and published. An
     /// error of `change` undoes that change alone. Blocks while more than [`limits::WRITER_QUEUE`] jobs wait. `change`
-    /// must do no I/O of its own.
+    /// must do no I/O of its own: it may run twice, when another in its transaction fails half-way, and the first time
+    /// then leaves nothing behind.
     pub fn write<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+        change: impl Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (job, answer) = writer::job(change);
         let gone = || Error::new(Code::ShuttingDown, "the ledger is closed");

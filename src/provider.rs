@@ -72,8 +72,9 @@ pub trait Adapter: Send {
     fn command(&mut self, command: Command, out: &mut Effects);
     /// One line of the agent's stdout, without its newline. Any bytes.
     fn line(&mut self, line: &[u8], out: &mut Effects);
-    /// All that a restarted server needs to go on from here with the same agent process.
-    fn snapshot(&self) -> Value;
+    /// All that a restarted server needs to go on from here with the same agent process. Text of JSON at once: it is
+    /// asked for at each step, and a tree of values costs more than all else in it.
+    fn snapshot(&self) -> String;
     /// Whether the native session is open: turns may start.
     fn is_open(&self) -> bool;
     /// What the agent said it can do; the default until it has said so.

@@ -180,7 +180,7 @@ impl Server {
         };
         let payload = json!({"reason": reason}).to_string();
         let told = api.ledger.write(move |tx| {
-            tx.append(NewEvent::system(EventKind::RuntimeStopped, payload)).map(|_seq| ())
+            tx.append(NewEvent::system(EventKind::RuntimeStopped, payload.as_str())).map(|_seq| ())
         });
         if let Err(error) = told {
             log::warn!("the stop is not in the log: {error}");

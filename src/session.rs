@@ -267,7 +267,7 @@ impl Sessions {
             let has_ref = native_ref.is_some() || record.provider_session_ref.is_some();
             let change = SessionChange {
                 state: state.filter(|_| has_ref),
-                provider_session_ref: native_ref,
+                provider_session_ref: native_ref.clone(),
                 is_failure_over: has_ref,
                 ..SessionChange::default()
             };

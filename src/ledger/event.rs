@@ -7,6 +7,7 @@ use crate::model::ScopeKind;
 use crate::model::event::{EventFilter, EventKind};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, params};
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -21,14 +22,18 @@ pub struct NewEvent<'a> {
     pub team_id: Option<&'a str>,
     pub turn_id: Option<&'a str>,
     /// JSON text of an object.
-    pub payload: String,
+    pub payload: Cow<'a, str>,
     /// Who told it, and the offset in its stdout behind the line that did.
     pub provider: Option<(&'a str, i64)>,
 }
 
 impl<'a> NewEvent<'a> {
     /// An event of a session's own log.
-    pub fn session(session_id: &'a str, kind: EventKind, payload: String) -> NewEvent<'a> {
+    pub fn session(
+        session_id: &'a str,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::Session,
             scope_id: session_id,
@@ -36,13 +41,17 @@ impl<'a> NewEvent<'a> {
             session_id: None,
             team_id: None,
             turn_id: None,
-            payload,
+            payload: payload.into(),
             provider: None,
         }
     }
 
     /// An event of a worktree's own log.
-    pub fn worktree(worktree_id: &'a str, kind: EventKind, payload: String) -> NewEvent<'a> {
+    pub fn worktree(
+        worktree_id: &'a str,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::Worktree,
             scope_id: worktree_id,
@@ -51,12 +60,16 @@ impl<'a> NewEvent<'a> {
     }
 
     /// An event of a team's own log.
-    pub fn team(team_id: &'a str, kind: EventKind, payload: String) -> NewEvent<'a> {
+    pub fn team(
+        team_id: &'a str,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent { scope: ScopeKind::Team, scope_id: team_id, ..NewEvent::system(kind, payload) }
     }
 
     /// An event of the runtime itself.
-    pub fn system(kind: EventKind, payload: String) -> NewEvent<'static> {
+    pub fn system(kind: EventKind, payload: impl Into<Cow<'a, str>>) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::System,
             scope_id: SYSTEM_SCOPE,
@@ -64,7 +77,7 @@ impl<'a> NewEvent<'a> {
             session_id: None,
             team_id: None,
             turn_id: None,
-            payload,
+            payload: payload.into(),
             provider: None,
         }
     }

@@ -17,6 +17,7 @@ use crate::model::{KilledBy, ProcessStatus, ScopeKind};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// A process that is to be made.
 #[derive(Clone, Debug)]
@@ -290,7 +291,11 @@ pub struct Kill {
 
 impl<'a> NewEvent<'a> {
     /// An event of a process's own log.
-    pub fn process(row: &'a ProcessRow, kind: EventKind, payload: String) -> NewEvent<'a> {
+    pub fn process(
+        row: &'a ProcessRow,
+        kind: EventKind,
+        payload: impl Into<Cow<'a, str>>,
+    ) -> NewEvent<'a> {
         NewEvent {
             scope: ScopeKind::Process,
             scope_id: &row.process_id,
@@ -298,7 +303,7 @@ impl<'a> NewEvent<'a> {
             session_id: row.session_id.as_deref(),
             team_id: None,
             turn_id: None,
-            payload,
+            payload: payload.into(),
             provider: None,
         }
     }
@@ -382,7 +387,10 @@ impl Tx<'_> {
             return Ok(Vec::new());
         }
         let mut statement = self.connection().prepare_cached(
-            "SELECT process_id FROM process WHERE status = 'queued' ORDER BY process_key LIMIT ?1",
+            // The index is taken for its own condition alone, word for word.
+            "SELECT process_id FROM process
+             WHERE status IN ('queued', 'running') AND status = 'queued'
+             ORDER BY process_key LIMIT ?1",
         )?;
         let rows = statement.query_map([room], |row| row.get(0))?;
         let admitted: Vec<String> = rows.collect::<rusqlite::Result<_>>()?;

@@ -2,7 +2,7 @@
 
 use super::event::{self, NewEvent, Page};
 use super::session::NewSession;
-use super::{Ledger, Synchronous};
+use super::{Ledger, Synchronous, writer};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
@@ -11,6 +11,7 @@ use crate::thread::{self, Thread};
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A folder that goes away with the test.
@@ -143,6 +144,37 @@ fn many_writers_and_failing_changes_leave_no_hole_and_no_double() {
     for (live, replayed) in frames.iter().zip(&stored) {
         assert_eq!(live.json, replayed.json);
     }
+}
+
+#[test]
+fn a_change_that_fails_half_way_takes_no_other_of_its_transaction_along() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    let (open, gate) = crossbeam_channel::bounded::<()>(0);
+    // Holds the transaction until the others wait for it; run again, it finds the gate open.
+    let (holding, held) = writer::job(move |tx| {
+        gate.recv().ok();
+        tx.append(NewEvent::session("held", EventKind::SessionUpdated, "{}"))
+    });
+    ledger.jobs.send(holding).unwrap();
+    let mut answers = Vec::new();
+    for is_good in [true, false, true, true, false] {
+        let (job, answered) = writer::job(move |tx| {
+            let seq = tx.append(NewEvent::session("s", EventKind::SessionUpdated, "{}"))?;
+            if is_good { Ok(seq) } else { Err(Error::new(Code::Conflict, "on purpose")) }
+        });
+        ledger.jobs.send(job).unwrap();
+        answers.push(answered);
+    }
+    drop(open);
+    assert_eq!(held.wait().unwrap().unwrap(), 1);
+    let seqs: Vec<Option<i64>> =
+        answers.into_iter().map(|answered| answered.wait().unwrap().ok()).collect();
+    assert_eq!(seqs, [Some(1), None, Some(2), Some(3), None]);
+    assert_eq!(ledger.counters().commits.load(Ordering::Relaxed), 1);
+    assert_eq!(ledger.counters().events.load(Ordering::Relaxed), 4);
+    ledger.read(|db| Ok(check_log(db))).unwrap();
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The writer thread: the only writing connection, and group commit.
 //!
-//! It takes every job that waits or comes meanwhile (up to a bound), runs each so that it can be undone alone, commits
-//! once, publishes the new events, and only then answers. Batches come from load alone: no timer. It waits in one
-//! place, for a job or the end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what waits is
-//! done. A panic in a job is a defect that could leave half a change behind: the process ends, and the next start finds
-//! the last commit.
+//! It takes every job that waits or comes meanwhile (up to a bound), runs them in one transaction, commits once,
+//! publishes the new events, and only then answers. A change that fails is undone alone: most fail before they have
+//! written anything, and when one has not, all of the transaction is undone and run again with a savepoint for each,
+//! which is too dear to have always. Batches come from load alone: no timer. It waits in one place, for a job or the
+//! end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what waits is done. A panic in a job
+//! is a defect that could leave half a change behind: the process ends, and the next start finds the last commit.
 
 use super::answer::{self, Answer, Answered, Sleeper, Sleepers};
 use super::cache::SessionCache;
@@ -41,7 +42,7 @@ pub struct WriterCounters {
 
 /// One change, waiting for the writer.
 pub(super) trait Job: Send {
-    /// Runs the change and keeps what it returns. False when it failed and is to be undone.
+    /// Runs the change, perhaps once more, and keeps what it returns. False when it failed and is to be undone.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// Why the change failed, for the others that are undone with it.
     fn failure(&self) -> Option<Error>;
@@ -51,19 +52,18 @@ pub(super) trait Job: Send {
 }
 
 struct Change<F, T> {
-    change: Option<F>,
+    change: F,
     result: Option<Result<T>>,
     answer: Answer<Result<T>>,
 }
 
 impl<F, T> Job for Change<F, T>
 where
-    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
+    F: Fn(&mut Tx<'_>) -> Result<T> + Send,
     T: Send + 'static,
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
-        let change = self.change.take().expect("a job runs once");
-        let result = change(tx);
+        let result = (self.change)(tx);
         let is_good = result.is_ok();
         self.result = Some(result);
         is_good
@@ -84,10 +84,10 @@ where
 
 /// A job for `change`, and where its answer will come.
 pub(super) fn job<T: Send + 'static>(
-    change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    change: impl Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
 ) -> (Box<dyn Job>, Answered<Result<T>>) {
     let (answer, answered) = answer::pair();
-    (Box::new(Change { change: Some(change), result: None, answer }), answered)
+    (Box::new(Change { change, result: None, answer }), answered)
 }
 
 /// The transaction that a change runs in.
@@ -323,10 +323,14 @@ impl Writer<'_> {
         jobs: &Receiver<Box<dyn Job>>,
     ) -> Result<()> {
         self.statements.begin.execute([])?;
-        let mut done = 0;
+        let (mut done, mut is_careful) = (0, false);
         while done < batch.len() {
-            self.run_change(&mut *batch[done], done == 0)?;
-            done += 1;
+            if self.run_change(&mut *batch[done], is_careful)? {
+                done += 1;
+            } else {
+                self.begin_anew()?;
+                (done, is_careful) = (0, true);
+            }
             if done == batch.len() {
                 // What came meanwhile goes into the same commit: it costs a change, not a sync.
                 batch.extend(jobs.try_iter().take(limits::WRITER_BATCH - done));
@@ -346,47 +350,54 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Runs one change; one that fails is undone alone. Before the first there is nothing to be kept, so it needs no
-    /// savepoint: the transaction begins anew. Errors: the transaction as a whole is lost.
-    fn run_change(&mut self, job: &mut dyn Job, is_first: bool) -> Result<()> {
-        if !is_first {
+    /// Runs one change. One that fails without having written anything leaves nothing to be undone; one that has
+    /// written is undone alone when that was asked for. False: it was not, so the transaction is to begin anew. Errors:
+    /// the transaction as a whole is lost.
+    fn run_change(&mut self, job: &mut dyn Job, is_careful: bool) -> Result<bool> {
+        if is_careful {
             self.statements.savepoint.execute([])?;
         }
         let (frames, touched) = (self.state.frames.len(), self.state.touched.len());
         let newest_row_id = self.state.newest_row_id;
+        let rows_changed = self.connection.total_changes();
         let mut tx = Tx {
             connection: self.connection,
             state: &mut self.state,
             now_ms: id::now_ms(),
             touched_before: touched,
         };
-        let is_good = job.run(&mut tx);
-        if !is_good {
+        if !job.run(&mut tx) {
             if self.connection.is_autocommit() {
                 // A full disk and its like end the whole transaction, not the savepoint alone.
                 let undone = || Error::internal("the database undid the transaction");
                 return Err(job.failure().unwrap_or_else(undone));
             }
-            self.undo(is_first)?;
-            self.state.frames.truncate(frames);
             self.state.touched.truncate(touched);
-            self.state.newest_row_id = newest_row_id;
-            // Their seq may have been counted up, or their row undone; the database knows.
-            self.state.heads.clear();
+            if self.connection.total_changes() != rows_changed {
+                if !is_careful {
+                    return Ok(false);
+                }
+                self.statements.rollback_to.execute([])?;
+                self.state.frames.truncate(frames);
+                self.state.newest_row_id = newest_row_id;
+                // Their seq may have been counted up, or their row undone; the database knows.
+                self.state.heads.clear();
+            }
         }
-        if !is_first {
+        if is_careful {
             self.statements.release.execute([])?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn undo(&mut self, is_first: bool) -> Result<()> {
-        if is_first {
-            self.statements.rollback.execute([])?;
-            self.statements.begin.execute([])?;
-        } else {
-            self.statements.rollback_to.execute([])?;
-        }
+    /// Takes back all that was done since the last commit, and begins again.
+    fn begin_anew(&mut self) -> Result<()> {
+        self.statements.rollback.execute([])?;
+        self.state.newest_row_id -= self.state.frames.len() as i64;
+        self.state.frames.clear();
+        self.state.touched.clear();
+        self.state.heads.clear();
+        self.statements.begin.execute([])?;
         Ok(())
     }
 

@@ -56,7 +56,7 @@ impl Gateway {
             tx.open_session_key(&session_id)?;
             let turn_id = tx.session(&session_id)?.active_turn_id;
             tx.insert_tool_call(&call_id, &session_id, turn_id.as_deref(), &told)?;
-            tell(tx, EventKind::McpToolBegun, &session_id, turn_id.as_deref(), told)?;
+            tell(tx, EventKind::McpToolBegun, &session_id, turn_id.as_deref(), &told)?;
             Ok(turn_id)
         })?;
         call.begun_in = Some(turn_id);
@@ -78,15 +78,15 @@ impl Gateway {
         let told = ended_call(call.told, ended, Some(duration_ms));
         let (call_id, session_id, begun_in) = (call.call_id, call.session_id, call.begun_in);
         self.ledger.write(move |tx| {
-            let turn_id = match begun_in {
+            let turn_id = match &begun_in {
                 Some(turn_id) => {
                     tx.delete_tool_call(&call_id)?;
-                    turn_id
+                    turn_id.clone()
                 }
                 None => tx.session(&session_id)?.active_turn_id,
             };
             let kind = EventKind::McpToolCalled;
-            tell(tx, kind, &session_id, turn_id.as_deref(), told)
+            tell(tx, kind, &session_id, turn_id.as_deref(), &told)
         })?;
         Ok(envelope)
     }
@@ -101,7 +101,7 @@ impl Gateway {
                 let error = gg_mcp_server::failure(UNKNOWN, message)["error"].take();
                 let told = ended_call(told, Err(error), None);
                 let (kind, turn_id) = (EventKind::McpToolCalled, call.turn_id.as_deref());
-                tell(tx, kind, &call.session_id, turn_id, told)?;
+                tell(tx, kind, &call.session_id, turn_id, &told)?;
             }
             Ok(())
         })
@@ -126,7 +126,7 @@ fn tell(
     kind: EventKind,
     session_id: &str,
     turn_id: Option<&str>,
-    payload: String,
+    payload: &str,
 ) -> Result<()> {
     let mut event = NewEvent::session(session_id, kind, payload);
     event.turn_id = turn_id;

@@ -113,7 +113,7 @@ pub(super) fn never_started(shared: &Arc<Shared>, process_id: &str, error: &Erro
             status: ProcessStatus::Failed,
             exit_code: None,
             signal: None,
-            error: Some(error),
+            error: Some(error.clone()),
             killed_by: None,
             dropped_bytes: [0, 0],
             ended_at: tx.now_ms(),
@@ -462,23 +462,23 @@ impl<'a> Worker<'a> {
             told.iter().filter_map(|told| told.payload(&row.process_id)).collect();
         let running_max = self.shared.config.processes.running_max;
         let committed = self.shared.ledger.write(move |tx| {
-            if let Some((kind, payload)) = news {
-                if let (EventKind::ProcessStarted, Some(pid)) = (kind, row.pid) {
+            if let Some((kind, payload)) = &news {
+                if let (EventKind::ProcessStarted, Some(pid)) = (*kind, row.pid) {
                     tx.set_process_started(&row.process_id, pid)?;
                 }
-                tx.append(NewEvent::process(&row, kind, payload.to_string()))?;
+                tx.append(NewEvent::process(&row, *kind, payload.to_string()))?;
             }
             if bytes != row.bytes {
                 tx.set_process_bytes(&row.process_id, bytes)?;
             }
-            for payload in payloads {
-                tx.append(NewEvent::process(&row, EventKind::ProcessOutput, payload))?;
+            for payload in &payloads {
+                tx.append(NewEvent::process(&row, EventKind::ProcessOutput, payload.as_str()))?;
             }
             tx.drop_process_stdin(row.process_key, stdin_accepted)?;
-            match end {
+            match &end {
                 None => Ok(Vec::new()),
                 Some(end) => {
-                    tx.end_process(&row.process_id, &end)?;
+                    tx.end_process(&row.process_id, end)?;
                     tx.admit_processes(running_max)
                 }
             }

@@ -190,8 +190,8 @@ impl Adapter for Acp {
         self.state.phase == Phase::Ready
     }
 
-    fn snapshot(&self) -> Value {
-        serde_json::to_value(&self.state).expect("the state is plain data with text keys")
+    fn snapshot(&self) -> String {
+        serde_json::to_string(&self.state).expect("the state is plain data with text keys")
     }
 
     fn capabilities(&self) -> &Capabilities {

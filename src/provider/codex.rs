@@ -154,8 +154,8 @@ impl Adapter for Codex {
         }
     }
 
-    fn snapshot(&self) -> Value {
-        serde_json::to_value(&self.state).expect("the state is plain data with text keys")
+    fn snapshot(&self) -> String {
+        serde_json::to_string(&self.state).expect("the state is plain data with text keys")
     }
 
     fn is_open(&self) -> bool {

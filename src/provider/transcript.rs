@@ -144,7 +144,8 @@ pub(super) fn feed_broken_lines(
         }
     }
     for adapter in adapters {
-        let mut restored = restore(&adapter.snapshot());
+        let snapshot = serde_json::from_str(&adapter.snapshot()).unwrap();
+        let mut restored = restore(&snapshot);
         for command in [Command::Interrupt, Command::EndAgentTurn, Command::Close] {
             restored.command(command, &mut Effects::default());
         }

@@ -411,16 +411,16 @@ impl Actor {
         let (changes, afterwards) = step.into_parts();
         let bytes = stdin.clone();
         let committed = self.shared.ledger.write(move |tx| {
-            for change in changes {
+            for change in &changes {
                 change(tx)?;
             }
-            if let Some((offsets, snapshot, stdin_at, accepted)) = agent {
-                tx.update_agent(session_key, offsets, snapshot.as_deref())?;
+            if let Some((offsets, snapshot, stdin_at, accepted)) = &agent {
+                tx.update_agent(session_key, *offsets, snapshot.as_deref())?;
                 if !bytes.is_empty() {
-                    tx.insert_stdin(session_key, stdin_at, &bytes)?;
+                    tx.insert_stdin(session_key, *stdin_at, &bytes)?;
                 }
                 if let Some(accepted) = accepted {
-                    tx.trim_stdin(session_key, accepted)?;
+                    tx.trim_stdin(session_key, *accepted)?;
                 }
             }
             if is_session_changed {

@@ -97,7 +97,7 @@ impl Agent {
 
     /// The adapter's snapshot when it differs from the one in the ledger.
     pub(super) fn changed_snapshot(&mut self, adapter: Option<&dyn Adapter>) -> Option<String> {
-        let snapshot = adapter?.snapshot().to_string();
+        let snapshot = adapter?.snapshot();
         if snapshot == self.snapshot {
             return None;
         }

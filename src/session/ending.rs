@@ -61,12 +61,12 @@ impl Actor {
             assistant_text,
         };
         let (session_key, session_id) = (self.session_key, Arc::clone(&self.session_id));
-        let last_error = end.error.clone();
         let id = Arc::clone(&turn_id);
         step.change(move |tx| {
             tx.end_turn(&id, status, &end)?;
             tx.set_agent_idle(session_key)?;
-            if last_error.is_some() {
+            if end.error.is_some() {
+                let last_error = end.error.clone();
                 let change = SessionChange { last_error, ..SessionChange::default() };
                 tx.change_session(&session_id, &change)?;
             }
@@ -119,10 +119,10 @@ impl Actor {
             ..Usage::default()
         };
         merge_usage(total, &latest);
-        let stored = Some(to_json(&*total));
+        let stored = to_json(&*total);
         let session_id = Arc::clone(&self.session_id);
         step.change(move |tx| {
-            let change = SessionChange { usage: stored, ..SessionChange::default() };
+            let change = SessionChange { usage: Some(stored.clone()), ..SessionChange::default() };
             tx.change_session(&session_id, &change)
         });
     }

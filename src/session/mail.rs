@@ -33,7 +33,7 @@ pub struct Mail {
 }
 
 /// See [`Mail::accept`].
-pub type Accept = Box<dyn FnOnce(&mut Tx<'_>, &str) -> Result<()> + Send>;
+pub type Accept = Box<dyn Fn(&mut Tx<'_>, &str) -> Result<()> + Send>;
 
 /// How mail gets to the agent.
 #[derive(Clone, Debug, PartialEq)]
@@ -214,8 +214,8 @@ impl Actor {
         step: &mut Step,
     ) {
         step.change(move |tx| {
-            for delivery_key in deliveries {
-                tx.give_back_delivery(delivery_key, failing.as_deref())?;
+            for delivery_key in &deliveries {
+                tx.give_back_delivery(*delivery_key, failing.as_deref())?;
             }
             Ok(())
         });

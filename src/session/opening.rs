@@ -93,13 +93,9 @@ impl Actor {
         let failure = Some((code.to_owned(), error.message.clone()));
         let session_id = Arc::clone(&self.session_id);
         let last_error = Some(to_json(error));
-        step.change(move |tx| {
-            let state = Some("failed");
-            tx.change_session(
-                &session_id,
-                &SessionChange { state, failure, last_error, ..SessionChange::default() },
-            )
-        });
+        let state = Some("failed");
+        let change = SessionChange { state, failure, last_error, ..SessionChange::default() };
+        step.change(move |tx| tx.change_session(&session_id, &change));
         step.event(EventKind::SessionFailed, None, payload.to_string());
         if self.state.agent.is_none() {
             self.state.phase = Phase::Over;

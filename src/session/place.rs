@@ -96,7 +96,7 @@ impl Sessions {
             if let Some(place) = &place {
                 tx.claim_worktree(&place.worktree_id, &session_id, place.claim_role)?;
             }
-            if let Some(accept) = accept {
+            if let Some(accept) = &accept {
                 accept(tx, &session_id)?;
             }
             Ok((session_id, true))

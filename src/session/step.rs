@@ -13,7 +13,7 @@ use crate::provider::DeltaField;
 use serde_json::json;
 use std::sync::Arc;
 
-type Change = Box<dyn FnOnce(&mut Tx<'_>) -> Result<()> + Send>;
+type Change = Box<dyn Fn(&mut Tx<'_>) -> Result<()> + Send>;
 /// What is done once a step is committed.
 pub(super) type Afterwards = Box<dyn FnOnce() + Send>;
 
@@ -67,10 +67,7 @@ impl Step {
     }
 
     /// Adds a change of the ledger, in order.
-    pub(super) fn change(
-        &mut self,
-        change: impl FnOnce(&mut Tx<'_>) -> Result<()> + Send + 'static,
-    ) {
+    pub(super) fn change(&mut self, change: impl Fn(&mut Tx<'_>) -> Result<()> + Send + 'static) {
         self.flush_delta();
         self.changes.push(Box::new(change));
     }
@@ -93,12 +90,12 @@ impl Step {
         kind: EventKind,
         turn_id: Option<Arc<str>>,
         payload: String,
-    ) -> impl FnOnce(&mut Tx<'_>) -> Result<i64> + Send + use<> {
+    ) -> impl Fn(&mut Tx<'_>) -> Result<i64> + Send + use<> {
         let session_id = Arc::clone(&self.session_id);
         let provider = self.agent_offset.map(|offset| (Arc::clone(&self.provider), offset));
         move |tx| {
             let from = provider.as_ref().map(|(name, offset)| (&**name, offset_of(*offset)));
-            let mut event = NewEvent::session(&session_id, kind, payload).provider(from);
+            let mut event = NewEvent::session(&session_id, kind, payload.as_str()).provider(from);
             event.turn_id = turn_id.as_deref();
             tx.append(event)
         }

@@ -77,7 +77,7 @@ fn claim(shared: &Shared, job: &Job) -> Result<Vec<Claim>> {
     let (deliveries, trigger) = (job.deliveries.clone(), job.trigger);
     shared.ledger.write(move |tx| {
         let mut claims = Vec::new();
-        for delivery_key in deliveries {
+        for delivery_key in deliveries.iter().copied() {
             // One that was cancelled meanwhile stays out.
             if let Some(claim) = tx.claim_delivery(delivery_key, trigger)? {
                 claims.push((delivery_key, claim));
@@ -135,7 +135,7 @@ fn mail(job: &Job, input: Vec<Input>, carried: Vec<Claim>) -> Mail {
     };
     let deliveries = carried.iter().map(|(delivery_key, _)| *delivery_key).collect();
     let accept = move |tx: &mut Tx<'_>, turn_id: &str| {
-        for (delivery_key, claim) in carried {
+        for (delivery_key, claim) in carried.iter().copied() {
             let injecting = Move {
                 turn: Some((turn_id, strategy)),
                 attempts: Attempts::Count,
@@ -159,7 +159,7 @@ fn settle(shared: &Shared, job: &Job, claims: Vec<Claim>, failure: Option<Error>
     let trigger = job.trigger;
     let failure = failure.map(|error| (error.code, error.message));
     shared.ledger.write(move |tx| {
-        for (delivery_key, claim) in claims {
+        for (delivery_key, claim) in claims.iter().copied() {
             let attempts = tx.delivery_attempts(delivery_key)? + 1;
             let mut change = match &failure {
                 None => Move::to(DeliveryStatus::Deferred),

@@ -72,7 +72,7 @@ impl Teams {
         self.shared.ledger.write(move |tx| {
             // It may be gone by now, with its log.
             tx.team(&team_id)?;
-            let event = NewEvent::team(&team_id, EventKind::TeamInterruptAll, payload);
+            let event = NewEvent::team(&team_id, EventKind::TeamInterruptAll, payload.as_str());
             tx.append(event).map(|_seq| ())
         })?;
         Ok(result)

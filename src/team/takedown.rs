@@ -208,11 +208,11 @@ fn settle(
     };
     let is_due = due.is_some();
     let diagnostics = shared.ledger.write(move |tx| {
-        for (code, message, payload) in notes {
-            tx.note_diagnostic(&id, code, &message, &to_json(&payload))?;
+        for (code, message, payload) in &notes {
+            tx.note_diagnostic(&id, code, message, &to_json(payload))?;
         }
-        if let Some(worktree_id) = due {
-            tx.set_cleanup_due(&worktree_id, &reason)?;
+        if let Some(worktree_id) = &due {
+            tx.set_cleanup_due(worktree_id, &reason)?;
         }
         tx.move_operation(&id, to, &OperationChange::default())?;
         Ok(tx.operation(&id)?.diagnostics)

@@ -302,12 +302,12 @@ impl Shared {
             || lock.is_some_and(|why| matches!(why.as_str(), "initializing" | "added with --lock"));
         let removed = self.remove(&record, if is_unused { Force::Unused } else { force })?;
         let (id, reason) = (worktree_id.to_owned(), reason.to_owned());
-        self.ledger.write(move |tx| match removed {
+        self.ledger.write(move |tx| match &removed {
             Removed::Gone(gone) => {
                 if let Some(backup_ref) = &gone.backup_ref {
                     tx.set_worktree_backup(&id, backup_ref)?;
                 }
-                tx.delete_worktree(&id, &super::cleanup::told(&id, &reason, &gone))
+                tx.delete_worktree(&id, &super::cleanup::told(&id, &reason, gone))
             }
             Removed::Kept(work) => {
                 tx.finish_worktree(&id, InitScriptStatus::SkippedDisabled)?;

@@ -133,19 +133,34 @@ fn an_answer_to_an_old_claim_changes_nothing() {
     stage.end();
 }
 
+/// How the database goes about a statement of two values.
+fn plan_of(stage: &Stage, sql: &str) -> Vec<String> {
+    let plan = stage.ledger.read(|db| {
+        let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+        let steps = statement.query_map([1, 1], |row| row.get::<_, String>(3))?;
+        Ok(steps.collect::<rusqlite::Result<Vec<String>>>()?)
+    });
+    plan.unwrap()
+}
+
 #[test]
 fn the_newest_message_of_a_member_is_one_step_in_an_index() {
     let stage = Stage::new();
     for (sql, index) in NEWEST.iter().zip(["team_message_by_sender", "team_delivery_by_recipient"])
     {
-        let plan = stage.ledger.read(|db| {
-            let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-            let steps = statement.query_map([1, 1], |row| row.get::<_, String>(3))?;
-            Ok(steps.collect::<rusqlite::Result<Vec<String>>>()?)
-        });
-        let plan = plan.unwrap();
+        let plan = plan_of(&stage, sql);
         let wanted = format!("INDEX {index} (team_key=? AND");
         assert!(plan.len() == 1 && plan[0].contains(&wanted), "{plan:?}");
     }
+    stage.end();
+}
+
+#[test]
+fn mail_that_goes_before_other_mail_is_looked_for_in_an_index() {
+    let stage = Stage::new();
+    let plan = plan_of(&stage, delivery::OVERTAKING);
+    let is_searched = |step: &String| step.starts_with("SEARCH");
+    assert!(plan.iter().all(is_searched), "{plan:?}");
+    assert!(plan.iter().any(|step| step.contains("team_delivery_waiting")), "{plan:?}");
     stage.end();
 }

@@ -71,7 +71,7 @@ impl<'a> Player<'a> {
         let mut out = Effects::default();
         act(&mut self.acp, &mut out);
         if self.is_restoring {
-            let text = self.acp.snapshot().to_string();
+            let text = self.acp.snapshot();
             let snapshot = serde_json::from_str(&text).expect("a snapshot is JSON");
             self.acp = Acp::restore(&snapshot).expect("a snapshot restores").0;
         }

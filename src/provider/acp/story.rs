@@ -299,7 +299,8 @@ fn the_machine_is_asked_and_asked_again_after_a_restart() {
     };
     let asked = AgentEvent::Host { key: "host#1".to_owned(), request };
     assert_eq!(talk.out.events, std::slice::from_ref(&asked));
-    let (acp, again) = Acp::restore(&talk.acp.snapshot()).expect("a snapshot restores");
+    let snapshot = serde_json::from_str(&talk.acp.snapshot()).expect("a snapshot is JSON");
+    let (acp, again) = Acp::restore(&snapshot).expect("a snapshot restores");
     assert_eq!(again.events, [asked]);
     talk.acp = acp;
     let answer = Ok(json!({"terminalId": "t1"}));

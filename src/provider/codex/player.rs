@@ -57,7 +57,7 @@ impl<'a> Player<'a> {
         let mut out = Effects::default();
         act(&mut self.codex, &mut out);
         if self.is_restoring {
-            let text = self.codex.snapshot().to_string();
+            let text = self.codex.snapshot();
             let snapshot = serde_json::from_str(&text).expect("a snapshot is JSON");
             self.codex = Codex::restore(&snapshot).expect("a snapshot restores");
         }

@@ -2,7 +2,7 @@
 //!
 //! The bare loop has the same file system, schema, pragmas, columns and values, and as many rows in a
 //! transaction as the ledger had on average. What is left between the two is what group commit, the
-//! savepoint of each change, the waiting callers and the frame for the streams cost.
+//! waiting callers and the frame for the streams cost.
 
 use crate::report::{Report, Target};
 use gooselake::ledger::event::NewEvent;
@@ -133,7 +133,7 @@ fn produce(ledger: &Ledger, producer: usize, gate: &Barrier) -> u64 {
         let (scope_id, payload) = (Arc::clone(&scope_id), payload.clone());
         let offset = i64::try_from(appends).expect("a few seconds' work");
         let appended = ledger.write(move |tx| {
-            let event = NewEvent::session(&scope_id, EventKind::ItemDelta, payload);
+            let event = NewEvent::session(&scope_id, EventKind::ItemDelta, payload.as_str());
             tx.append(event.turn(TURN_ID).provider(Some(("demo", offset))))
         });
         appended.expect("the event is committed");

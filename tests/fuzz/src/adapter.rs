@@ -149,7 +149,7 @@ impl Conversation {
             "e" => Command::EndAgentTurn,
             "c" => Command::Close,
             "r" => {
-                let text = self.adapter.snapshot().to_string();
+                let text = self.adapter.snapshot();
                 self.adapter = (self.restore)(&serde_json::from_str(&text).unwrap());
                 return;
             }

@@ -177,7 +177,7 @@ fn what_an_agent_can_leave_open_is_bounded() {
     assert_eq!(talk.completed().len(), 1, "the oldest makes place");
     talk.hear(json!({"id": 3, "result": {"stopReason": "end_turn"}}));
     assert_eq!(talk.completed().len(), 256);
-    let bytes = talk.acp.snapshot().to_string().len();
+    let bytes = talk.acp.snapshot().len();
     assert!(bytes < 4096, "{bytes} bytes of snapshot between turns");
 }
 
