@@ -55,7 +55,7 @@ impl Stage {
 
     fn write<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+        change: impl Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> T {
         self.ledger().write(change).unwrap()
     }
