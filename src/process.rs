@@ -53,6 +53,8 @@ struct Shared {
     keeper: PathBuf,
     threads: Mutex<Threads>,
     is_stopping: AtomicBool,
+    /// All end with the server, and that can not be written down: their threads end them all the same.
+    is_ending_all: AtomicBool,
 }
 
 #[derive(Default)]
@@ -76,8 +78,15 @@ const START_WAIT: Duration = Duration::from_secs(15);
 
 impl Processes {
     pub fn new(config: Arc<Config>, ledger: Ledger, keeper: PathBuf) -> Processes {
-        let (threads, is_stopping) = (Mutex::default(), AtomicBool::new(false));
-        Processes { shared: Arc::new(Shared { config, ledger, keeper, threads, is_stopping }) }
+        let shared = Shared {
+            config,
+            ledger,
+            keeper,
+            threads: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
+            is_ending_all: AtomicBool::new(false),
+        };
+        Processes { shared: Arc::new(shared) }
     }
 
     /// Takes up what the last server left, without waiting for any of it: each process that runs gets its thread,
@@ -231,7 +240,9 @@ impl Processes {
         let shared = &self.shared;
         shared.is_stopping.store(true, Ordering::SeqCst);
         if is_final && let Err(error) = self.end_all() {
-            ::log::warn!("some processes are not told to end: {error}");
+            ::log::warn!("why the processes end can not be written down: {error}");
+            shared.is_ending_all.store(true, Ordering::SeqCst);
+            shared.tell_all();
         }
         let (mut words, mut threads) = (Vec::new(), Vec::new());
         {
@@ -306,6 +317,12 @@ impl Shared {
     fn tell(&self, process_id: &str) {
         if let Some(handle) = self.lock().live.get(process_id) {
             // A word that does not fit says what is said already.
+            let _: std::result::Result<(), _> = handle.words.try_send(());
+        }
+    }
+
+    fn tell_all(&self) {
+        for handle in self.lock().live.values() {
             let _: std::result::Result<(), _> = handle.words.try_send(());
         }
     }

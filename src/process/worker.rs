@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, Sender, at, never, select};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long to wait after something failed that may work later: the database, a descriptor, a full disk.
@@ -386,9 +387,9 @@ impl<'a> Worker<'a> {
 
     fn act_on_kill(&mut self) {
         let Some(keeper) = &self.keeper else { return };
-        let (Some(signal), true) = (self.row.kill_signal, self.row.killed_by.is_some()) else {
-            return;
-        };
+        let wished = self.row.kill_signal.filter(|_| self.row.killed_by.is_some());
+        let is_ending = self.shared.is_ending_all.load(Ordering::SeqCst);
+        let Some(signal) = wished.or(is_ending.then_some(i64::from(TERM))) else { return };
         if self.ended_with == Some(signal) || self.ended_with == Some(i64::from(KILL)) {
             return;
         }

@@ -134,6 +134,16 @@ impl Actor {
     }
 
     fn item_delta(&mut self, key: &str, field: DeltaField, text: &str, step: &mut Step) {
+        let mut rest = text;
+        while field == DeltaField::Text && rest.len() > limits::ITEM_TEXT_BYTES {
+            let (piece, behind) = rest.split_at(rest.floor_char_boundary(limits::ITEM_TEXT_BYTES));
+            self.item_piece(key, field, piece, step);
+            rest = behind;
+        }
+        self.item_piece(key, field, rest, step);
+    }
+
+    fn item_piece(&mut self, key: &str, field: DeltaField, text: &str, step: &mut Step) {
         let Some(item) = self.state.items.get_mut(key) else { return };
         if field == DeltaField::Text && item.text.len() + text.len() > limits::ITEM_TEXT_BYTES {
             // One message never grows without bound: it goes on in a new item.

@@ -95,18 +95,41 @@ fn says(line: &str) -> String {
 
 /// What the agent says to the user.
 fn speaks(text: &str) -> String {
-    says(&format!(
+    says(&chunk(text))
+}
+
+fn chunk(text: &str) -> String {
+    format!(
         concat!(
             r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"s","update":{{"#,
             r#""sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":"{}"}}}}}}}}"#,
         ),
         text
-    ))
+    )
 }
 
 /// The answer to the prompt, which is the agent's third request.
 pub(crate) fn ends(reason: &str) -> String {
     says(&format!(r#"{{"jsonrpc":"2.0","id":3,"result":{{"stopReason":"{reason}"}}}}"#))
+}
+
+#[test]
+fn a_piece_of_text_larger_than_an_item_may_be_is_told_in_several_items() {
+    // Two bytes a character behind one: 6 MB in one line, and a character across the bound.
+    let line = chunk("@");
+    let (head, tail) = line.split_once('@').unwrap();
+    let script = format!(
+        "printf %s '{head}a'; yes é | head -n 3000000 | tr -d '\\n'; printf '%s\\n' '{tail}'"
+    );
+    let stage = stage_of(&script);
+    let session_id = stage.agent_session();
+    let turn = stage.run(&session_id, "go");
+    assert_eq!(turn["status"], "completed", "{turn}");
+    let items = stage.items(&session_id, &text(&turn, "id"));
+    let said = items.iter().filter(|item| item["type"] == "assistant_message");
+    let said: Vec<String> = said.map(|item| text(item, "text")).collect();
+    assert!(said.iter().all(|text| text.len() <= 4 * 1024 * 1024), "{}", said.len());
+    assert_eq!(said.concat(), format!("a{}", "é".repeat(3_000_000)));
 }
 
 #[test]

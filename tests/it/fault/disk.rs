@@ -77,6 +77,19 @@ fn on_a_full_disk_a_final_stop_ends_the_agents() {
     proof::nothing_runs_in(&stage.cwd);
 }
 
+/// So does a command, whose end can not be wished for in the ledger.
+#[test]
+fn on_a_full_disk_a_final_stop_ends_the_commands() {
+    let mut broken = Broken::with_config("[server]\nshutdown_grace_secs = 5\n");
+    let stage = &mut broken.stage;
+    let body = json!({"args": ["/bin/sleep", "1000"], "cwd": stage.cwd, "kill_grace_ms": 200});
+    let started = stage.client.post("/v1/processes", &body).expect(200).json();
+    assert_eq!(started["process"]["status"], "running");
+    broken.fault.set(Number::WriteErrno, ENOSPC);
+    stage.server.interrupt();
+    proof::nothing_runs_in(&stage.cwd);
+}
+
 /// Two questions run out at once, and the first of these ends is not written down: what is told of the second is told
 /// to the agent as well.
 #[test]
