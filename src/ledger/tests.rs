@@ -56,7 +56,7 @@ impl Numbers {
     }
 }
 
-fn new_session(session_id: &str) -> NewSession {
+pub(super) fn new_session(session_id: &str) -> NewSession {
     NewSession {
         session_id: session_id.to_owned(),
         provider: "demo".to_owned(),

@@ -35,7 +35,7 @@ impl Stage {
     }
 }
 
-fn message() -> NewMessage<'static> {
+pub(super) fn message() -> NewMessage<'static> {
     NewMessage {
         message_id: "msg_1",
         scope: MessageScope::Direct,

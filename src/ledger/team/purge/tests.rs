@@ -3,17 +3,18 @@
 
 use super::*;
 use crate::ledger::event::NewEvent;
-use crate::ledger::session::NewSession;
 use crate::ledger::team::delivery::NewDelivery;
 use crate::ledger::team::message::NewMessage;
 use crate::ledger::team::operation::NewOperation;
+use crate::ledger::team::tests::message;
 use crate::ledger::team::{NewMember, TeamRecord};
+use crate::ledger::tests::new_session;
 use crate::ledger::turn::NewTurn;
 use crate::ledger::{Ledger, Synchronous, verify};
 use crate::model::event::EventKind;
 use crate::model::id;
-use crate::model::team::{AssignmentMode, MessageScope, OperationKind, OperationStage};
-use crate::model::team::{Policy, Priority};
+use crate::model::team::Policy;
+use crate::model::team::{AssignmentMode, OperationKind, OperationStage};
 use crate::model::{TurnSource, TurnStatus};
 use crate::thread::Thread;
 use gooselake_harness::rng::Rng;
@@ -137,21 +138,7 @@ fn send(tx: &mut Tx<'_>, team: &TeamRecord, text_bytes: usize) -> Result<i64> {
     let content = format!("[\"{}\"]", "x".repeat(text_bytes));
     let message = tx.insert_message(
         team,
-        &NewMessage {
-            message_id: &message_id,
-            scope: MessageScope::Direct,
-            sender_agent_id: "sess_1",
-            recipient_agent_ids: "[]",
-            input: "[]",
-            image_paths: "[]",
-            content: &content,
-            priority: Priority::Normal,
-            policy: Policy::NonInterrupting,
-            correlation_id: None,
-            reply_to_message_id: None,
-            idempotency_key: None,
-            body_hash: 0,
-        },
+        &NewMessage { message_id: &message_id, content: &content, ..message() },
     )?;
     let new = NewDelivery {
         delivery_id: &id::new("dlv"),
@@ -231,22 +218,7 @@ fn delete_at(tx: &mut Tx<'_>, team_id: &str, time: i64) -> Result<()> {
 
 /// A session with a turn in this state.
 fn make_turn(tx: &mut Tx<'_>, session_id: &str, turn_id: &str, status: TurnStatus) -> Result<()> {
-    let session_key = tx.insert_session(&NewSession {
-        session_id: session_id.to_owned(),
-        provider: "demo".to_owned(),
-        agent: "default".to_owned(),
-        title: None,
-        cwd: None,
-        agent_cwd: "/".to_owned(),
-        model: None,
-        mode: None,
-        reasoning_level: None,
-        permission_mode: None,
-        system_prompt: None,
-        metadata: "{}".to_owned(),
-        env: "{}".to_owned(),
-        mcp_servers: "[]".to_owned(),
-    })?;
+    let session_key = tx.insert_session(&new_session(session_id))?;
     tx.insert_turn(&NewTurn {
         session_key,
         turn_id,
