@@ -159,8 +159,8 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
         limit,
     };
     let records = api.ledger.read(|db| worktree::list(db, &query))?;
-    let is_cut = records.len() == limit;
-    Ok(Answer::Whole(page(&Listed { records, is_cut }, |last| last.worktree_key.to_string())))
+    let listed = Listed::of_rows(records, limit);
+    Ok(Answer::Whole(page(&listed, |last| last.worktree_key.to_string())))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {

@@ -64,8 +64,13 @@ fn row_bytes(row: &Row<'_>) -> rusqlite::Result<usize> {
 }
 
 impl<T> Listed<T> {
+    /// What a LIMIT of so many rows gave: a full one may have more behind it.
+    pub fn of_rows(records: Vec<T>, limit: usize) -> Listed<T> {
+        Listed { is_cut: records.len() == limit, records }
+    }
+
     /// Ends the page at the record with which what was added to all of them reaches the bound.
-    pub(super) fn cut_at(
+    pub fn cut_at(
         &mut self,
         bytes_max: usize,
         mut added: impl FnMut(&mut T) -> Result<usize>,

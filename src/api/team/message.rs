@@ -132,25 +132,12 @@ fn idempotency_key(text: Option<String>) -> Result<Option<String>> {
     Ok(key)
 }
 
-/// A page of messages, and where the next one begins.
-struct Messages {
-    records: Vec<MessageRecord>,
-    next_cursor: Option<String>,
-}
-
-impl Messages {
-    fn end_before(&mut self, place: usize) {
-        self.records.truncate(place);
-        self.next_cursor = self.records.last().map(|last| last.id.clone());
-    }
-}
-
 fn messages(
     api: &Api,
     call: &Call,
     team: &TeamRecord,
     (cursor, limit): (&str, &str),
-) -> Result<Messages> {
+) -> Result<Listed<MessageRecord>> {
     let rows = call.number(limit)?.unwrap_or(100).clamp(1, 500);
     let rows = usize::try_from(rows).unwrap_or(1);
     api.ledger.read(|db| {
@@ -160,11 +147,15 @@ fn messages(
         };
         // One more than asked for, which tells whether there is a next page.
         let most = Most { rows: rows + 1, bytes: limits::LIST_BYTES };
-        let Listed { mut records, is_cut } = message::list(db, team, after, most)?;
-        records.truncate(rows);
-        let last = records.last().map(|last| last.id.clone());
-        Ok(Messages { records, next_cursor: last.filter(|_| is_cut) })
+        let mut listed = message::list(db, team, after, most)?;
+        listed.records.truncate(rows);
+        Ok(listed)
     })
+}
+
+/// Where the next page of messages begins, if there may be one.
+fn next_cursor(listed: &Listed<MessageRecord>) -> Option<&str> {
+    listed.records.last().filter(|_| listed.is_cut).map(|last| last.id.as_str())
 }
 
 /// The key of the message that a cursor names.
@@ -178,7 +169,7 @@ fn place(db: &Connection, team: &TeamRecord, cursor: &str, message_id: &str) -> 
 pub(in crate::api) fn list(api: &Api, call: &Call) -> Result<Answer> {
     let team = api.ledger.read(|db| team::get_any(db, call.part(0)))?;
     let page = messages(api, call, &team, ("cursor", "limit"))?;
-    let body = json!({"messages": page.records, "next_cursor": page.next_cursor});
+    let body = json!({"messages": page.records, "next_cursor": next_cursor(&page)});
     Ok(json(200, body.to_string()))
 }
 
@@ -199,8 +190,8 @@ pub(in crate::api) fn deliveries(api: &Api, call: &Call) -> Result<Answer> {
         }
         delivery::list(db, &team, &query)
     })?;
-    let is_cut = records.len() == limit;
-    Ok(Answer::Whole(page(&Listed { records, is_cut }, |last| last.delivery_key.to_string())))
+    let listed = Listed::of_rows(records, limit);
+    Ok(Answer::Whole(page(&listed, |last| last.delivery_key.to_string())))
 }
 
 pub(in crate::api) fn retry(api: &Api, call: &Call) -> Result<Answer> {
@@ -215,15 +206,10 @@ pub(in crate::api) fn view(api: &Api, call: &Call) -> Result<Answer> {
     let roster = api.teams.roster(call.part(0))?;
     let mut page = messages(api, call, &roster.team, ("message_cursor", "message_limit"))?;
     let recipient = call.text("delivery_recipient_filter");
-    let (mut by_message, mut bytes) = (Map::new(), 0);
+    let mut by_message = Map::new();
     if call.is_on("include_delivery_map", true)? {
-        for place in 0..page.records.len() {
-            if bytes >= limits::LIST_BYTES {
-                // A message to a large team has many deliveries.
-                page.end_before(place);
-                break;
-            }
-            let record = &page.records[place];
+        // A message to a large team has many deliveries.
+        page.cut_at(limits::LIST_BYTES, |record| {
             let message_key = record.message_key;
             let mut of_message =
                 api.ledger.read(|db| delivery::of_message(db, &roster.team, message_key))?;
@@ -231,15 +217,15 @@ pub(in crate::api) fn view(api: &Api, call: &Call) -> Result<Answer> {
                 recipient.is_none_or(|wanted| wanted == record.recipient_agent_id)
             };
             of_message.retain(is_wanted);
-            bytes += to_json(&of_message).len();
             by_message.insert(record.id.clone(), json!(of_message));
-        }
+            Ok(to_json(&of_message).len())
+        })?;
     }
     let body = json!({
         "team": roster,
         "messages": page.records,
         "deliveries_by_message_id": by_message,
-        "next_message_cursor": page.next_cursor,
+        "next_message_cursor": next_cursor(&page),
         "snapshot_at": id::now_ms(),
     });
     Ok(json(200, body.to_string()))

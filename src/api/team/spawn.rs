@@ -120,6 +120,6 @@ pub(in crate::api) fn diagnostics(api: &Api, call: &Call) -> Result<Answer> {
         limit,
     };
     let records = api.ledger.read(|db| operation::diagnostics(db, &query))?;
-    let is_cut = records.len() == limit;
-    Ok(Answer::Whole(page(&Listed { records, is_cut }, |last| last.id.to_string())))
+    let listed = Listed::of_rows(records, limit);
+    Ok(Answer::Whole(page(&listed, |last| last.id.to_string())))
 }
