@@ -40,8 +40,8 @@ pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) 
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -2048;
          PRAGMA mmap_size = 0;
-         PRAGMA wal_autocheckpoint = 1000;
-         PRAGMA journal_size_limit = 8388608;"
+         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 33554432;"
     ))?;
     Ok(())
 }

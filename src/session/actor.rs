@@ -148,6 +148,7 @@ pub(super) struct Actor {
 }
 
 /// The copy of the ledger, and the agent.
+#[derive(Default)]
 pub(super) struct State {
     pub adapter: Option<Box<dyn Adapter>>,
     pub agent: Option<Agent>,
@@ -175,9 +176,10 @@ pub(super) struct State {
     pub closers: Vec<Afterwards>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
     /// No agent; one can be started.
+    #[default]
     Asleep,
     /// The agent is started and has not opened the session yet; until the deadline.
     Opening {
@@ -443,10 +445,15 @@ impl Actor {
         Ok(())
     }
 
-    /// The ledger did not take a step, so what is in memory may be ahead of it: forget it and read it again.
+    /// The ledger did not take a step, so what is in memory may be ahead of it: forget it and read it again; at once
+    /// where the step itself has found that it came too late.
     pub(super) fn give_up_copy(&mut self, error: &Error) {
-        log::error!("session {}: it is read again in a moment: {error}", self.session_id);
-        self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+        let (level, pause) = match error.code {
+            Code::Conflict => (log::Level::Info, Duration::ZERO),
+            _ => (log::Level::Error, RETRY_PAUSE),
+        };
+        log::log!(level, "session {}: it is read again: {error}", self.session_id);
+        self.retry_at = Some(Instant::now() + pause);
         for opener in self.state.openers.drain(..) {
             drop(opener.send(Err(Error::new(error.code, error.message.clone()))));
         }
@@ -562,30 +569,6 @@ fn unwritten() -> Error {
 impl State {
     pub(super) fn committed_offsets(&self) -> Option<Offsets> {
         self.agent.as_ref().map(|agent| agent.committed)
-    }
-}
-
-impl Default for State {
-    fn default() -> State {
-        State {
-            adapter: None,
-            agent: None,
-            phase: Phase::Asleep,
-            turn: None,
-            items: HashMap::new(),
-            approvals: HashMap::new(),
-            terminals: Terminals::default(),
-            queued: 0,
-            usage: Usage::default(),
-            title: None,
-            is_gated: false,
-            open_failure: None,
-            again: Effects::default(),
-            steered: None,
-            steer_deadline: None,
-            openers: Vec::new(),
-            closers: Vec::new(),
-        }
     }
 }
 

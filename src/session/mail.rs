@@ -28,9 +28,15 @@ pub struct Mail {
     pub deliveries: Vec<i64>,
     /// Have the agent open before the turn is made, so that what can not be opened is no turn.
     pub is_agent_needed: bool,
-    /// Made in the transaction of the turn, with its id. An error of it undoes the turn.
+    /// Made first in the transaction of the turn. An error of it undoes the turn; with [`Code::Conflict`] it says that
+    /// the mail was taken back.
+    pub claim: Claim,
+    /// Made last in that transaction, with the turn's id. An error of it undoes the turn.
     pub accept: Accept,
 }
+
+/// See [`Mail::claim`].
+pub(super) type Claim = Box<dyn Fn(&mut Tx<'_>) -> Result<()> + Send>;
 
 /// See [`Mail::accept`].
 pub type Accept = Box<dyn Fn(&mut Tx<'_>, &str) -> Result<()> + Send>;
@@ -132,7 +138,7 @@ impl Actor {
         let turn_id = id::new("turn");
         let status = if is_gated { TurnStatus::WaitingForApproval } else { TurnStatus::InProgress };
         let request = of_mail(mail.input);
-        let mut step = self.step();
+        let mut step = self.step_of_mail(mail.claim);
         self.insert_turn(&turn_id, status, &request, &mut step);
         self.state.turn = Some(LiveTurn::of_request(&turn_id, request));
         if is_gated {
@@ -162,7 +168,7 @@ impl Actor {
         }
         let turn_id = id::new("turn");
         let request = of_mail(mail.input);
-        let mut step = self.step();
+        let mut step = self.step_of_mail(mail.claim);
         self.insert_turn(&turn_id, TurnStatus::Queued, &request, &mut step);
         self.state.queued += 1;
         let id: Arc<str> = Arc::from(turn_id.as_str());
@@ -176,7 +182,7 @@ impl Actor {
     }
 
     fn in_running_turn(&mut self, turn_id: String, mail: Mail) -> Result<Option<String>> {
-        let mut step = self.step();
+        let mut step = self.step_of_mail(mail.claim);
         let id: Arc<str> = Arc::from(turn_id.as_str());
         step.event(EventKind::TurnSteered, Some(id), json!({"source": "team"}).to_string());
         self.user_message(&mail.input, &mut step);
@@ -201,8 +207,14 @@ impl Actor {
 
     /// Whether mail that came back, or came, since this was put together is to go first.
     fn is_overtaking(&self, mail: &Mail) -> Result<bool> {
-        let Some(last) = mail.deliveries.last().copied() else { return Ok(false) };
-        self.shared.ledger.read(|db| delivery::is_overtaking(db, &self.session_id, last))
+        let deliveries = &mail.deliveries;
+        self.shared.ledger.read(|db| delivery::is_overtaking(db, &self.session_id, deliveries))
+    }
+
+    fn step_of_mail(&self, claim: Claim) -> Step {
+        let mut step = self.step();
+        step.change(claim);
+        step
     }
 
     /// The agent has not heard these: they wait again, for whoever brings mail to look; but for those that joined the

@@ -1,9 +1,11 @@
 //! One attempt to bring mail to a session: claim it, bring it, write down what came of it.
 //!
 //! Runs on the threads of two lanes: sessions whose agent lives are served in the one, those whose agent has to be
-//! woken first in the other, so that a slow start holds up nobody else. A claim is committed before the session is
-//! asked; the session writes `injected` down together with the turn. So a claim that is found without an attempt is
-//! one that reached nobody, and an answer that comes too late finds its claim gone and undoes itself.
+//! woken first in the other, so that a slow start holds up nobody else. Where an agent is to be woken, the claim is
+//! committed before, so that everybody sees what takes so long; a session whose agent lives answers at once, and its
+//! claim is made in the transaction of the turn, which saves a commit for each message. Either way the session writes
+//! `injected` down together with the turn. So a claim that is found without an attempt is one that reached nobody,
+//! and an answer that comes too late, or for mail that was taken back meanwhile, undoes itself.
 
 use super::letter;
 use super::shared::Shared;
@@ -26,6 +28,8 @@ pub(super) struct Job {
     pub deliveries: Vec<i64>,
     pub way: Way,
     pub is_agent_needed: bool,
+    /// The recipient's agent lives, as the dispatcher saw it.
+    pub is_live: bool,
     pub trigger: &'static str,
 }
 
@@ -40,12 +44,14 @@ pub(super) enum Outcome {
     Unwritten,
 }
 
-/// A delivery, and the number of the claim on it.
-type Claim = (i64, i64);
+/// A delivery, and the number of the claim on it where that is made before the session is asked.
+type Claim = (i64, Option<i64>);
 
 pub(super) fn attempt(shared: &Shared, job: &Job) -> Outcome {
-    let claims = match claim(shared, job) {
-        Ok(claims) => claims,
+    let is_claimed = !job.is_live;
+    let claims = match is_claimed.then(|| claim(shared, job)).transpose() {
+        Ok(Some(claims)) => claims,
+        Ok(None) => job.deliveries.iter().map(|delivery_key| (*delivery_key, None)).collect(),
         Err(error) => {
             log::error!("mail for session {} can not be claimed: {error}", job.recipient);
             return Outcome::Unwritten;
@@ -59,6 +65,9 @@ pub(super) fn attempt(shared: &Shared, job: &Job) -> Outcome {
         .unwrap_or_else(|_| Err(Error::internal("a defect of the server ended the attempt")));
     let failure = match brought {
         Ok(true) => return Outcome::Settled,
+        // As before, for there is nothing to take back.
+        Ok(false) if !is_claimed => return Outcome::NotNow,
+        Err(error) if !is_claimed && error.code == Code::Conflict => return Outcome::NotNow,
         Ok(false) => None,
         Err(error) => Some(error),
     };
@@ -80,7 +89,7 @@ fn claim(shared: &Shared, job: &Job) -> Result<Vec<Claim>> {
         for delivery_key in deliveries.iter().copied() {
             // One that was cancelled meanwhile stays out.
             if let Some(claim) = tx.claim_delivery(delivery_key, trigger)? {
-                claims.push((delivery_key, claim));
+                claims.push((delivery_key, Some(claim)));
             }
         }
         Ok(claims)
@@ -134,23 +143,36 @@ fn mail(job: &Job, input: Vec<Input>, carried: Vec<Claim>) -> Mail {
         Way::NewTurn | Way::Interrupt { .. } => InjectionStrategy::SendTurn,
     };
     let deliveries = carried.iter().map(|(delivery_key, _)| *delivery_key).collect();
+    let unclaimed: Vec<i64> =
+        carried.iter().filter(|(_, claim)| claim.is_none()).map(|(key, _)| *key).collect();
+    let claim = move |tx: &mut Tx<'_>| {
+        for delivery_key in unclaimed.iter().copied() {
+            tx.claim_delivery(delivery_key, trigger)?.ok_or_else(taken_back)?;
+        }
+        Ok(())
+    };
     let accept = move |tx: &mut Tx<'_>, turn_id: &str| {
         for (delivery_key, claim) in carried.iter().copied() {
             let injecting = Move {
                 turn: Some((turn_id, strategy)),
                 attempts: Attempts::Count,
-                claim: Some(claim),
+                claim,
                 trigger: Some(trigger),
                 ..Move::to(DeliveryStatus::Injected)
             };
             if !tx.move_delivery(delivery_key, &injecting)? {
-                return Err(Error::internal("mail was taken back while it was brought"));
+                return Err(taken_back());
             }
         }
         Ok(())
     };
+    let (claim, accept) = (Box::new(claim), Box::new(accept));
     let (way, is_agent_needed) = (job.way.clone(), job.is_agent_needed);
-    Mail { input, way, deliveries, is_agent_needed, accept: Box::new(accept) }
+    Mail { input, way, deliveries, is_agent_needed, claim, accept }
+}
+
+fn taken_back() -> Error {
+    Error::new(Code::Conflict, "mail was taken back while it was brought")
 }
 
 /// Writes down that an attempt did not succeed, and what follows from it.
@@ -185,7 +207,7 @@ fn settle(shared: &Shared, job: &Job, claims: Vec<Claim>, failure: Option<Error>
                     ..Move::to(DeliveryStatus::Deferred)
                 },
             };
-            change.claim = Some(claim);
+            change.claim = claim;
             change.trigger = Some(trigger);
             tx.move_delivery(delivery_key, &change)?;
         }

@@ -324,11 +324,11 @@ impl Dispatcher {
     }
 
     /// Hands an attempt to its lane.
-    fn begin(&mut self, job: Job, is_live: bool) {
+    fn begin(&mut self, job: Job) {
         if let Some(mailbox) = self.mailboxes.get_mut(&job.recipient) {
             mailbox.is_busy = true;
         }
-        let lane = if is_live { &self.fast } else { &self.slow };
+        let lane = if job.is_live { &self.fast } else { &self.slow };
         // A lane is there as long as the dispatcher is.
         drop(lane.send(job));
     }
@@ -371,17 +371,14 @@ impl Dispatcher {
                 if let Some(recipient) = recipient {
                     let is_agent_needed = way == Way::NewTurn && !recipient.is_gated;
                     let deliveries = now.iter().map(|waiting| waiting.delivery_key).collect();
-                    let recipient_name = name.to_owned();
-                    self.begin(
-                        Job {
-                            recipient: recipient_name,
-                            deliveries,
-                            way,
-                            is_agent_needed,
-                            trigger,
-                        },
-                        recipient.is_live,
-                    );
+                    self.begin(Job {
+                        recipient: name.to_owned(),
+                        deliveries,
+                        way,
+                        is_agent_needed,
+                        is_live: recipient.is_live,
+                        trigger,
+                    });
                 }
             }
             Plan::Wait { until } => {

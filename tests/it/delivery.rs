@@ -1,6 +1,6 @@
 //! Deliveries that do not arrive, arrive later, or are asked for twice; and mail that is none.
 
-use crate::crew::Crew;
+use crate::crew::{Crew, prompts};
 use crate::stage::{Stage, check_told, each, list, text};
 use serde_json::{Value, json};
 
@@ -188,4 +188,28 @@ fn what_can_not_be_sent_is_refused_by_its_field() {
     let session = off.session();
     let reply = off.client.post("/v1/teams", &json!({"name": "a", "lead_agent_id": session}));
     check_told(&reply, 409, "conflict", "teams are off");
+}
+
+/// A message that is taken back while it is on its way either arrives, and the sender is told so, or is never heard.
+#[test]
+fn a_message_is_taken_back_or_arrives_whoever_is_first() {
+    let stage = Stage::new();
+    let crew = Crew::new(&stage, 2);
+    let mut wanted = Vec::new();
+    for number in 0..40 {
+        let words = format!("say {number}");
+        let delivery = crew.send(&stage, 1, &words, json!({}));
+        let path = crew.path(&format!("messages/{}/cancel", text(&delivery, "message_id")));
+        match stage.client.post(&path, &json!({})).status {
+            200 => assert_eq!(crew.delivery(&stage, &delivery)["status"], "cancelled"),
+            409 => wanted.push(words),
+            other => panic!("{words}: {other}"),
+        }
+    }
+    let last = crew.send(&stage, 1, "say last", json!({}));
+    stage.ended(&crew.members[1], &crew.injected(&stage, &last));
+    wanted.push("say last".to_owned());
+    let turns = list(stage.get(&format!("/v1/sessions/{}/turns", crew.members[1])));
+    let heard = turns.iter().flat_map(prompts).filter(|words| words.starts_with("say "));
+    assert_eq!(heard.collect::<Vec<_>>(), wanted, "each once, but what was taken back");
 }

@@ -28,7 +28,7 @@ const CUTS: u64 = 40;
 const STARTS: u64 = 6;
 
 /// Turns of each client in a life.
-const TURNS: usize = 12;
+const TURNS: usize = 40;
 
 /// Something that a client was told: the row of the event that says so, and the trace at that time.
 struct Told {

@@ -285,20 +285,29 @@ fn is_full(connection: &Connection, recipient_agent_id: &str, most: usize) -> Re
 
 /// Mail that waits for a recipient and goes before a delivery. The condition on the status holds that of the index word
 /// for word, without which SQLite does not take the index and reads all mail that ever was.
-pub(super) const OVERTAKING: &str = "SELECT 1 FROM team_delivery AS ahead
+pub(super) const AHEAD: &str = "SELECT ahead.delivery_key FROM team_delivery AS ahead
      JOIN team_delivery AS carried ON carried.delivery_key = ?2
      WHERE ahead.recipient_agent_id = ?1
          AND ahead.status IN ('pending', 'deferred', 'injecting') AND ahead.status <> 'injecting'
          AND (ahead.rank, ahead.delivery_key) < (carried.rank, carried.delivery_key)
-     LIMIT 1";
+     ORDER BY ahead.rank, ahead.delivery_key LIMIT ?3";
 
-/// Whether other mail waits for this recipient that goes before the delivery.
+/// Whether mail waits for this recipient that goes before the last of these deliveries and is none of them.
 pub fn is_overtaking(
     connection: &Connection,
     recipient_agent_id: &str,
-    delivery_key: i64,
+    deliveries: &[i64],
 ) -> Result<bool> {
-    Ok(connection.prepare_cached(OVERTAKING)?.exists(params![recipient_agent_id, delivery_key])?)
+    let Some(last) = deliveries.last() else { return Ok(false) };
+    let limit = i64::try_from(deliveries.len()).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(AHEAD)?;
+    let mut ahead = statement.query(params![recipient_agent_id, last, limit])?;
+    while let Some(row) = ahead.next()? {
+        if !deliveries.contains(&row.get(0)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// How many deliveries wait for a member in a team.
