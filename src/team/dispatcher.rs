@@ -36,7 +36,7 @@ pub struct Dispatch {
 
 /// A recipient for whom mail waits.
 struct Mailbox {
-    /// Of its session's log; None when there is no such session.
+    /// Of its session's log; None until the first look, and when there is no such session.
     scope_key: Option<i64>,
     /// An attempt is under way: its end is awaited before the next look.
     is_busy: bool,
@@ -238,16 +238,28 @@ impl Dispatcher {
             mailbox.look.get_or_insert(trigger);
             return;
         }
-        let scope_key = self.shared.ledger.read(|db| recipient::scope_key(db, &recipient));
-        let scope_key = scope_key.ok().flatten();
-        if let Some(scope_key) = scope_key {
-            // Named before the first look.
-            self.bell.name(scope_key);
-            self.scopes.insert(scope_key, recipient.clone());
-        }
-        let mailbox =
-            Mailbox { scope_key, is_busy: false, look: Some(trigger), look_at: None, refusals: 0 };
+        let mailbox = Mailbox {
+            scope_key: None,
+            is_busy: false,
+            look: Some(trigger),
+            look_at: None,
+            refusals: 0,
+        };
         self.mailboxes.insert(recipient, mailbox);
+    }
+
+    /// Listens to a recipient's session from now on, so before it is looked at. Errors: it is tried again with the look.
+    fn listen(&mut self, name: &str) -> Result<()> {
+        let Some(mailbox) = self.mailboxes.get_mut(name) else { return Ok(()) };
+        if mailbox.scope_key.is_some() {
+            return Ok(());
+        }
+        mailbox.scope_key = self.shared.ledger.read(|db| recipient::scope_key(db, name))?;
+        if let Some(scope_key) = mailbox.scope_key {
+            self.bell.name(scope_key);
+            self.scopes.insert(scope_key, name.to_owned());
+        }
+        Ok(())
     }
 
     fn close(&mut self, recipient: &str) {
@@ -338,6 +350,7 @@ impl Dispatcher {
         let Some(mailbox) = self.mailboxes.get_mut(name) else { return Ok(()) };
         mailbox.look_at = None;
         let trigger = mailbox.look.take().unwrap_or("retry");
+        self.listen(name)?;
         // The session first: what it does changes the queue's fate, not the other way round.
         let (recipient, mut queue) = self.shared.ledger.read(|db| {
             let recipient = recipient::get(db, name)?;

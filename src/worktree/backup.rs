@@ -3,13 +3,16 @@
 //! Its tree is the working tree as it was (changed and new files, without what git ignores); its parents are the commit
 //! that was checked out, the index when that differed from both, and the tips of all commits that no other ref
 //! leads to. An older backup of the same worktree is a parent too, so writing one never takes another away. Promises:
-//! when it returns, the ref is there; every error means that nothing of the worktree was touched.
+//! when it returns, the ref is there and on the disk with all that it leads to (git by itself syncs no object that it
+//! writes by itself); every error means that nothing of the worktree was touched.
 
 use super::Shared;
 use super::git::{self, Call, LONG_OUTPUT};
 use super::tree::{Tree, Work};
 use crate::error::{Code, Error, Result};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
 
 /// Where backups are.
 pub(super) fn backup_ref(worktree_id: &str) -> String {
@@ -72,6 +75,7 @@ impl Shared {
         if self.ref_commit(common, &name)?.as_deref() != Some(commit.as_str()) {
             return Err(Error::internal(format!("the backup ref {name} is not there")));
         }
+        sync_disk_of(common)?;
         Ok(name)
     }
 
@@ -102,6 +106,13 @@ impl Shared {
         }
         Ok((self.word(with_index(&["write-tree"]))?, index))
     }
+}
+
+/// Brings all that was written to the file system of this folder to its disk.
+fn sync_disk_of(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| Ok(rustix::fs::syncfs(&folder)?)).map_err(|error| {
+        Error::internal(format!("the disk of {} can not be synced", folder.display())).source(error)
+    })
 }
 
 /// For whoever finds the commit later.

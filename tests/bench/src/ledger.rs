@@ -167,7 +167,7 @@ fn insert_until(
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;
          PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048; PRAGMA mmap_size = 0;
-         PRAGMA wal_autocheckpoint = 1000; PRAGMA journal_size_limit = 8388608;"
+         PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 33554432;"
     ))?;
     for scope in 0..scopes {
         connection.execute(

@@ -44,7 +44,9 @@ pub(crate) fn input(play: &mut Play) {
         match play.line.call_once("POST", &path, &headers, piece.as_bytes()) {
             Some(reply) if reply.status == 200 => acknowledged.push(number),
             Some(reply) => {
-                assert!(play.is_rough && reply.status == 409, "{}: {reply}", play.name);
+                let record = play.get(&format!("/v1/processes/{id}"));
+                let is_fine = play.is_rough && reply.status == 409;
+                assert!(is_fine, "{}: {reply}: {record}", play.name);
                 break;
             }
             None => {}
