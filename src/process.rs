@@ -18,6 +18,8 @@ pub mod log;
 mod output;
 mod request;
 mod retention;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use excerpt::{Excerpt, ExcerptRequest, end};

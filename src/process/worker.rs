@@ -1,8 +1,9 @@
 //! The thread of one running process: starts or adopts its child, copies its output, commits what happens to it.
 //!
 //! It waits in one place, for a word from [`super::Processes`], for the keeper, or for the next of its deadlines (time
-//! limit, grace, pause between two tellings of output, another try). It ends when the end of the process is committed,
-//! or when the channel of words closes: then the child goes on with its keeper.
+//! limit, grace, pause between two tellings of output, another try); before it has its record, for a word or the next
+//! try to read that. It ends when the end of the process is committed, or when the channel of words closes: then the
+//! child goes on with its keeper.
 //!
 //! Output is written to the log file at its own offset first; then the offset up to which it is there is committed
 //! together with the event that tells it; then the keeper is told that it need not keep it. After a kill at any
@@ -10,6 +11,9 @@
 //! Output is told with the pause of [`limits::PROCESS_OUTPUT_PAUSE_MS`]: a command that writes a line each millisecond
 //! makes twenty events a second, not a thousand commits.
 
+mod exit;
+
+use self::exit::ended;
 use super::launch;
 use super::output::Output;
 use super::{KILL, Shared, TERM};
@@ -21,7 +25,7 @@ use crate::limits;
 use crate::model::event::EventKind;
 use crate::model::{KilledBy, ProcessStatus, id};
 use crate::watchdog;
-use crossbeam_channel::{Receiver, Sender, at, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, never, select};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,9 +89,10 @@ enum Woken {
 /// The body of the thread.
 pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<()>) {
     watchdog::watch();
-    let body = std::panic::AssertUnwindSafe(|| match Worker::new(shared, process_id, words) {
-        Ok(mut worker) => worker.run(),
-        Err(error) => log::error!("process {process_id} can not be looked after: {error}"),
+    let body = std::panic::AssertUnwindSafe(|| {
+        if let Some(mut worker) = Worker::begin(shared, process_id, words) {
+            worker.run();
+        }
     });
     if std::panic::catch_unwind(body).is_err() {
         log::error!("the thread of process {process_id} panicked; the process is ended");
@@ -127,6 +132,29 @@ pub(super) fn never_started(shared: &Arc<Shared>, process_id: &str, error: &Erro
 }
 
 impl<'a> Worker<'a> {
+    /// Begins with the record. One that can not be read is tried again for as long as the server runs, since nobody
+    /// else looks after the process. None = there is no such record, or the server goes.
+    fn begin(
+        shared: &'a Arc<Shared>,
+        process_id: &str,
+        words: &'a Receiver<()>,
+    ) -> Option<Worker<'a>> {
+        loop {
+            match Worker::new(shared, process_id, words) {
+                Ok(worker) => return Some(worker),
+                Err(error) if error.code == Code::NotFound => {
+                    log::error!("process {process_id} can not be looked after: {error}");
+                    return None;
+                }
+                Err(error) => log::warn!("process {process_id} can not be read: {error}"),
+            }
+            let waited = watchdog::rest(|| words.recv_timeout(RETRY));
+            if waited == Err(RecvTimeoutError::Disconnected) {
+                return None;
+            }
+        }
+    }
+
     fn new(
         shared: &'a Arc<Shared>,
         process_id: &str,
@@ -517,65 +545,10 @@ impl<'a> Worker<'a> {
             log::warn!("the journal {} can not be removed: {error}", self.dir.display());
         }
     }
-
-    /// What the exit means for the record.
-    fn end_of(&self, exit: &Exit) -> ProcessEnd {
-        let killed_by = self.killed_by(exit);
-        let status = match killed_by {
-            Some(KilledBy::Timeout) => ProcessStatus::TimedOut,
-            Some(_) => ProcessStatus::Killed,
-            None if exit.code == Some(0) && !exit.lost => ProcessStatus::Completed,
-            None => ProcessStatus::Failed,
-        };
-        let dropped = [exit.stdout_dropped, exit.stderr_dropped];
-        let dropped_bytes =
-            [0, 1].map(|index| whole(dropped[index] + self.outputs[index].given_up()));
-        let errors = exit.error.iter().cloned();
-        let errors: Vec<String> =
-            errors.chain(self.outputs.iter().filter_map(Output::error)).collect();
-        ProcessEnd {
-            status,
-            exit_code: exit.code,
-            signal: exit.signal,
-            error: (!errors.is_empty()).then(|| errors.join("; ")),
-            killed_by,
-            dropped_bytes,
-            ended_at: exit.ended_at_ms,
-        }
-    }
-
-    /// Who ended it; None when it ended by itself, also if somebody wanted it ended just then.
-    fn killed_by(&self, exit: &Exit) -> Option<KilledBy> {
-        match exit.stopped_by.as_str() {
-            "stop" | "kill" => Some(self.row.killed_by.unwrap_or(KilledBy::Request)),
-            "lease" => Some(KilledBy::Lease),
-            "keeper_signal" => Some(KilledBy::KeeperSignal),
-            // A signal of the client's choice reaches the child without the keeper's knowing what it is for.
-            "child" => self
-                .row
-                .killed_by
-                .filter(|_| self.ended_with.is_some_and(|signal| signal != i64::from(TERM))),
-            _ => None,
-        }
-    }
 }
 
 fn adopted(row: &ProcessRow, is_live: bool) -> Value {
     json!({"process_id": row.process_id, "pid": row.pid, "is_live": is_live})
-}
-
-/// An end that no keeper told.
-fn ended(stopped_by: &str, error: Option<String>) -> Exit {
-    Exit {
-        code: None,
-        signal: None,
-        stopped_by: stopped_by.to_owned(),
-        error,
-        ended_at_ms: id::now_ms(),
-        stdout_dropped: 0,
-        stderr_dropped: 0,
-        lost: stopped_by == "lost",
-    }
 }
 
 fn whole(number: u64) -> i64 {
