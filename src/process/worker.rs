@@ -100,7 +100,10 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
         let dir = shared.child_dir(process_id);
         let ended = keeper::sweep(process_id)
             .and_then(|_| never_started(shared, process_id, &error))
-            .map(|()| std::fs::remove_dir_all(&dir));
+            .map(|admitted| {
+                shared.start_all(admitted);
+                std::fs::remove_dir_all(&dir)
+            });
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => log::warn!("{} can not be removed: {error}", dir.display()),
@@ -110,11 +113,16 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
     shared.retire(process_id);
 }
 
-/// Ends the record of a process that has no child, for this reason.
-pub(super) fn never_started(shared: &Arc<Shared>, process_id: &str, error: &Error) -> Result<()> {
+/// Ends the record of a process that has no child, for this reason. Returns whom its place is given
+/// to: they are to be started.
+pub(super) fn never_started(
+    shared: &Shared,
+    process_id: &str,
+    error: &Error,
+) -> Result<Vec<String>> {
     let (id, error) = (process_id.to_owned(), error.to_string());
     let running_max = shared.config.processes.running_max;
-    let admitted = shared.ledger.write(move |tx| {
+    shared.ledger.write(move |tx| {
         let end = ProcessEnd {
             status: ProcessStatus::Failed,
             exit_code: None,
@@ -126,9 +134,7 @@ pub(super) fn never_started(shared: &Arc<Shared>, process_id: &str, error: &Erro
         };
         tx.end_process(&id, &end)?;
         tx.admit_processes(running_max)
-    })?;
-    shared.start_all(&admitted);
-    Ok(())
+    })
 }
 
 impl<'a> Worker<'a> {
@@ -513,7 +519,7 @@ impl<'a> Worker<'a> {
             }
         });
         match committed {
-            Ok(admitted) => self.committed(bytes, stdin_accepted, &admitted),
+            Ok(admitted) => self.committed(bytes, stdin_accepted, admitted),
             Err(error) => {
                 log::warn!("process {}: {error}; tried again", self.row.process_id);
                 self.retry_at = Some(Instant::now() + RETRY);
@@ -521,7 +527,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn committed(&mut self, bytes: [i64; 2], stdin_accepted: i64, admitted: &[String]) {
+    fn committed(&mut self, bytes: [i64; 2], stdin_accepted: i64, admitted: Vec<String>) {
         if self.news.take().is_some_and(|(kind, _)| kind == EventKind::ProcessStarted) {
             self.row.started_at = Some(id::now_ms());
         }
