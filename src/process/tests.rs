@@ -1,9 +1,9 @@
-//! Threads of processes whose ledger fails them, with a keeper that can not be started.
+//! Processes whose ledger or folder fails them, with a keeper that can not be started.
 
 use super::*;
 use crate::config::Overrides;
 use crate::ledger::Synchronous;
-use crate::ledger::process::NewProcess;
+use crate::ledger::process::{NewProcess, ProcessEnd};
 use crate::model::id;
 use crossbeam_channel::RecvTimeoutError;
 
@@ -46,7 +46,24 @@ impl Scene {
             is_stdin_open: false,
         };
         let ledger = &self.processes.shared.ledger;
-        ledger.write(move |tx| tx.insert_process(&process, 1, false)).unwrap();
+        ledger.write(move |tx| tx.insert_process(&process, 10, false)).unwrap();
+        process_id
+    }
+
+    /// The record of a process that ended long ago.
+    fn ended(&self) -> String {
+        let process_id = self.admitted();
+        let id = process_id.clone();
+        let end = ProcessEnd {
+            status: ProcessStatus::Completed,
+            exit_code: Some(0),
+            signal: None,
+            error: None,
+            killed_by: None,
+            dropped_bytes: [0, 0],
+            ended_at: 1000,
+        };
+        self.processes.shared.ledger.write(move |tx| tx.end_process(&id, &end)).unwrap();
         process_id
     }
 
@@ -84,4 +101,24 @@ fn a_process_whose_record_can_not_be_read_when_its_thread_begins_comes_to_its_en
     let row = scene.processes.get(&process_id).unwrap();
     assert_eq!(row.status, ProcessStatus::Failed);
     assert!(row.error.as_deref().is_some_and(|error| error.contains("no-keeper")), "{row:?}");
+}
+
+#[test]
+fn the_record_of_a_log_that_can_not_be_removed_stays_until_it_can() {
+    let scene = Scene::new("[processes]\nlog_retention_hours = 1\n");
+    let processes = &scene.processes;
+    let [stuck, other] = [scene.ended(), scene.ended()];
+    let path = processes.log_path(&stuck, Stream::Stdout);
+    std::fs::create_dir_all(&path).unwrap();
+    let hour = Some(Duration::from_secs(3600));
+    for _round in 0..2 {
+        assert_eq!(processes.purge_old(), hour, "it is not tried again at once");
+        assert!(processes.get(&stuck).is_ok());
+        assert_eq!(processes.get(&other).unwrap_err().code, Code::NotFound);
+    }
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "a line\n").unwrap();
+    assert_eq!(processes.purge_old(), hour);
+    assert_eq!(processes.get(&stuck).unwrap_err().code, Code::NotFound);
+    assert!(!path.exists());
 }
