@@ -19,23 +19,23 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A folder that goes away with the test.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(super) fn new() -> Folder {
         let path = std::env::temp_dir().join(id::new("gooselake"));
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
 
-    fn ledger(&self) -> Opened {
+    pub(super) fn ledger(&self) -> Opened {
         open(&self.0.join("db"))
     }
 }
 
 /// A ledger and its thread, which ends when the ledger above it is dropped.
-struct Opened {
-    ledger: Ledger,
+pub(super) struct Opened {
+    pub(super) ledger: Ledger,
     writer: Thread,
 }
 
