@@ -42,7 +42,7 @@ pub use writer::{Tx, WRITER, WriterCounters};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::thread::Thread;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 use rusqlite::OpenFlags;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,7 +74,11 @@ pub struct Ledger {
 
 #[derive(Clone)]
 struct Readers {
-    /// How many were opened; the first reads open them, up to [`limits::READERS`].
+    /// A word for each connection that may still be opened, of [`limits::READERS`]; the first reads open them. Who
+    /// could not open one puts its word back, for another to try.
+    put_back: Sender<()>,
+    may_open: Receiver<()>,
+    /// How many are open. They stay, so one of them comes back.
     opened: Arc<AtomicUsize>,
     give_back: Sender<Connection>,
     take: Receiver<Connection>,
@@ -103,7 +107,6 @@ impl Ledger {
         let tail = Arc::new(Tail::new(event::newest_row_id(&connection)?));
         let cache = Arc::new(cache::SessionCache::default());
         let counters = Arc::new(WriterCounters::default());
-        let (give_back, take) = crossbeam_channel::bounded(limits::READERS);
         let (jobs, waiting) = crossbeam_channel::bounded(limits::WRITER_QUEUE);
         let (end, ends) = crossbeam_channel::bounded(1);
         let thread = writer::start(
@@ -114,8 +117,7 @@ impl Ledger {
             Arc::clone(&counters),
             pages_max,
         )?;
-        let readers = Readers { opened: Arc::default(), give_back, take };
-        let path = Arc::new(path.to_owned());
+        let (readers, path) = (Readers::new(), Arc::new(path.to_owned()));
         Ok((Ledger { jobs, end, readers, tail, cache, counters, path }, thread))
     }
 
@@ -187,24 +189,41 @@ impl Ledger {
 }
 
 impl Readers {
+    fn new() -> Readers {
+        let (put_back, may_open) = crossbeam_channel::bounded(limits::READERS);
+        let (give_back, take) = crossbeam_channel::bounded(limits::READERS);
+        for _ in 0..limits::READERS {
+            put_back.try_send(()).expect("there is room for each of them");
+        }
+        Readers { put_back, may_open, opened: Arc::default(), give_back, take }
+    }
+
     /// A free connection, or a new one while there are few, or the next that comes back.
     fn take(&self, path: &Path) -> Result<Connection> {
         if let Ok(connection) = self.take.try_recv() {
             return Ok(connection);
         }
-        if self.opened.fetch_add(1, Ordering::SeqCst) < limits::READERS {
-            let opened = open_reader(path);
-            // Without a descriptor for a further one, those that are there do: slower, but no error.
-            if opened.is_ok() || self.opened.fetch_sub(1, Ordering::SeqCst) == 1 {
-                return opened;
-            }
-        } else {
-            self.opened.fetch_sub(1, Ordering::SeqCst);
-        }
-        self.take.recv_timeout(READ_WAIT).map_err(|_| {
+        let busy = || {
             Error::new(Code::Capacity, "all connections to the database are busy")
                 .hint("try again in a moment")
-        })
+        };
+        select! {
+            recv(self.take) -> connection => return connection.map_err(|_| busy()),
+            recv(self.may_open) -> _ => {}
+            default(READ_WAIT) => return Err(busy()),
+        }
+        let opened = open_reader(path);
+        if opened.is_ok() {
+            self.opened.fetch_add(1, Ordering::SeqCst);
+            return opened;
+        }
+        // There is room: it is where the word came from.
+        let _: std::result::Result<(), _> = self.put_back.try_send(());
+        // Without a descriptor for a further one, those that are there do: slower, but no error.
+        match self.opened.load(Ordering::SeqCst) {
+            0 => opened,
+            _ => self.take.recv_timeout(READ_WAIT).map_err(|_| busy()),
+        }
     }
 }
 

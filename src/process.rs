@@ -18,6 +18,8 @@ pub mod log;
 mod output;
 mod request;
 mod retention;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use excerpt::{Excerpt, ExcerptRequest, end};
@@ -33,7 +35,7 @@ use crate::model::{KilledBy, ProcessStatus, ScopeKind};
 use crate::thread::{self, Thread};
 use crossbeam_channel::Sender;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -327,9 +329,16 @@ impl Shared {
         }
     }
 
-    /// Starts the thread of a process that the ledger has as running. Its handle is in the table before it reads the
-    /// record, so no word can fall between the two.
+    /// Starts the thread of a process that the ledger has as running. Errors: there is no thread to be had; the record
+    /// has ended with that, and its place is given to the next.
     fn start(self: &Arc<Self>, process_id: &str) -> Result<()> {
+        let Err(error) = self.start_thread(process_id) else { return Ok(()) };
+        self.start_all(worker::never_started(self, process_id, &error)?);
+        Err(error)
+    }
+
+    /// The handle is in the table before the thread reads the record, so no word can fall between the two.
+    fn start_thread(self: &Arc<Self>, process_id: &str) -> Result<()> {
         let (words, heard) = crossbeam_channel::bounded(1);
         let shared = Arc::clone(self);
         let id: Arc<str> = process_id.into();
@@ -345,34 +354,33 @@ impl Shared {
             let id = Arc::clone(&id);
             move || worker::run(&shared, &id, &heard)
         };
-        let thread = thread::spawn(name, body)
-            .map_err(|error| Error::new(Code::Capacity, "no thread can be started").source(error));
-        match thread {
-            Ok(thread) => {
-                let handle = Handle { words, thread: Some(thread) };
-                threads.live.insert(process_id.to_owned(), handle);
-                Ok(())
-            }
-            Err(error) => {
-                drop(threads);
-                worker::never_started(self, process_id, &error)?;
-                Err(error)
-            }
-        }
+        let thread = thread::spawn(name, body).map_err(|error| {
+            Error::new(Code::Capacity, "no thread can be started").source(error)
+        })?;
+        threads.live.insert(process_id.to_owned(), Handle { words, thread: Some(thread) });
+        Ok(())
     }
 
     /// Gives free places to those that wait.
     fn admit(self: &Arc<Self>) -> Result<()> {
         let running_max = self.config.processes.running_max;
         let admitted = self.ledger.write(move |tx| tx.admit_processes(running_max))?;
-        self.start_all(&admitted);
+        self.start_all(admitted);
         Ok(())
     }
 
-    fn start_all(self: &Arc<Self>, admitted: &[String]) {
-        for process_id in admitted {
-            if let Err(error) = self.start(process_id) {
-                ::log::warn!("process {process_id} can not be started: {error}");
+    /// Starts those that were given a place. What can not be started ends, and the next has its place: one after the
+    /// other, and not one inside of the other, since a thousand may wait.
+    fn start_all(self: &Arc<Self>, admitted: Vec<String>) {
+        let mut admitted = VecDeque::from(admitted);
+        while let Some(process_id) = admitted.pop_front() {
+            let Err(error) = self.start_thread(&process_id) else { continue };
+            ::log::warn!("process {process_id} can not be started: {error}");
+            match worker::never_started(self, &process_id, &error) {
+                Ok(next) => admitted.extend(next),
+                Err(error) => {
+                    ::log::error!("process {process_id}: its end is not recorded: {error}");
+                }
             }
         }
     }

@@ -249,20 +249,29 @@ pub fn status_counts(connection: &Connection) -> Result<Vec<(String, i64)>> {
     Ok(counts.collect::<rusqlite::Result<_>>()?)
 }
 
-/// When the first of those that have ended did so.
-pub fn oldest_end(connection: &Connection) -> Result<Option<i64>> {
+/// When the first of those ended that ended at `from` or later.
+pub fn first_end(connection: &Connection, from: i64) -> Result<Option<i64>> {
     Ok(connection
-        .prepare_cached("SELECT min(ended_at) FROM process WHERE ended_at IS NOT NULL")?
-        .query_row([], |row| row.get(0))?)
+        .prepare_cached("SELECT min(ended_at) FROM process WHERE ended_at >= ?1")?
+        .query_row([from], |row| row.get(0))?)
 }
 
-/// The next process that ended before this time.
-pub fn ended_before(connection: &Connection, time: i64) -> Result<Option<String>> {
+/// Where a look at those that have ended has come to: the time of an end, and the key of the process.
+pub type EndedTo = (i64, i64);
+
+/// The next process behind `after` that ended before this time.
+pub fn ended_before(
+    connection: &Connection,
+    time: i64,
+    after: EndedTo,
+) -> Result<Option<(String, EndedTo)>> {
     Ok(connection
         .prepare_cached(
-            "SELECT process_id FROM process WHERE ended_at < ?1 ORDER BY ended_at LIMIT 1",
+            "SELECT process_id, ended_at, process_key FROM process
+             WHERE ended_at < ?1 AND (ended_at, process_key) > (?2, ?3)
+             ORDER BY ended_at, process_key LIMIT 1",
         )?
-        .query_row([time], |row| row.get(0))
+        .query_row([time, after.0, after.1], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
         .optional()?)
 }
 

@@ -56,6 +56,25 @@ impl Step {
     }
 }
 
+/// What a step has removed of one table.
+pub(super) struct DroppedRows {
+    /// The highest key.
+    pub(super) newest: Option<i64>,
+    /// Whether something is left that the step does not take.
+    pub(super) is_full: bool,
+}
+
+/// What hangs on a session, in the order in which it goes: what refers to a turn before that. Rows, and what a row
+/// weighs.
+const PARTS: [(&str, &str); 3] = [
+    ("item", "octet_length(body)"),
+    (
+        "approval",
+        "octet_length(subject) + octet_length(options) + octet_length(ifnull(response, ''))",
+    ),
+    ("turn", "octet_length(input) + octet_length(ifnull(assistant_text, ''))"),
+];
+
 /// Where the look of an earlier server ended.
 pub fn settled_to(connection: &Connection) -> Result<i64> {
     Ok(connection.query_row("SELECT retention_row_id FROM ledger", [], |row| row.get(0))?)
@@ -161,30 +180,65 @@ impl Tx<'_> {
         Ok(dropped)
     }
 
-    /// Removes a piece of a closed session's log or records, oldest first; true when nothing of it is left. A purge in
+    /// Removes a piece of a closed session's records or log, oldest first; true when nothing of it is left. A purge in
     /// steps, for a session that may have a long log: between two steps it is there with what is left of it.
     pub fn purge_step(&mut self, session_id: &str) -> Result<bool> {
-        let scope = super::event::scope_key(self.connection(), ScopeKind::Session, session_id);
-        if let Some(scope_key) = scope.optional()?
-            && self.drop_oldest(scope_key, &mut Step::new(limits::RETENTION_ROWS))?
-        {
-            return Ok(false);
-        }
-        let rows_max = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
-        for table in ["item", "approval", "turn"] {
+        let mut step = Step::new(limits::RETENTION_ROWS);
+        let session_key: Option<i64> = self
+            .connection()
+            .prepare_cached("SELECT session_key FROM session WHERE session_id = ?1")?
+            .query_row([session_id], |row| row.get(0))
+            .optional()?;
+        for (table, weight) in PARTS {
+            let Some(session_key) = session_key else { break };
+            let column = format!("{table}_key");
             let sql = format!(
-                "DELETE FROM {table} WHERE {table}_key IN (
-                     SELECT {table}_key FROM {table} JOIN session USING (session_key)
-                     WHERE session_id = ?1 ORDER BY {table}_key LIMIT ?2)"
+                "SELECT {column}, {weight} FROM {table} WHERE session_key = ?1
+                 ORDER BY {column} LIMIT ?2"
             );
-            let gone =
-                self.connection().prepare_cached(&sql)?.execute(params![session_id, rows_max])?;
-            if gone == limits::RETENTION_ROWS {
+            if self.drop_rows((table, &column), &sql, session_key, &mut step)?.is_full {
                 return Ok(false);
             }
         }
+        let scope = super::event::scope_key(self.connection(), ScopeKind::Session, session_id);
+        if let Some(scope_key) = scope.optional()?
+            && self.drop_oldest(scope_key, &mut step)?
+        {
+            return Ok(false);
+        }
         self.purge_session(session_id)?;
         Ok(true)
+    }
+
+    /// Removes the rows of a table (its name, and that of its key) that `sql` gives (key and weight, of what ?1 names,
+    /// at most ?2), as far as the step takes them.
+    pub(super) fn drop_rows(
+        &mut self,
+        (table, column): (&str, &str),
+        sql: &str,
+        of: i64,
+        step: &mut Step,
+    ) -> Result<DroppedRows> {
+        let mut keys: Vec<i64> = Vec::new();
+        let mut is_full = false;
+        {
+            let mut statement = self.connection().prepare_cached(sql)?;
+            let mut rows = statement.query([of, step.look()])?;
+            while let Some(row) = rows.next()? {
+                if !step.takes(row.get(1)?) {
+                    is_full = true;
+                    break;
+                }
+                keys.push(row.get(0)?);
+            }
+        }
+        let mut delete = self
+            .connection()
+            .prepare_cached(&format!("DELETE FROM {table} WHERE {column} = ?1"))?;
+        for key in &keys {
+            delete.execute([key])?;
+        }
+        Ok(DroppedRows { newest: keys.into_iter().max(), is_full })
     }
 
     /// Drops the oldest events of a scope, as many as fit the step, and says whether that was all that fitted. When the
@@ -232,3 +286,6 @@ impl Tx<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,36 +2,40 @@
 
 use super::event::{self, NewEvent, Page};
 use super::session::NewSession;
-use super::{Ledger, Synchronous, writer};
+use super::{Ledger, Readers, Synchronous, writer};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
 use crate::model::{ScopeKind, TurnSource, TurnStatus, id};
 use crate::thread::{self, Thread};
+use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// A wait that is over long before, unless it is over never.
+const SOON: Duration = Duration::from_secs(20);
+
 /// A folder that goes away with the test.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(super) fn new() -> Folder {
         let path = std::env::temp_dir().join(id::new("gooselake"));
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
 
-    fn ledger(&self) -> Opened {
+    pub(super) fn ledger(&self) -> Opened {
         open(&self.0.join("db"))
     }
 }
 
 /// A ledger and its thread, which ends when the ledger above it is dropped.
-struct Opened {
-    ledger: Ledger,
+pub(super) struct Opened {
+    pub(super) ledger: Ledger,
     writer: Thread,
 }
 
@@ -345,4 +349,59 @@ fn without_room_a_change_is_refused_whole_and_with_room_the_numbers_go_on() {
     bound_pages(1_000_000);
     let newest = *kept.values().max().unwrap();
     assert_eq!(append_large().unwrap(), newest + 1);
+}
+
+/// A caller that can not open a connection, once `words` says that it may; what it was told, and its word put back.
+struct Unlucky {
+    words: Sender<()>,
+    put_back: Receiver<()>,
+    answer: Receiver<Result<()>>,
+    _thread: Thread,
+}
+
+impl Unlucky {
+    fn new(readers: &Readers) -> Unlucky {
+        let (words, may_open) = crossbeam_channel::bounded(1);
+        let (put_words_back, put_back) = crossbeam_channel::bounded(1);
+        let (told, answer) = crossbeam_channel::bounded(1);
+        let readers = Readers { may_open, put_back: put_words_back, ..readers.clone() };
+        let body = move || told.send(readers.take(Path::new("/no/database")).map(drop)).unwrap();
+        Unlucky { words, put_back, answer, _thread: thread::spawn("reader", body).unwrap() }
+    }
+
+    /// Has it try, and waits until it has.
+    fn fail(&self) {
+        self.words.send(()).unwrap();
+        self.put_back.recv_timeout(SOON).expect("who could not open one lets another try");
+    }
+
+    fn told(&self) -> Result<()> {
+        self.answer.recv_timeout(SOON).expect("it waits for what nobody has")
+    }
+}
+
+#[test]
+fn who_can_not_open_a_connection_is_told_when_nobody_has_one() {
+    let readers = Readers::new();
+    // Another is being opened, which may fail as well.
+    readers.may_open.recv().unwrap();
+    let error = readers.take(Path::new("/no/database")).unwrap_err();
+    assert_eq!(error.code, Code::Internal, "{error}");
+    assert_eq!(readers.may_open.len(), limits::READERS - 1, "another may try");
+    // All are being opened, and one fails.
+    let unlucky = Unlucky::new(&readers);
+    unlucky.fail();
+    assert_eq!(unlucky.told().unwrap_err().code, Code::Internal);
+}
+
+#[test]
+fn who_can_not_open_a_connection_takes_one_that_comes_back() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let readers = &opened.ledger.readers;
+    let lent = readers.take(&folder.0.join("db")).unwrap();
+    let unlucky = Unlucky::new(readers);
+    unlucky.fail();
+    readers.give_back.send(lent).unwrap();
+    unlucky.told().unwrap();
 }

@@ -1,8 +1,9 @@
 //! The thread of one running process: starts or adopts its child, copies its output, commits what happens to it.
 //!
 //! It waits in one place, for a word from [`super::Processes`], for the keeper, or for the next of its deadlines (time
-//! limit, grace, pause between two tellings of output, another try). It ends when the end of the process is committed,
-//! or when the channel of words closes: then the child goes on with its keeper.
+//! limit, grace, pause between two tellings of output, another try); before it has its record, for a word or the next
+//! try to read that. It ends when the end of the process is committed, or when the channel of words closes: then the
+//! child goes on with its keeper.
 //!
 //! Output is written to the log file at its own offset first; then the offset up to which it is there is committed
 //! together with the event that tells it; then the keeper is told that it need not keep it. After a kill at any
@@ -10,6 +11,9 @@
 //! Output is told with the pause of [`limits::PROCESS_OUTPUT_PAUSE_MS`]: a command that writes a line each millisecond
 //! makes twenty events a second, not a thousand commits.
 
+mod exit;
+
+use self::exit::ended;
 use super::launch;
 use super::output::Output;
 use super::{KILL, Shared, TERM};
@@ -21,7 +25,7 @@ use crate::limits;
 use crate::model::event::EventKind;
 use crate::model::{KilledBy, ProcessStatus, id};
 use crate::watchdog;
-use crossbeam_channel::{Receiver, Sender, at, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, never, select};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,9 +89,10 @@ enum Woken {
 /// The body of the thread.
 pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<()>) {
     watchdog::watch();
-    let body = std::panic::AssertUnwindSafe(|| match Worker::new(shared, process_id, words) {
-        Ok(mut worker) => worker.run(),
-        Err(error) => log::error!("process {process_id} can not be looked after: {error}"),
+    let body = std::panic::AssertUnwindSafe(|| {
+        if let Some(mut worker) = Worker::begin(shared, process_id, words) {
+            worker.run();
+        }
     });
     if std::panic::catch_unwind(body).is_err() {
         log::error!("the thread of process {process_id} panicked; the process is ended");
@@ -95,7 +100,10 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
         let dir = shared.child_dir(process_id);
         let ended = keeper::sweep(process_id)
             .and_then(|_| never_started(shared, process_id, &error))
-            .map(|()| std::fs::remove_dir_all(&dir));
+            .map(|admitted| {
+                shared.start_all(admitted);
+                std::fs::remove_dir_all(&dir)
+            });
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => log::warn!("{} can not be removed: {error}", dir.display()),
@@ -105,11 +113,16 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
     shared.retire(process_id);
 }
 
-/// Ends the record of a process that has no child, for this reason.
-pub(super) fn never_started(shared: &Arc<Shared>, process_id: &str, error: &Error) -> Result<()> {
+/// Ends the record of a process that has no child, for this reason. Returns whom its place is given
+/// to: they are to be started.
+pub(super) fn never_started(
+    shared: &Shared,
+    process_id: &str,
+    error: &Error,
+) -> Result<Vec<String>> {
     let (id, error) = (process_id.to_owned(), error.to_string());
     let running_max = shared.config.processes.running_max;
-    let admitted = shared.ledger.write(move |tx| {
+    shared.ledger.write(move |tx| {
         let end = ProcessEnd {
             status: ProcessStatus::Failed,
             exit_code: None,
@@ -121,12 +134,33 @@ pub(super) fn never_started(shared: &Arc<Shared>, process_id: &str, error: &Erro
         };
         tx.end_process(&id, &end)?;
         tx.admit_processes(running_max)
-    })?;
-    shared.start_all(&admitted);
-    Ok(())
+    })
 }
 
 impl<'a> Worker<'a> {
+    /// Begins with the record. One that can not be read is tried again for as long as the server runs, since nobody
+    /// else looks after the process. None = there is no such record, or the server goes.
+    fn begin(
+        shared: &'a Arc<Shared>,
+        process_id: &str,
+        words: &'a Receiver<()>,
+    ) -> Option<Worker<'a>> {
+        loop {
+            match Worker::new(shared, process_id, words) {
+                Ok(worker) => return Some(worker),
+                Err(error) if error.code == Code::NotFound => {
+                    log::error!("process {process_id} can not be looked after: {error}");
+                    return None;
+                }
+                Err(error) => log::warn!("process {process_id} can not be read: {error}"),
+            }
+            let waited = watchdog::rest(|| words.recv_timeout(RETRY));
+            if waited == Err(RecvTimeoutError::Disconnected) {
+                return None;
+            }
+        }
+    }
+
     fn new(
         shared: &'a Arc<Shared>,
         process_id: &str,
@@ -485,7 +519,7 @@ impl<'a> Worker<'a> {
             }
         });
         match committed {
-            Ok(admitted) => self.committed(bytes, stdin_accepted, &admitted),
+            Ok(admitted) => self.committed(bytes, stdin_accepted, admitted),
             Err(error) => {
                 log::warn!("process {}: {error}; tried again", self.row.process_id);
                 self.retry_at = Some(Instant::now() + RETRY);
@@ -493,7 +527,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn committed(&mut self, bytes: [i64; 2], stdin_accepted: i64, admitted: &[String]) {
+    fn committed(&mut self, bytes: [i64; 2], stdin_accepted: i64, admitted: Vec<String>) {
         if self.news.take().is_some_and(|(kind, _)| kind == EventKind::ProcessStarted) {
             self.row.started_at = Some(id::now_ms());
         }
@@ -517,65 +551,10 @@ impl<'a> Worker<'a> {
             log::warn!("the journal {} can not be removed: {error}", self.dir.display());
         }
     }
-
-    /// What the exit means for the record.
-    fn end_of(&self, exit: &Exit) -> ProcessEnd {
-        let killed_by = self.killed_by(exit);
-        let status = match killed_by {
-            Some(KilledBy::Timeout) => ProcessStatus::TimedOut,
-            Some(_) => ProcessStatus::Killed,
-            None if exit.code == Some(0) && !exit.lost => ProcessStatus::Completed,
-            None => ProcessStatus::Failed,
-        };
-        let dropped = [exit.stdout_dropped, exit.stderr_dropped];
-        let dropped_bytes =
-            [0, 1].map(|index| whole(dropped[index] + self.outputs[index].given_up()));
-        let errors = exit.error.iter().cloned();
-        let errors: Vec<String> =
-            errors.chain(self.outputs.iter().filter_map(Output::error)).collect();
-        ProcessEnd {
-            status,
-            exit_code: exit.code,
-            signal: exit.signal,
-            error: (!errors.is_empty()).then(|| errors.join("; ")),
-            killed_by,
-            dropped_bytes,
-            ended_at: exit.ended_at_ms,
-        }
-    }
-
-    /// Who ended it; None when it ended by itself, also if somebody wanted it ended just then.
-    fn killed_by(&self, exit: &Exit) -> Option<KilledBy> {
-        match exit.stopped_by.as_str() {
-            "stop" | "kill" => Some(self.row.killed_by.unwrap_or(KilledBy::Request)),
-            "lease" => Some(KilledBy::Lease),
-            "keeper_signal" => Some(KilledBy::KeeperSignal),
-            // A signal of the client's choice reaches the child without the keeper's knowing what it is for.
-            "child" => self
-                .row
-                .killed_by
-                .filter(|_| self.ended_with.is_some_and(|signal| signal != i64::from(TERM))),
-            _ => None,
-        }
-    }
 }
 
 fn adopted(row: &ProcessRow, is_live: bool) -> Value {
     json!({"process_id": row.process_id, "pid": row.pid, "is_live": is_live})
-}
-
-/// An end that no keeper told.
-fn ended(stopped_by: &str, error: Option<String>) -> Exit {
-    Exit {
-        code: None,
-        signal: None,
-        stopped_by: stopped_by.to_owned(),
-        error,
-        ended_at_ms: id::now_ms(),
-        stdout_dropped: 0,
-        stderr_dropped: 0,
-        lost: stopped_by == "lost",
-    }
 }
 
 fn whole(number: u64) -> i64 {

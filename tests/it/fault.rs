@@ -31,8 +31,14 @@ impl Broken {
     }
 
     fn with_config(config_toml: &str) -> Broken {
+        Broken::with_env(config_toml, None)
+    }
+
+    fn with_env(config_toml: &str, env: Option<(&str, String)>) -> Broken {
         let (fault, folder) = (Fault::new(), TempDir::new("gg-broken"));
-        let server = Server::start(options(config_toml, &fault, &folder));
+        let mut options = options(config_toml, &fault, &folder);
+        options.env.extend(env.map(|(name, value)| (name.to_owned(), value)));
+        let server = Server::start(options);
         fault.check_loaded();
         let cwd = server.folder().join("work");
         fs::create_dir(&cwd).unwrap();

@@ -101,7 +101,11 @@ impl Tx<'_> {
             let sql = format!(
                 "SELECT {column}, {weight} FROM {table} WHERE {of_team} ORDER BY {column} LIMIT ?2"
             );
-            if self.drop_rows(part, &sql, team_key, &mut step)? {
+            let dropped = self.drop_rows((table, column), &sql, team_key, &mut step)?;
+            if let Some(newest) = dropped.newest {
+                key::raise_floor(self.connection(), part, newest)?;
+            }
+            if dropped.is_full {
                 return Ok(false);
             }
         }
@@ -120,34 +124,6 @@ impl Tx<'_> {
             .prepare_cached("DELETE FROM team WHERE team_key = ?1")?
             .execute([team_key])?;
         Ok(true)
-    }
-
-    /// Removes the rows that `sql` gives (key and weight, of what ?1 names, at most ?2) as far as the step takes them,
-    /// and says whether it is full.
-    fn drop_rows(&mut self, keyed: Keyed, sql: &str, of: i64, step: &mut Step) -> Result<bool> {
-        let mut keys: Vec<i64> = Vec::new();
-        let mut is_full = false;
-        {
-            let mut statement = self.connection().prepare_cached(sql)?;
-            let mut rows = statement.query([of, step.look()])?;
-            while let Some(row) = rows.next()? {
-                if !step.takes(row.get(1)?) {
-                    is_full = true;
-                    break;
-                }
-                keys.push(row.get(0)?);
-            }
-        }
-        let Some(newest) = keys.iter().max() else { return Ok(is_full) };
-        key::raise_floor(self.connection(), keyed, *newest)?;
-        let (table, column) = (keyed.table(), keyed.column());
-        let mut delete = self
-            .connection()
-            .prepare_cached(&format!("DELETE FROM {table} WHERE {column} = ?1"))?;
-        for key in keys {
-            delete.execute([key])?;
-        }
-        Ok(is_full)
     }
 
     fn drop_members(&mut self, team_key: i64, step: &mut Step) -> Result<bool> {

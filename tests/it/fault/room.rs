@@ -170,6 +170,34 @@ fn a_server_without_threads_refuses_new_connections_and_sessions_and_then_serves
 }
 
 #[test]
+fn without_threads_all_processes_that_wait_are_told_one_after_the_other() {
+    const WAITING: usize = 300;
+    // A call inside of a call for each of them would not fit.
+    let stack = ("RUST_MIN_STACK", (256 * 1024).to_string());
+    let broken = Broken::with_env("[processes]\nmax_concurrent = 1\n", Some(stack));
+    let (stage, fault) = (&broken.stage, &broken.fault);
+    let start = |command: &str| {
+        let body = json!({"command": command, "cwd": stage.cwd, "queue": true});
+        text(&stage.start_process(&body)["process"], "process_id")
+    };
+    let first = start("sleep 1000");
+    let waiting: Vec<String> = (0..WAITING).map(|_| start("true")).collect();
+    let mut kept = Kept::new(&stage.server);
+    fault.set(Number::ThreadErrno, EAGAIN);
+    let (status, told) = kept.call("POST", &format!("/v1/processes/{first}/kill"), "{}");
+    assert_eq!(status, 200, "{told}");
+    let last = format!("/v1/processes/{}?wait_ms=30000", waiting[WAITING - 1]);
+    let (status, told) = kept.call("GET", &last, "");
+    assert_eq!((status, &told["process"]["status"]), (200, &json!("failed")), "{told}");
+    assert!(text(&told, "error").contains("no thread"), "{told}");
+    fault.set(Number::ThreadErrno, 0);
+    let counts = &stage.get("/v1/diagnostics/processes")["process_status_counts"];
+    assert_eq!(counts, &json!({"failed": WAITING, "killed": 1}));
+    assert_eq!(stage.process_end(&start("true"))["process"]["status"], "completed");
+    broken.verify();
+}
+
+#[test]
 fn a_program_that_can_not_be_started_is_told_and_leaves_nothing() {
     let broken = Broken::new();
     let stage = &broken.stage;
