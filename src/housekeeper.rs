@@ -17,7 +17,7 @@ use crate::process::Processes;
 use crate::provider::stage;
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,13 +49,16 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 /// A pause between two steps is so many times as long as the step before it.
 const PAUSE_SHARE: u32 = 4;
 
+/// Removes one thing in steps; false when the server stops before that is done.
+type Purge<'a> = fn(&Round<'a>, &str) -> Result<bool>;
+
 /// The server stops.
 struct Stopping;
 
 impl Housekeeper {
     /// Keeps house until the channel closes.
     pub fn keep(&self, end: &Receiver<()>) {
-        let mut round = Round { house: self, end, failed: HashSet::new() };
+        let mut round = Round { house: self, end, failed: HashMap::new() };
         watchdog::watch();
         while let Ok(next) = round.run() {
             match watchdog::rest(|| end.recv_timeout(next.clamp(ROUND_MIN, ROUND))) {
@@ -70,16 +73,17 @@ impl Housekeeper {
 struct Round<'a> {
     house: &'a Housekeeper,
     end: &'a Receiver<()>,
-    /// Sessions and teams that could not be purged; the next server tries again.
-    failed: HashSet<String>,
+    /// Sessions and teams that could not be purged, and when; each is tried again after a [`ROUND`].
+    failed: HashMap<String, Instant>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
     /// Does what is due, and says when the next thing is.
     fn run(&mut self) -> std::result::Result<Duration, Stopping> {
+        self.forget_failed(Instant::now());
         let mut next = ROUND;
         type Task<'a> = fn(&mut Round<'a>) -> Result<Option<Duration>>;
-        let tasks: [(&str, Task<'_>); 6] = [
+        let tasks: [(&str, Task<'a>); 6] = [
             ("idempotency keys", Round::keys),
             ("processes", Round::processes),
             ("deltas", Round::deltas),
@@ -146,43 +150,21 @@ impl Round<'_> {
         let Some(kept) = self.house.session_retention else { return Ok(None) };
         let ledger = &self.house.ledger;
         let before = id::now_ms() - millis(kept);
-        for session_id in ledger.read(|db| retention::due_sessions(db, before))? {
-            if self.failed.contains(&session_id) {
-                continue;
-            }
-            match self.purge(&session_id) {
-                Ok(true) => log::info!("session {session_id} was closed long ago and is purged"),
-                Ok(false) => return Ok(None),
-                Err(error) => {
-                    log::warn!("session {session_id} can not be purged: {error}");
-                    self.failed.insert(session_id);
-                }
-            }
+        let due = ledger.read(|db| retention::due_sessions(db, before, self.look()))?;
+        if self.purge_all("closed session", due, Round::purge_session) {
+            return Ok(Some(ROUND_MIN));
         }
-        let first = ledger.read(retention::first_closed_at)?;
-        Ok(first.map(|at| left_of(at, kept)))
+        // One whose agent has not ended, or that failed, is looked at again with the next round.
+        let next = ledger.read(|db| retention::first_closed_at(db, before))?;
+        Ok(next.map(|at| left_of(at, kept)))
     }
 
     fn teams(&mut self) -> Result<Option<Duration>> {
         let Some(kept) = self.house.team_retention else { return Ok(None) };
         let ledger = &self.house.ledger;
         let before = id::now_ms() - millis(kept);
-        let due = ledger.read(|db| purge::due_teams(db, before))?;
-        let is_more = due.len() >= limits::RETENTION_ROWS;
-        for team_id in due {
-            if self.failed.contains(&team_id) {
-                continue;
-            }
-            match self.in_steps(&team_id, |tx, id| tx.purge_team_step(id)) {
-                Ok(true) => log::info!("team {team_id} was deleted long ago and is purged"),
-                Ok(false) => return Ok(None),
-                Err(error) => {
-                    log::warn!("team {team_id} can not be purged: {error}");
-                    self.failed.insert(team_id);
-                }
-            }
-        }
-        if is_more {
+        let due = ledger.read(|db| purge::due_teams(db, before, self.look()))?;
+        if self.purge_all("deleted team", due, Round::purge_team) {
             return Ok(Some(ROUND_MIN));
         }
         // One of which something is under way was left out, and is looked at again with the next round.
@@ -190,11 +172,41 @@ impl Round<'_> {
         Ok(Some(next.map_or(kept, |at| left_of(at, kept)).max(QUIET_MIN)))
     }
 
-    /// Purges a session; false when the server stops before that is done.
-    fn purge(&self, session_id: &str) -> Result<bool> {
+    /// What has failed long enough ago is tried again.
+    fn forget_failed(&mut self, now: Instant) {
+        self.failed.retain(|_, failed_at| now.duration_since(*failed_at) < ROUND);
+    }
+
+    /// How many due ones to look for: those that failed are among them, and hide none of the others.
+    fn look(&self) -> usize {
+        limits::RETENTION_ROWS + self.failed.len()
+    }
+
+    /// Purges each of these but those that failed lately; whether there may be more of them.
+    fn purge_all(&mut self, what: &str, mut due: Vec<String>, purge: Purge<'a>) -> bool {
+        due.retain(|id| !self.failed.contains_key(id));
+        let is_more = due.len() >= limits::RETENTION_ROWS;
+        for id in due {
+            match purge(self, &id) {
+                Ok(true) => log::info!("{what} {id} was kept long enough and is purged"),
+                Ok(false) => return false,
+                Err(error) => {
+                    log::warn!("{what} {id} can not be purged: {error}");
+                    self.failed.insert(id, Instant::now());
+                }
+            }
+        }
+        is_more
+    }
+
+    fn purge_session(&self, session_id: &str) -> Result<bool> {
         // First the files: a purge that is cut off here is done again.
         stage::unstage(&self.house.providers_dir, session_id)?;
         self.in_steps(session_id, |tx, id| tx.purge_step(id))
+    }
+
+    fn purge_team(&self, team_id: &str) -> Result<bool> {
+        self.in_steps(team_id, |tx, id| tx.purge_team_step(id))
     }
 
     /// Takes one step after the other until the last; false when the server stops before.
@@ -257,3 +269,6 @@ fn left_of(at_ms: i64, kept: Duration) -> Duration {
     let left_ms = at_ms.saturating_add(millis(kept)).saturating_sub(id::now_ms());
     Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests;

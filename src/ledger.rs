@@ -24,7 +24,7 @@ pub mod session;
 pub mod tail;
 pub mod team;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod token;
 pub mod tool_call;
 pub mod turn;

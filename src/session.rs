@@ -305,15 +305,23 @@ impl Sessions {
         self.shared.processes.end_owned(session_id)
     }
 
-    /// Removes a closed session and its whole log for good.
+    /// Removes a closed session and its whole log for good, in steps: others write between them. Errors: it is not
+    /// closed.
     pub fn purge(&self, session_id: &str) -> Result<()> {
-        let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
-        if record.status == "closed" {
-            // First the files: a purge that is cut off here is done again.
-            stage::unstage(&self.shared.config.providers_dir, session_id)?;
+        let ledger = &self.shared.ledger;
+        let record = ledger.read(|db| session_rows::get(db, session_id))?;
+        if record.status != "closed" {
+            let session_id = session_id.to_owned();
+            return ledger.write(move |tx| tx.purge_session(&session_id));
         }
-        let session_id = session_id.to_owned();
-        self.shared.ledger.write(move |tx| tx.purge_session(&session_id))
+        // First the files: a purge that is cut off is done again.
+        stage::unstage(&self.shared.config.providers_dir, session_id)?;
+        loop {
+            let session_id = session_id.to_owned();
+            if ledger.write(move |tx| tx.purge_step(&session_id))? {
+                return Ok(());
+            }
+        }
     }
 
     /// Has the agents of a provider started anew before their next turn: what they were started with does not hold any

@@ -129,22 +129,22 @@ pub fn due_deltas(
     Ok(due)
 }
 
-/// Sessions that were closed before `before`, the first of them, longest ago first.
-pub fn due_sessions(connection: &Connection, before: i64) -> Result<Vec<String>> {
+/// Sessions that were closed before `before` and have no agent, longest ago first; at most so many.
+pub fn due_sessions(connection: &Connection, before: i64, most: usize) -> Result<Vec<String>> {
     let mut statement = connection.prepare_cached(
         "SELECT session_id FROM session WHERE state = 'closed' AND closed_at < ?1
              AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.session_key = session.session_key)
          ORDER BY closed_at LIMIT ?2",
     )?;
-    let most = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
     let sessions = statement.query_map([before, most], |row| row.get(0))?;
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 
-/// When the session that was closed longest ago was closed.
-pub fn first_closed_at(connection: &Connection) -> Result<Option<i64>> {
-    let sql = "SELECT min(closed_at) FROM session WHERE state = 'closed'";
-    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+/// When the first session was closed that was closed at `from` or later.
+pub fn first_closed_at(connection: &Connection, from: i64) -> Result<Option<i64>> {
+    let sql = "SELECT min(closed_at) FROM session WHERE state = 'closed' AND closed_at >= ?1";
+    Ok(connection.query_row(sql, [from], |row| row.get(0))?)
 }
 
 /// When the oldest idempotency key was claimed.

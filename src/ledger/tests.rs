@@ -2,7 +2,7 @@
 
 use super::event::{self, NewEvent, Page};
 use super::session::NewSession;
-use super::{Ledger, Readers, Synchronous, writer};
+use super::{Ledger, Readers, Synchronous, Tx, writer};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
@@ -60,7 +60,7 @@ impl Numbers {
     }
 }
 
-pub(super) fn new_session(session_id: &str) -> NewSession {
+pub(crate) fn new_session(session_id: &str) -> NewSession {
     NewSession {
         session_id: session_id.to_owned(),
         provider: "demo".to_owned(),
@@ -77,6 +77,14 @@ pub(super) fn new_session(session_id: &str) -> NewSession {
         env: "{}".to_owned(),
         mcp_servers: "[]".to_owned(),
     }
+}
+
+/// A session of somebody else that was closed at this time.
+pub(crate) fn insert_closed(tx: &mut Tx<'_>, session_id: &str, closed_at: i64) -> Result<i64> {
+    let session_key = tx.insert_session(&new_session(session_id))?;
+    let sql = "UPDATE session SET state = 'closed', closed_at = ?2 WHERE session_key = ?1";
+    tx.connection().execute(sql, [session_key, closed_at])?;
+    Ok(session_key)
 }
 
 fn append(ledger: &Ledger, scope_id: &str, is_good: bool) -> Result<i64> {

@@ -3,6 +3,9 @@
 //! A panic ends this session's turn with what it had said and a reason, and its agent; nothing else. What the thread
 //! held is not trusted any more: the session is read again from the ledger, on the same thread, and ended from there.
 //! Should that panic as well, the records alone are ended, which runs no other code of the session.
+//!
+//! An agent whose snapshot can not be read, because of a defect or since another version wrote it, can neither be
+//! understood nor told anything: it ends with its terminals, and the session goes on without it.
 
 use super::Shared;
 use super::actor::{Actor, Command};
@@ -21,6 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 const REASON: &str = "a defect of the server ended the turn";
+const UNREADABLE: &str = "what the server had written down of the agent can not be read";
 
 /// The body of the thread.
 pub(super) fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Box<Command>>) {
@@ -57,12 +61,7 @@ fn after_panic(
     session_id: &Arc<str>,
     waiting: &Receiver<Box<Command>>,
 ) -> Result<bool> {
-    let children = shared.ledger.read(|db| {
-        let key = session::get_private(db, session_id)?.session_key;
-        let terminals = agent::terminals(db, key)?.into_iter().map(|(child_id, _)| child_id);
-        let agent = agent::get(db, key)?.map(|row| row.child_id);
-        Ok(terminals.chain(agent).collect::<Vec<String>>())
-    })?;
+    let children = children(shared, session_id)?;
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let mut actor = Actor::new(Arc::clone(shared), Arc::clone(session_id), waiting.clone())?;
         actor.end_by_defect()
@@ -75,7 +74,32 @@ fn after_panic(
     Ok(has_ended_a_turn)
 }
 
+/// The agent of a session and its terminals.
+fn children(shared: &Shared, session_id: &str) -> Result<Vec<String>> {
+    shared.ledger.read(|db| {
+        let key = session::get_private(db, session_id)?.session_key;
+        let terminals = agent::terminals(db, key)?.into_iter().map(|(child_id, _)| child_id);
+        let agent = agent::get(db, key)?.map(|row| row.child_id);
+        Ok(terminals.chain(agent).collect())
+    })
+}
+
 impl Actor {
+    /// Ends an agent that there is no adapter for; a turn that it was told of fails.
+    pub(super) fn end_unreadable(&mut self) {
+        let children = match children(&self.shared, &self.session_id) {
+            Ok(children) => children,
+            Err(error) => return self.give_up_copy(&error),
+        };
+        let mut step = self.step();
+        self.agent_exited(&never_started(&Error::internal(UNREADABLE)), &mut step);
+        if self.commit(step).is_ok() {
+            // Before another agent is started in the same folder.
+            children.iter().for_each(|child_id| self.shared.end_orphan(child_id));
+            self.after_output();
+        }
+    }
+
     /// The turn fails with what the ledger has of it, and the agent is told to be gone.
     fn end_by_defect(&mut self) -> Result<bool> {
         let has_turn = self.state.turn.is_some();

@@ -166,7 +166,7 @@ fn load_items(db: &Connection, state: &mut State, session_key: i64, scope_key: i
     Ok(())
 }
 
-/// The agent that the ledger knows of: its adapter as the last commit left it.
+/// The agent that the ledger knows of: its adapter as the last commit left it, or none when that can not be read.
 fn load_agent(
     db: &Connection,
     state: &mut State,
@@ -177,7 +177,13 @@ fn load_agent(
     let is_resume = private.provider_session_ref.is_some();
     let Some(row) = agent::get(db, session_key)? else { return Ok(Effects::default()) };
     let snapshot: Value = serde_json::from_str(&row.snapshot).unwrap_or(Value::Null);
-    let (adapter, again) = provider::restore(&private.provider, &snapshot)?;
+    let (adapter, again) = match provider::restore(&private.provider, &snapshot) {
+        Ok((adapter, again)) => (Some(adapter), again),
+        Err(error) => {
+            log::error!("the agent {} can not go on: {error}", row.child_id);
+            (None, Effects::default())
+        }
+    };
     let offsets =
         Offsets { stdout: row.stdout_offset, stderr: row.stderr_offset, stdin: row.stdin_offset };
     let mut live = Agent::new(row.child_id.as_str().into(), offsets, row.snapshot);
@@ -193,18 +199,23 @@ fn load_agent(
         state.terminals.expect(&terminal_id, bytes_max);
     }
     if state.phase != Phase::Over {
-        state.phase = if adapter.is_open() {
+        // An agent without an adapter only ends: what that means for the session hangs on whether it ever opened.
+        let is_open = adapter.as_ref().map_or(is_resume, |adapter| adapter.is_open());
+        state.phase = if is_open {
             Phase::Open
         } else {
             Phase::Opening { deadline: Instant::now(), is_resume }
         };
     }
-    state.adapter = Some(adapter);
+    state.adapter = adapter;
     Ok(again)
 }
 
 /// Takes up what was going on: attaches to the agent, runs what can run.
 pub(super) fn go_on(actor: &mut Actor) {
+    if actor.state.agent.is_some() && actor.state.adapter.is_none() {
+        return actor.end_unreadable();
+    }
     if actor.state.agent.is_some() {
         let attached = actor.reattach().and_then(|()| actor.reattach_terminals());
         if let Err(error) = attached {

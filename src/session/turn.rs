@@ -206,6 +206,7 @@ impl Actor {
     /// Tells the agent of the turn, if it is ready for it; else that happens when it has opened.
     pub(super) fn dispatch(&mut self, step: &mut Step) {
         let is_ready = self.state.phase == Phase::Open;
+        let timeout_at = self.timeout_from_now();
         let (Some(turn), Some(mut adapter)) = (&mut self.state.turn, self.state.adapter.take())
         else {
             return;
@@ -216,8 +217,7 @@ impl Actor {
         }
         turn.is_dispatched = true;
         turn.told_at = self.state.agent.as_ref().map(|agent| agent.stdin_end(step));
-        let timeout = self.shared.provider(&self.provider).turn_timeout;
-        turn.timeout_at = timeout.map(|timeout| Instant::now() + timeout);
+        turn.timeout_at = timeout_at;
         let command = Command::StartTurn {
             turn_id: turn.turn_id.to_string(),
             input: turn.input.clone(),
@@ -232,6 +232,12 @@ impl Actor {
         step.change(move |tx| tx.set_turn_dispatched(&turn_id, true));
         self.apply_all(&mut effects, &mut adapter, step);
         self.state.adapter = Some(adapter);
+    }
+
+    /// When the time of a turn is over that the agent hears of now.
+    fn timeout_from_now(&self) -> Option<Instant> {
+        let timeout = self.shared.provider(&self.provider).turn_timeout;
+        timeout.map(|timeout| Instant::now() + timeout)
     }
 
     /// What can go on now goes on: an active turn that the agent has not been told of, or the next of the queue.
@@ -294,7 +300,9 @@ impl Actor {
         self.insert_turn(&turn_id, TurnStatus::InProgress, &request, step);
         let mut turn = LiveTurn::of_request(&turn_id, request);
         turn.is_dispatched = true;
-        turn.quiet_at = Some(Instant::now() + super::actor::AGENT_TURN_QUIET);
+        turn.quiet_at = Some(Instant::now() + AGENT_TURN_QUIET);
+        // It may never be quiet.
+        turn.timeout_at = self.timeout_from_now();
         let id: Arc<str> = Arc::clone(&turn.turn_id);
         self.state.turn = Some(turn);
         step.change(move |tx| tx.set_turn_dispatched(&id, true));

@@ -148,9 +148,12 @@ pub(super) fn run(program: &Program, stop: &Stop) -> Result<Outcome> {
     let limit = Instant::now() + program.timeout;
     let why = watchdog::rest(|| attend(&child, &mut outputs, Some(stop), limit));
     if why != Why::Ended {
-        // Git takes its lock files away when it is asked to end, and leaves them when it is killed.
+        // Git takes its lock files away when it is asked to end, and leaves them when it is killed; so do the programs
+        // that it has started, which may come to their end after it.
+        let deadline = Instant::now() + TERM_GRACE;
         signal_group(&child, Signal::TERM);
-        attend(&child, &mut outputs, None, Instant::now() + TERM_GRACE);
+        attend(&child, &mut outputs, None, deadline);
+        await_end(&program.mark, deadline);
     }
     // The child is not reaped yet, so the group's number is still its own.
     signal_group(&child, Signal::KILL);
@@ -177,21 +180,28 @@ pub(super) fn run(program: &Program, stop: &Stop) -> Result<Outcome> {
 /// Waits until everything that carries the mark has ended by itself, for a while; then ends it. For a git that an
 /// earlier server has started: killed in the middle it would leave lock files in the repository.
 pub(super) fn let_end(mark: &str) {
-    let deadline = Instant::now() + LEFT_OVER;
-    let marked = || tree::marked(mark).unwrap_or_default();
-    for process in marked() {
+    await_end(mark, Instant::now() + LEFT_OVER);
+    for process in marked(mark) {
+        // An error is one that has just ended.
+        drop(process.signal(Signal::TERM));
+    }
+    await_end(mark, Instant::now() + TERM_GRACE);
+    sweep(mark);
+}
+
+/// Waits until everything that carries the mark now has ended, or until the deadline.
+fn await_end(mark: &str, deadline: Instant) {
+    for process in marked(mark) {
         let pid = Pid::from_raw(process.pid);
         if let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
             tree::wait_readable(&pidfd, deadline);
         }
     }
-    let deadline = Instant::now() + TERM_GRACE;
-    for process in marked() {
-        if let Some(pidfd) = process.signal(Signal::TERM) {
-            tree::wait_readable(&pidfd, deadline);
-        }
-    }
-    sweep(mark);
+}
+
+/// An error is no descriptor to look with; then there is none to wait with either.
+fn marked(mark: &str) -> Vec<tree::Process> {
+    tree::marked(mark).unwrap_or_default()
 }
 
 /// Kills everything that carries the mark.
@@ -348,5 +358,44 @@ impl Output {
             self.bytes.drain(..self.bytes.len() - self.bytes_max);
             self.is_cut = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment;
+    use crate::model::id;
+    use gooselake_harness::temp::TempDir;
+    use gooselake_harness::{thread, wait};
+    use std::sync::Arc;
+
+    /// What git does when its own program is told to end and the one that it has started is not done yet.
+    #[test]
+    fn what_a_program_has_started_can_clean_up_before_it_is_killed() {
+        let folder = TempDir::new("gg-run");
+        let started = "trap 'read _ < hold; rm lock; exit' TERM; touch lock; while :; do sleep 1; done";
+        let script = format!("mkfifo hold; ({started}) & trap exit TERM; wait");
+        let stop = Arc::new(Stop::new().unwrap());
+        let program = Program {
+            program: environment::find_program("sh", "/bin:/usr/bin").unwrap(),
+            args: vec!["-c".to_owned(), script],
+            env: environment::passed_on(&[]),
+            cwd: folder.path().to_owned(),
+            stdin: Vec::new(),
+            timeout: Duration::from_secs(60),
+            stdout_max: 100,
+            keeps_end: false,
+            mark: id::new("run"),
+        };
+        let stopping = Arc::clone(&stop);
+        let running = thread::spawn("run", move || run(&program, &stopping).is_err()).unwrap();
+        let lock = folder.path().join("lock");
+        wait::until(Duration::from_secs(30), "the lock", || lock.exists().then_some(()));
+        stop.stop();
+        // It is at its clean-up only when it reads this, which is after its parent has ended.
+        std::fs::write(folder.path().join("hold"), "go\n").unwrap();
+        assert!(running.join(), "the server stops");
+        assert!(!lock.exists(), "it was killed in its clean-up");
     }
 }

@@ -195,6 +195,22 @@ fn what_comes_after_a_cancel_belongs_to_the_turn_until_its_answer() {
 }
 
 #[test]
+fn what_an_agent_says_by_itself_without_end_is_over_at_its_time() {
+    let answer = r#"{"jsonrpc":"2.0","id":3,"result":{"stopReason":"end_turn"}}"#;
+    let script = format!("while :; do {}sleep 0.05; done", speaks("on "));
+    let whole = format!("{}printf '%s\\n' '{answer}'\n{script}", opening());
+    let arguments = json!(["-c", whole]);
+    let config = format!("command = \"/bin/sh\"\nargs = {arguments}\nturn_timeout_secs = 1\n");
+    let stage = Stage::with_config(&format!("[providers.acp]\n{config}"));
+    let session_id = stage.agent_session();
+    assert_eq!(stage.run(&session_id, "go")["status"], "completed");
+    let asked = stage.event(&session_id, "turn.interrupt_requested", 0);
+    assert_eq!(asked.payload["reason"], "turn_timeout");
+    let own = stage.ended(&session_id, &text(&asked.json, "turn_id"));
+    assert_eq!((&own["source"], &own["status"]), (&json!("agent"), &json!("interrupted")));
+}
+
+#[test]
 fn an_agent_that_never_answers_fails_the_opening_at_its_time() {
     let config = "[providers.acp]\ncommand = \"/bin/sh\"\nargs = [\"-c\", \"cat > /dev/null\"]\n\
                   request_timeout_secs = 1\n";

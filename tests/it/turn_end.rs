@@ -1,6 +1,7 @@
 //! How turns end when the agent does not do what it should.
 
 use crate::stage::{SOON, Stage, list, text};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 /// A terminal event has four keys and the stop reason, and says what the record says. One for each turn.
@@ -169,4 +170,21 @@ fn a_turn_over_its_time_is_interrupted() {
     let asked = stage.event(&session_id, "turn.interrupt_requested", 0);
     assert_eq!(asked.payload["reason"], "turn_timeout");
     assert_eq!(stage.record(&session_id)["status"], "ready");
+}
+
+#[test]
+fn the_time_of_a_turn_goes_on_over_a_restart() {
+    // Longer than its end is waited for below.
+    let mut stage = Stage::with_config("[providers.demo]\nturn_timeout_secs = 60\n");
+    let session_id = stage.session();
+    let turn_id = stage.start(&session_id, "slow 100000 20");
+    stage.event(&session_id, "item.delta", 0);
+    stage.server.kill9();
+    let database = Connection::open(stage.server.data_dir().join("runtime.sqlite3")).unwrap();
+    let sql = "UPDATE turn SET dispatched_at = dispatched_at - 60000 WHERE turn_id = ?1";
+    assert_eq!(database.execute(sql, [&turn_id]).unwrap(), 1);
+    stage.restart();
+    assert_ne!(stage.ended(&session_id, &turn_id)["status"], "completed");
+    let asked = stage.event(&session_id, "turn.interrupt_requested", 0);
+    assert_eq!(asked.payload["reason"], "turn_timeout");
 }

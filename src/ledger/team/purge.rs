@@ -34,13 +34,13 @@ const PARTS: [(Keyed, &str); 4] = [
     (Keyed::Operation, "octet_length(request) + octet_length(ifnull(enrolment, ''))"),
 ];
 
-/// Teams that were deleted before `before` and of which nothing is under way, longest ago first; the first of them.
-pub fn due_teams(connection: &Connection, before: i64) -> Result<Vec<String>> {
+/// Teams that were deleted before `before` and of which nothing is under way, longest ago first; at most so many.
+pub fn due_teams(connection: &Connection, before: i64, most: usize) -> Result<Vec<String>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT team_id FROM team WHERE deleted_at < ?1 AND {IS_SETTLED}
          ORDER BY deleted_at LIMIT ?2"
     ))?;
-    let most = i64::try_from(limits::RETENTION_ROWS).unwrap_or(i64::MAX);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
     let teams = statement.query_map([before, most], |row| row.get(0))?;
     Ok(teams.collect::<rusqlite::Result<_>>()?)
 }

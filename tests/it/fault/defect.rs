@@ -1,11 +1,13 @@
-//! A panic in one thread of the server: what it concerned ends with a reason, and nothing else does.
+//! A panic in one thread of the server, or a record of an agent that can not be read: what it concerned ends with a
+//! reason, and nothing else does.
 
-use super::Broken;
+use super::{Broken, verify};
 use crate::crew::Crew;
 use crate::spawn::scene::slow_agent;
 use crate::stage::{SOON, Stage, check_error, text};
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proof, wait};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -40,6 +42,61 @@ fn a_panic_in_a_session_fails_its_turn_with_what_it_had_said_and_nothing_else() 
     stage.close(&other);
     proof::nothing_runs_in(&stage.cwd);
     broken.verify();
+}
+
+/// Starts the server again, with these in the place of what it knew of all its agents.
+fn restart_with_snapshot(stage: &mut Stage, snapshot: &str) {
+    stage.server.kill9();
+    let database = Connection::open(stage.server.data_dir().join("runtime.sqlite3")).unwrap();
+    assert!(database.execute("UPDATE agent SET snapshot = ?1", [snapshot]).unwrap() > 0);
+    stage.restart();
+}
+
+#[test]
+fn an_agent_whose_snapshot_can_not_be_read_ends_and_its_session_goes_on_with_another() {
+    for snapshot in ["", r#"{"phase": "of another version"}"#] {
+        let mut stage = Stage::new();
+        let (session_id, idle, closed) = (stage.session(), stage.session(), stage.session());
+        let turn_id =
+            stage.start(&session_id, "run echo once >> marks\nsay so far\nslow 100000 20");
+        let queued = stage.queue(&session_id, "run echo queued >> marks");
+        let mut stream = stage.stream(&session_id, "?control=false&kinds=item.delta");
+        stream.until_match("a word of the last item", SOON, |frame| frame.data.contains("3 "));
+        restart_with_snapshot(&mut stage, snapshot);
+        let turn = stage.ended(&session_id, &turn_id);
+        let code = &turn["error"]["code"];
+        assert_eq!((&turn["status"], code), (&json!("failed"), &json!("agent_exited")), "{turn}");
+        assert!(text(&turn["error"], "message").contains("can not be read"), "{turn}");
+        let said = text(&turn, "assistant_text");
+        assert!(said.contains("so far") && said.contains("1 2 3 "), "{turn}");
+        // Another agent runs what is queued behind it, and what comes.
+        assert_eq!(stage.ended(&session_id, &queued)["status"], "completed");
+        assert_eq!(stage.run(&idle, "say on")["assistant_text"], "on");
+        let marks = fs::read_to_string(stage.cwd.join("marks")).unwrap();
+        assert_eq!(marks, "once\nqueued\n");
+        for session_id in [session_id, idle, closed] {
+            stage.close(&session_id);
+            proof::log(&stage.events(&session_id));
+        }
+        proof::nothing_runs_in(&stage.cwd);
+        verify(&stage);
+    }
+}
+
+#[test]
+fn a_session_that_never_opened_and_whose_snapshot_can_not_be_read_has_failed_and_closes() {
+    let folder = TempDir::new("gg-gate");
+    let runs = folder.path().join("runs");
+    let never = format!("touch {}; exec sleep 100000", runs.display());
+    let mut stage = Stage::with_config(&slow_agent(&never, ""));
+    let session_id = text(&stage.create(&json!({"provider": "acp", "wait": false})), "id");
+    wait::until(SOON, "its agent runs", || runs.exists().then_some(()));
+    restart_with_snapshot(&mut stage, "");
+    stage.event(&session_id, "session.failed", 0);
+    assert_eq!(stage.record(&session_id)["status"], "failed");
+    assert_eq!(stage.close(&session_id)["status"], "closed");
+    proof::nothing_runs_in(&stage.cwd);
+    verify(&stage);
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Stage {
     }
 
     fn due(&self, before: i64) -> Vec<String> {
-        self.ledger().read(|db| due_teams(db, before)).unwrap()
+        self.ledger().read(|db| due_teams(db, before, limits::RETENTION_ROWS)).unwrap()
     }
 
     fn code(&self, team_id: &str) -> Option<Code> {
