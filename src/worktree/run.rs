@@ -374,7 +374,8 @@ mod tests {
     #[test]
     fn what_a_program_has_started_can_clean_up_before_it_is_killed() {
         let folder = TempDir::new("gg-run");
-        let started = "trap 'read _ < hold; rm lock; exit' TERM; touch lock; while :; do sleep 1; done";
+        let started =
+            "trap 'read _ < hold; rm lock; exit' TERM; touch lock; while :; do sleep 1; done";
         let script = format!("mkfifo hold; ({started}) & trap exit TERM; wait");
         let stop = Arc::new(Stop::new().unwrap());
         let program = Program {
@@ -393,8 +394,9 @@ mod tests {
         let lock = folder.path().join("lock");
         wait::until(Duration::from_secs(30), "the lock", || lock.exists().then_some(()));
         stop.stop();
-        // It is at its clean-up only when it reads this, which is after its parent has ended.
-        std::fs::write(folder.path().join("hold"), "go\n").unwrap();
+        // Its clean-up goes on when it can read this, which is when its parent has long ended.
+        let hold = File::options().read(true).write(true).open(folder.path().join("hold"));
+        hold.as_ref().unwrap().write_all(b"go\n").unwrap();
         assert!(running.join(), "the server stops");
         assert!(!lock.exists(), "it was killed in its clean-up");
     }
