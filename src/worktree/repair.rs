@@ -78,6 +78,7 @@ impl Shared {
                 // What the last server started may still be at work.
                 run::sweep(&git::script_mark(worktree_id));
                 run::let_end(&git::mark(worktree_id));
+                remove_lock_left(&Tree::of(&record), record.created_at);
                 self.try_undo(worktree_id, "startup_create_unfinished", Force::WithBackup)
             }
             "removing" => {
@@ -218,6 +219,22 @@ fn is_undecided(folder: &Path) -> bool {
     let Some(record) = text.strip_prefix("gitdir: ") else { return false };
     let home = tree::home_of(&folder.join(record.trim_end_matches('\n')));
     home.is_some_and(|home| home.symlink_metadata().is_err())
+}
+
+/// Takes away the lock of the branch, when git made it for this creation and was killed with it: nothing else would, and
+/// nobody could make the branch again, nor take it away. All of git that the creation has started has ended by now.
+fn remove_lock_left(tree: &Tree, created_at: i64) {
+    let path = tree.common_dir.join(format!("{}.lock", tree.branch_ref()));
+    let made = path.symlink_metadata().and_then(|metadata| metadata.modified());
+    let made_at = made.ok().and_then(|made| made.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let is_ours = made_at.is_some_and(|at| at.as_millis() >= created_at.unsigned_abs().into());
+    if !is_ours {
+        return;
+    }
+    match fs::remove_file(&path) {
+        Ok(()) => log::warn!("{} was left by a git that was killed; it is removed", path.display()),
+        Err(error) => log::warn!("{} can not be removed: {error}", path.display()),
+    }
 }
 
 fn is_index_locked(tree: &Tree) -> bool {

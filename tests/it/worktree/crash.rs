@@ -36,9 +36,14 @@ fn a_creation_that_was_cut_off_is_taken_back_with_its_script() {
         fs::read_to_string(&pid_file).ok()?.trim().parse().ok()
     });
     let worktree = list(scene.stage.get("/v1/worktrees")).remove(0);
-    scene.crash();
+    scene.stage.server.kill9();
+    // What a git leaves that is killed while it changes the branch.
+    let lock = scene.repo.path.join(".git/refs/heads/gg/one.lock");
+    fs::write(&lock, "").unwrap();
+    scene.stage.restart();
     assert!(hanging.join().is_err());
     let gone = scene.event(&worktree, "worktree.cleaned_up", 0);
+    assert!(!lock.exists());
     assert_eq!(gone.payload["reason"], "startup_create_unfinished");
     proc::wait_gone(&[pid], SOON).unwrap();
     assert!(!is_there(&worktree) && !scene.repo.is_branch("gg/one"));
