@@ -87,15 +87,41 @@ pub fn marked(child_id: &str) -> io::Result<Vec<Process>> {
 }
 
 /// Every living process that was started with this variable, and whatever lives below those. The
-/// calling process is never among them. Errors: as with [`seen`].
+/// calling process is never among them. A process in the middle of an `exec` shows neither arguments
+/// nor environment: it is waited for, [`EXEC_WAIT`] at most. Errors: as with [`seen`].
 pub fn with_variable(name: &str, value: &str) -> io::Result<Vec<Process>> {
     let mark = format!("{name}={value}");
+    let deadline = Instant::now() + EXEC_WAIT;
+    loop {
+        let (found, unclear) = look_for(&mark)?;
+        let pid = unclear.and_then(|process| Pid::from_raw(process.pid));
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let now = Instant::now();
+        match pidfd {
+            // Nothing tells when an exec is done, only when it has failed.
+            Some(pidfd) if now < deadline => wait_readable(&pidfd, now + EXEC_PAUSE),
+            _ if unclear.is_some() && now < deadline => continue,
+            _ => return Ok(found),
+        };
+    }
+}
+
+/// How long an `exec` may take: the program may have to come from a slow disk.
+const EXEC_WAIT: Duration = Duration::from_secs(1);
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
+
+/// One look: who has the mark, and somebody who does not show yet whether it has.
+fn look_for(mark: &str) -> io::Result<(Vec<Process>, Option<Process>)> {
     let own = std::process::id().cast_signed();
     let all = all()?;
-    let mut found = Vec::new();
-    for process in &all {
-        if process.pid != own && !process.is_zombie && has_mark(process.pid, &mark)? {
-            found.push(*process);
+    let (mut found, mut unclear) = (Vec::new(), None);
+    for process in all.iter().filter(|process| process.pid != own && !process.is_zombie) {
+        match environment_of(process.pid)? {
+            Some(environ) if environ.split(|byte| *byte == 0).any(|it| it == mark.as_bytes()) => {
+                found.push(*process);
+            }
+            Some(_) => {}
+            None => unclear = Some(*process),
         }
     }
     let roots: Vec<i32> = found.iter().map(|process| process.pid).collect();
@@ -104,7 +130,7 @@ pub fn with_variable(name: &str, value: &str) -> io::Result<Vec<Process>> {
             found.push(process);
         }
     }
-    Ok(found)
+    Ok((found, unclear))
 }
 
 /// Kills every process with the mark of this child, its keeper too, until none is left; then says
@@ -185,9 +211,19 @@ fn below(all: &[Process], roots: &[i32]) -> Vec<Process> {
     found
 }
 
-fn has_mark(pid: i32, mark: &str) -> io::Result<bool> {
-    let environ = seen(fs::read(format!("/proc/{pid}/environ")))?.unwrap_or_default();
-    Ok(environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+/// What the process was started with; None while it is in the middle of an `exec`: it has its new
+/// program already (a thread of the kernel has none, and a dead process no more), and nothing else.
+fn environment_of(pid: i32) -> io::Result<Option<Vec<u8>>> {
+    let of = |name: &str| format!("/proc/{pid}/{name}");
+    let environ = || Ok(seen(fs::read(of("environ")))?.unwrap_or_default());
+    let shown: Vec<u8> = environ()?;
+    if !shown.is_empty() {
+        return Ok(Some(shown));
+    }
+    let is_bare = seen(fs::read(of("cmdline")))?.is_some_and(|arguments| arguments.is_empty())
+        && seen(fs::read_link(of("exe")))?.is_some();
+    // The exec may have been done between the two.
+    if is_bare { Ok(None) } else { environ().map(Some) }
 }
 
 /// Reads `/proc/<pid>/stat`. The name of the program is in parentheses and may itself hold spaces
