@@ -248,7 +248,7 @@ impl Dispatcher {
         self.mailboxes.insert(recipient, mailbox);
     }
 
-    /// Listens to a recipient's session from now on, so before it is looked at. Errors: it is tried again with the look.
+    /// Listens to a recipient's session from now on, so before the look. Errors: it is tried again with the look.
     fn listen(&mut self, name: &str) -> Result<()> {
         let Some(mailbox) = self.mailboxes.get_mut(name) else { return Ok(()) };
         if mailbox.scope_key.is_some() {

@@ -221,8 +221,8 @@ fn is_undecided(folder: &Path) -> bool {
     home.is_some_and(|home| home.symlink_metadata().is_err())
 }
 
-/// Takes away the lock of the branch, when git made it for this creation and was killed with it: nothing else would, and
-/// nobody could make the branch again, nor take it away. All of git that the creation has started has ended by now.
+/// Takes away the lock of the branch, when git made it for this creation and was killed with it: nothing else would,
+/// and nobody could make the branch again. All of git that the creation has started has ended by now.
 fn remove_lock_left(tree: &Tree, created_at: i64) {
     let path = tree.common_dir.join(format!("{}.lock", tree.branch_ref()));
     let made = path.symlink_metadata().and_then(|metadata| metadata.modified());
