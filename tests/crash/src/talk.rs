@@ -153,7 +153,8 @@ fn end(play: &Play, session: &str, turns: &[String]) {
     assert_eq!(ids, turns, "{}: other turns than were asked for", play.name);
     let events = end_unchecked(play, session);
     let starts = events.iter().filter(|event| event.kind == "agent.started").count();
-    assert!(starts > 0, "{}: no agent was ever started", play.name);
+    // One whose keeper was killed before it could say so has only an end.
+    assert!(starts > 0 || play.is_rough, "{}: no agent was ever started: {events:?}", play.name);
 }
 
 fn end_unchecked(play: &Play, session: &str) -> Vec<Record> {
