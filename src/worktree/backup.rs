@@ -3,8 +3,8 @@
 //! Its tree is the working tree as it was (changed and new files, without what git ignores); its parents are the commit
 //! that was checked out, the index when that differed from both, and the tips of all commits that no other ref
 //! leads to. An older backup of the same worktree is a parent too, so writing one never takes another away. Promises:
-//! when it returns, the ref is there and on the disk with all that it leads to (git by itself syncs no object that it
-//! writes by itself); every error means that nothing of the worktree was touched.
+//! when it returns, the ref is there and on the disk with all that it leads to (git does not sync single objects that
+//! it writes); every error means that nothing of the worktree was touched.
 
 use super::Shared;
 use super::git::{self, Call, LONG_OUTPUT};
