@@ -192,10 +192,7 @@ pub(super) fn let_end(mark: &str) {
 /// Waits until everything that carries the mark now has ended, or until the deadline.
 fn await_end(mark: &str, deadline: Instant) {
     for process in marked(mark) {
-        let pid = Pid::from_raw(process.pid);
-        if let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
-            tree::wait_readable(&pidfd, deadline);
-        }
+        process.await_end(deadline);
     }
 }
 

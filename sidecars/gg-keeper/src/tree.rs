@@ -41,6 +41,14 @@ impl Process {
         Ok(stat.and_then(|stat| parse_stat(&stat)))
     }
 
+    /// Waits until the process has ended, or until the deadline. One that is gone has ended.
+    pub fn await_end(&self, deadline: Instant) {
+        let pid = Pid::from_raw(self.pid);
+        if let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+            wait_readable(&pidfd, deadline);
+        }
+    }
+
     /// Sends the signal to exactly this process. None when it is gone, or is another one by now, or
     /// may not be signalled; otherwise the pidfd, which becomes readable when the process has
     /// ended.
@@ -94,15 +102,10 @@ pub fn with_variable(name: &str, value: &str) -> io::Result<Vec<Process>> {
     let deadline = Instant::now() + EXEC_WAIT;
     loop {
         let (found, unclear) = look_for(&mark)?;
-        let pid = unclear.and_then(|process| Pid::from_raw(process.pid));
-        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let now = Instant::now();
-        match pidfd {
-            // Nothing tells when an exec is done, only when it has failed.
-            Some(pidfd) if now < deadline => wait_readable(&pidfd, now + EXEC_PAUSE),
-            _ if unclear.is_some() && now < deadline => continue,
-            _ => return Ok(found),
-        };
+        let Some(unclear) = unclear.filter(|_| now < deadline) else { return Ok(found) };
+        // Nothing tells when an exec is done, only when it has failed.
+        unclear.await_end(now + EXEC_PAUSE);
     }
 }
 
