@@ -32,6 +32,11 @@ use report::Report;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+/// As the server has it: parts of it run in this process.
+#[cfg(all(target_os = "linux", not(tsan)))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A part measures one thing and reports it.
 type Part = fn(&mut Report);
 
