@@ -160,11 +160,13 @@ struct Fields<'a> {
     created_at: i64,
 }
 
+/// Inserts the event, and makes its record in `text`, whatever was there before.
 pub(super) fn insert(
     connection: &Connection,
     event: &NewEvent<'_>,
     place: Place,
     now_ms: i64,
+    text: &mut String,
 ) -> Result<Frame> {
     let droppable = event.kind.is_droppable();
     connection
@@ -187,7 +189,6 @@ pub(super) fn insert(
             event.provider.map(|(_, offset)| offset),
             now_ms,
         ])?;
-    let mut json = String::with_capacity(event.payload.len() + 420);
     record_json(
         &Fields {
             row_id: place.row_id,
@@ -204,7 +205,7 @@ pub(super) fn insert(
             provider_seq: event.provider.map(|(_, offset)| offset),
             created_at: now_ms,
         },
-        &mut json,
+        text,
     );
     Ok(Frame {
         row_id: place.row_id,
@@ -213,12 +214,15 @@ pub(super) fn insert(
         kind: event.kind.as_str(),
         droppable,
         turn_id: event.turn_id.map(Box::from),
-        json: json.into_boxed_str(),
+        json: Box::from(text.as_str()),
     })
 }
 
-/// Appends the event record of the contract. The payload is JSON text of ours and goes in as it is.
+/// Makes `out` the event record of the contract. The payload is JSON text of ours and goes in as it is.
+///
+/// The text is used again and the frame gets a copy: that is less than to cut a frame's memory to its length.
 fn record_json(fields: &Fields<'_>, out: &mut String) {
+    out.clear();
     out.push_str("{\"row_id\":");
     push_number(out, fields.row_id);
     out.push_str(",\"event_id\":\"evt_");
@@ -315,13 +319,14 @@ pub fn page(connection: &Connection, page: &Page, filter: &EventFilter) -> Resul
     let mut frames = Vec::new();
     let mut bytes = 0;
     let mut scope = (0, String::new(), String::new());
+    let mut text = String::new();
     while let Some(row) = rows.next()? {
         let scope_key: i64 = row.get(1)?;
         if scope.0 != scope_key {
             let (kind, scope_id) = scope_name(connection, scope_key)?;
             scope = (scope_key, kind, scope_id);
         }
-        let frame = frame_of(row, &scope.1, &scope.2)?;
+        let frame = frame_of(row, &scope.1, &scope.2, &mut text)?;
         bytes += frame.json.len();
         frames.push(Arc::new(frame));
         if bytes >= page.bytes_max {
@@ -331,7 +336,12 @@ pub fn page(connection: &Connection, page: &Page, filter: &EventFilter) -> Resul
     Ok(frames)
 }
 
-fn frame_of(row: &rusqlite::Row<'_>, scope: &str, scope_id: &str) -> Result<Frame> {
+fn frame_of(
+    row: &rusqlite::Row<'_>,
+    scope: &str,
+    scope_id: &str,
+    text: &mut String,
+) -> Result<Frame> {
     let optional =
         |column| -> rusqlite::Result<Option<&str>> { Ok(row.get_ref(column)?.as_str_or_null()?) };
     let kind = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
@@ -350,8 +360,7 @@ fn frame_of(row: &rusqlite::Row<'_>, scope: &str, scope_id: &str) -> Result<Fram
         provider_seq: row.get(10)?,
         created_at: row.get(11)?,
     };
-    let mut json = String::with_capacity(fields.payload.len() + 420);
-    record_json(&fields, &mut json);
+    record_json(&fields, text);
     Ok(Frame {
         row_id: fields.row_id,
         scope_key: row.get(1)?,
@@ -360,7 +369,7 @@ fn frame_of(row: &rusqlite::Row<'_>, scope: &str, scope_id: &str) -> Result<Fram
         kind: EventKind::parse(kind).map_or("unknown", EventKind::as_str),
         droppable: fields.droppable,
         turn_id: fields.turn_id.map(Box::from),
-        json: json.into_boxed_str(),
+        json: Box::from(text.as_str()),
     })
 }
 
@@ -447,7 +456,7 @@ impl Tx<'_> {
         self.connection().execute("DELETE FROM event WHERE scope_key = ?1", [scope_key])?;
         key::raise_floor(self.connection(), Keyed::Scope, scope_key)?;
         self.connection().execute("DELETE FROM scope WHERE scope_key = ?1", [scope_key])?;
-        self.forget_head(scope, scope_id);
+        self.forget_head(scope_id);
         Ok(())
     }
 }

@@ -101,18 +101,21 @@ pub struct Tx<'a> {
 
 /// What the writer knows beside the database. A failed change takes its part back.
 struct State {
-    /// The key and the last seq of scopes that were written to lately.
-    heads: HashMap<(ScopeKind, String), Head>,
+    /// By scope id, which is of one kind alone: the scopes that were written to lately.
+    heads: HashMap<String, Head>,
     newest_row_id: i64,
     frames: Vec<Arc<Frame>>,
+    /// Where a record is made; as long as the longest so far.
+    text: String,
     touched: Vec<String>,
     /// How many pages the database may hold; None = as many as fit on the disk.
     pages_max: Option<i64>,
 }
 
-#[derive(Clone, Copy)]
 struct Head {
+    scope: ScopeKind,
     scope_key: i64,
+    /// The last one.
     seq: i64,
 }
 
@@ -129,19 +132,14 @@ impl Tx<'_> {
 
     /// Adds an event to its scope and returns its seq.
     pub fn append(&mut self, event: NewEvent<'_>) -> Result<i64> {
-        let head = self.head(event.scope, event.scope_id)?;
-        let head = Head { seq: head.seq + 1, ..head };
-        let row_id = self.state.newest_row_id + 1;
-        let frame = event::insert(
-            self.connection,
-            &event,
-            event::Place { row_id, scope_key: head.scope_key, seq: head.seq },
-            self.now_ms,
-        )?;
-        self.state.newest_row_id = row_id;
-        self.state.heads.insert((event.scope, event.scope_id.to_owned()), head);
-        self.state.frames.push(Arc::new(frame));
-        Ok(head.seq)
+        let State { heads, newest_row_id, frames, text, .. } = self.state;
+        let head = head(heads, self.connection, event.scope, event.scope_id)?;
+        let (row_id, seq) = (*newest_row_id + 1, head.seq + 1);
+        let place = event::Place { row_id, scope_key: head.scope_key, seq };
+        let frame = event::insert(self.connection, &event, place, self.now_ms, text)?;
+        frames.push(Arc::new(frame));
+        (*newest_row_id, head.seq) = (row_id, seq);
+        Ok(seq)
     }
 
     /// Whether this change has already written the record of this session, its time with it.
@@ -175,31 +173,38 @@ impl Tx<'_> {
     }
 
     /// The scope is gone; should its id come back, the database is asked.
-    pub(super) fn forget_head(&mut self, scope: ScopeKind, scope_id: &str) {
-        self.state.heads.remove(&(scope, scope_id.to_owned()));
+    pub(super) fn forget_head(&mut self, scope_id: &str) {
+        self.state.heads.remove(scope_id);
     }
 
     /// Makes the log of a scope before there is anything in it.
     pub(super) fn open_scope(&mut self, scope: ScopeKind, scope_id: &str) -> Result<()> {
-        let head = self.head(scope, scope_id)?;
-        self.state.heads.insert((scope, scope_id.to_owned()), head);
+        head(&mut self.state.heads, self.connection, scope, scope_id)?;
         Ok(())
     }
+}
 
-    fn head(&mut self, scope: ScopeKind, scope_id: &str) -> Result<Head> {
-        if let Some(head) = self.state.heads.get(&(scope, scope_id.to_owned())) {
-            return Ok(*head);
+/// The head of a scope that may be new.
+fn head<'h>(
+    heads: &'h mut HashMap<String, Head>,
+    connection: &Connection,
+    scope: ScopeKind,
+    scope_id: &str,
+) -> Result<&'h mut Head> {
+    // Looked up twice: the borrow checker does not see that a head which is not there is not borrowed.
+    if heads.get(scope_id).is_none_or(|head| head.scope != scope) {
+        if heads.len() >= limits::SCOPE_HEADS {
+            heads.clear();
         }
-        if self.state.heads.len() >= limits::SCOPE_HEADS {
-            self.state.heads.clear();
-        }
-        let known = event::scope_key(self.connection, scope, scope_id).optional()?;
+        let known = event::scope_key(connection, scope, scope_id).optional()?;
         let scope_key = match known {
             Some(scope_key) => scope_key,
-            None => event::insert_scope(self.connection, scope, scope_id)?,
+            None => event::insert_scope(connection, scope, scope_id)?,
         };
-        Ok(Head { scope_key, seq: event::newest_seq(self.connection, scope_key)? })
+        let seq = event::newest_seq(connection, scope_key)?;
+        heads.insert(scope_id.to_owned(), Head { scope, scope_key, seq });
     }
+    Ok(heads.get_mut(scope_id).expect("it was there, or was put there"))
 }
 
 struct Writer<'c> {
@@ -253,6 +258,7 @@ pub(super) fn start(
         heads: HashMap::new(),
         newest_row_id: event::newest_row_id(&connection)?,
         frames: Vec::new(),
+        text: String::new(),
         touched: Vec::new(),
         pages_max,
     };
