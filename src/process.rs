@@ -97,7 +97,7 @@ impl Processes {
         let shared = &self.shared;
         let running = shared.ledger.read(rows::running)?;
         for process_id in &running {
-            shared.start(process_id)?;
+            shared.start_thread(process_id)?;
         }
         for process_id in shared.ledger.read(|db| rows::active_of(db, None))? {
             self.kill(&process_id, session_closed())?;

@@ -204,7 +204,11 @@ pub fn list(connection: &Connection, query: &ProcessQuery) -> Result<Listed<Proc
 
 /// The ids of those that run, oldest first.
 pub fn running(connection: &Connection) -> Result<Vec<String>> {
-    ids(connection, "status = 'running' ORDER BY process_key", [])
+    ids(
+        connection,
+        "status IN ('queued', 'running') AND status = 'running' ORDER BY process_key",
+        [],
+    )
 }
 
 /// The ids of those of a session that wait or run; of all sessions that are over, for None.

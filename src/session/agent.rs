@@ -463,6 +463,8 @@ impl Actor {
             Some(turn) if turn.told_at.is_some_and(is_untold) && !turn.is_interrupted => {
                 turn.is_dispatched = false;
                 turn.told_at = None;
+                // Its time begins when the new one hears of it.
+                (turn.timeout_at, turn.interrupt_deadline) = (None, None);
                 let turn_id = Arc::clone(&turn.turn_id);
                 step.change(move |tx| tx.set_turn_dispatched(&turn_id, false));
             }

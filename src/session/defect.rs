@@ -119,8 +119,9 @@ impl Actor {
 /// The same, without the code of the session: what it had said stays in its items alone.
 fn end_records(shared: &Arc<Shared>, session_id: &Arc<str>) -> Result<bool> {
     let id = Arc::clone(session_id);
+    // Also of one that is closed: its agent may be about to end.
+    let session_key = shared.ledger.read(|db| Ok(session::get_private(db, &id)?.session_key))?;
     shared.ledger.write(move |tx| {
-        let session_key = tx.open_session_key(&id)?;
         tx.delete_agent(session_key)?;
         let Some(turn) = tx.active_turn(session_key)? else { return Ok(false) };
         let error = json!({"code": "internal", "message": REASON});

@@ -243,7 +243,8 @@ pub(super) fn go_on(actor: &mut Actor) {
     } else if actor.state.phase != Phase::Over {
         actor.start_next();
     }
-    if actor.is_alone() {
+    // One that is to be read again may have an agent.
+    if actor.retry_at.is_none() && actor.is_alone() {
         // What they waited for is in the ledger, though its commit was told to have failed.
         std::mem::take(&mut actor.state.closers).into_iter().for_each(|closer| closer());
     }
