@@ -195,24 +195,3 @@ fn closing_is_told_where_there_is_a_word_for_it() {
     talk.hear(json!({"id": 2, "result": {"sessionId": "s1"}}));
     assert!(talk.tell(Command::Close).is_quiet());
 }
-
-/// Prints the rate (`--nocapture`); the bound only says that nothing is quadratic.
-#[test]
-fn pieces_of_text_are_read_fast() {
-    let mut talk = Talk::busy();
-    let line = concat!(
-        r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s1","#,
-        r#""update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","#,
-        r#""text":"need to \"read\" it\n"},"messageId":"msg_mock_79e5782b2cad4f55"}}}"#,
-    );
-    let lines = 200_000;
-    let start = std::time::Instant::now();
-    for _ in 0..lines {
-        talk.out.events.clear();
-        talk.acp.line(line.as_bytes(), &mut talk.out);
-        assert!(!talk.out.events.is_empty());
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{:.0} lines of text per second", f64::from(lines) / seconds);
-    assert!(seconds < 60.0, "{seconds} seconds");
-}
