@@ -23,7 +23,7 @@ HAS_CONFIG = $(if $(wildcard $(CONFIG)),--config $(CONFIG))
 PREFLIGHT = scripts/preflight-runtime.sh $(HAS_CONFIG) $(if $(RUNTIME_BIN),--runtime-bin $(RUNTIME_BIN))
 
 .PHONY: help run demo build test test-ops test-package test-clients test-openapi test-guide test-real
-.PHONY: crash power fuzz loom conformance soak bench check
+.PHONY: crash power fuzz loom tsan conformance soak bench check
 .PHONY: api-docs-refresh api-docs-status api-docs-check api-docs-examples
 .PHONY: package footprint install install-source upgrade preflight preflight-http check-config
 .PHONY: vps-deploy vps-deploy-refresh service-status service-enable service-restart service-logs
@@ -74,6 +74,9 @@ fuzz: ## look for bytes that break a rule, SECONDS=20 for each target (needs a C
 
 loom: ## try every order of the threads that hand things over (downloads loom)
 	@cd tests/loom && cargo run --quiet --release
+
+tsan: ## look for races with ThreadSanitizer (needs a nightly toolchain with rust-src; ARGS='kill stream' names tests of tests/it)
+	scripts/tsan.sh $(ARGS)
 
 power: dev ## take the power away at many moments (CUTS=1000, GG_TEST_SEED=… repeats a run)
 	CUTS=$(or $(CUTS),1000) cargo test -p gooselake --test it power -- --nocapture
