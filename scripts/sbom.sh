@@ -15,6 +15,9 @@ cargo tree --locked --edges normal --prefix none --no-dedupe --format '{p}|{l}' 
         [inputs | capture("^(?<name>[^ ]+) v(?<version>[^|]+)\\|(?<license>.*)$")]
         | map({type: "library", name, version, purl: "pkg:cargo/\(.name)@\(.version)",
                licenses: (if .license == "" then [] else [{expression: (.license | gsub("/"; " OR "))}] end)})
+        # The C library in the crate has a licence of its own: docs/licenses.
+        | . + map(select(.name == "tikv-jemalloc-sys") | {type, name: "jemalloc",
+               version: (.version | capture("[+](?<it>[0-9.]+)").it), licenses: [{expression: "BSD-2-Clause"}]})
         | {bomFormat: "CycloneDX", specVersion: "1.5", version: 1,
            metadata: {component: {type: "application", name: "gooselake", version: $version}},
            components: .}'

@@ -459,12 +459,16 @@ impl Actor {
         // What joined a turn that fails now is told with it.
         let mut failing = None;
         match &mut self.state.turn {
-            // The agent was gone before a byte of the turn had left this server: a new one is told.
-            Some(turn) if turn.told_at.is_some_and(is_untold) && !turn.is_interrupted => {
+            // The agent was gone before a byte of the turn had left this server: a new one is told, if there is time.
+            Some(turn)
+                if turn.told_at.is_some_and(is_untold)
+                    && !turn.is_interrupted
+                    && turn.interrupt_deadline.is_none() =>
+            {
                 turn.is_dispatched = false;
                 turn.told_at = None;
                 // Its time begins when the new one hears of it.
-                (turn.timeout_at, turn.interrupt_deadline) = (None, None);
+                turn.timeout_at = None;
                 let turn_id = Arc::clone(&turn.turn_id);
                 step.change(move |tx| tx.set_turn_dispatched(&turn_id, false));
             }
