@@ -93,6 +93,7 @@ impl Processes {
 
     /// Takes up what the last server left, without waiting for any of it: each process that runs gets its thread,
     /// those of sessions that are over are ended, free places are given to the queue. Returns how many were taken up.
+    /// Errors: there is no thread for one that runs; its record and its child are as they were, for the next start.
     pub fn recover(&self) -> Result<usize> {
         let shared = &self.shared;
         let running = shared.ledger.read(rows::running)?;

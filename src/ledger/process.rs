@@ -206,6 +206,7 @@ pub fn list(connection: &Connection, query: &ProcessQuery) -> Result<Listed<Proc
 pub fn running(connection: &Connection) -> Result<Vec<String>> {
     ids(
         connection,
+        // As in admit_processes: the index is taken for its own condition alone.
         "status IN ('queued', 'running') AND status = 'running' ORDER BY process_key",
         [],
     )
