@@ -12,6 +12,7 @@ use crate::keeper::{self, leftover};
 use crate::ledger::backup::{self, Counts};
 use crate::model::id;
 use crate::session::TOKENS_FOLDER;
+use rustix::fs::{CWD, RenameFlags};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -55,7 +56,9 @@ pub(super) fn run(options: &Options) -> Outcome {
             .hint("choose another name, or replace it with --force"));
     }
     refuse_itself(&to, from)?;
-    let counts = with_new_file(&to, |new| backup::copy(from, new), || Ok(()))?;
+    let place =
+        |new: &Path| std::fs::rename(new, &to).map_err(|error| failed(&to, "written", error));
+    let counts = with_new_file(&to, |new| backup::copy(from, new), place)?;
     tell(&format!("backup {}: {}; checked", to.display(), told(&counts)));
     Ok(ExitCode::SUCCESS)
 }
@@ -86,11 +89,14 @@ pub(super) fn restore(options: &Options) -> Outcome {
     if let Some(folder) = to.parent() {
         folder::make_folder(folder)?;
     }
-    let make_room = || match to.exists() {
-        true => end_children(&config).and_then(|()| put_aside(to)),
-        false => Ok(()),
+    let place = |new: &Path| {
+        if to.exists() {
+            backup::settle(to)?;
+        }
+        end_children(&config)?;
+        take_place(new, to)
     };
-    with_new_file(to, |new| backup::copy(&from, new), make_room)?;
+    with_new_file(to, |new| backup::copy(&from, new), place)?;
     tell(&format!("restored {}: {}", to.display(), told(&counts)));
     Ok(ExitCode::SUCCESS)
 }
@@ -113,15 +119,35 @@ fn end_children(config: &Config) -> Result<()> {
     }
 }
 
-/// Renames the files of a database; the new names belong together like the old ones.
-fn put_aside(database: &Path) -> Result<()> {
+/// Puts the new database in the place of the one that is there, which is kept. The two change places in one step, so
+/// that a command that is killed has left one of them there: a server that found none would begin with nothing.
+fn take_place(new: &Path, database: &Path) -> Result<()> {
     let aside = PathBuf::from(format!("{}.replaced-{}", database.display(), id::now_ms()));
-    let pairs = folder::database_files(database).into_iter().zip(folder::database_files(&aside));
-    for (old, new) in pairs.filter(|(old, _)| old.exists()) {
-        std::fs::rename(&old, &new).map_err(|error| failed(&old, "renamed", error))?;
+    let [aside_itself, aside_files @ ..] = folder::database_files(&aside);
+    let [_, files @ ..] = folder::database_files(database);
+    // A log that could not be moved into the old database must not be taken for one of the new.
+    for (old, name) in files.iter().zip(&aside_files).filter(|(old, _)| old.exists()) {
+        rename(old, name)?;
     }
-    tell(&format!("the old database is {}", aside.display()));
+    if !database.exists() {
+        return rename(new, database);
+    }
+    let kept = if rustix::fs::renameat_with(CWD, new, CWD, database, RenameFlags::EXCHANGE).is_ok()
+    {
+        // Whatever its name, it is not to be lost now.
+        rename(new, &aside_itself).map_or(new, |()| &aside_itself)
+    } else {
+        // A file system that can not do it: between these two there is no database.
+        rename(database, &aside_itself)?;
+        rename(new, database).or_else(|error| rename(&aside_itself, database).and(Err(error)))?;
+        &aside_itself
+    };
+    tell(&format!("the old database is {}", kept.display()));
     Ok(())
+}
+
+fn rename(old: &Path, new: &Path) -> Result<()> {
+    std::fs::rename(old, new).map_err(|error| failed(old, "renamed", error))
 }
 
 /// Errors: the file that is to be the backup is one of the database's own, under whatever name.
@@ -136,20 +162,19 @@ fn refuse_itself(file: &Path, database: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has a file made beside `path`, private, and gives it its name only when it is good and on the disk. `make_room`
-/// comes between the two: all that may find no room is done then.
+/// Has a file made beside `path`, private, and placed by `place`, which is to give it that name, only when it is good
+/// and on the disk. `place` fails only where it has placed nothing.
 fn with_new_file<T>(
     path: &Path,
     make: impl FnOnce(&Path) -> Result<T>,
-    make_room: impl FnOnce() -> Result<()>,
+    place: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<T> {
     let new = PathBuf::from(format!("{}.new-{}", path.display(), std::process::id()));
     let written = |done: io::Result<()>| done.map_err(|error| failed(path, "written", error));
     let made = written(create(&new).map(|_file| ())).and_then(|()| {
         let value = make(&new)?;
         written(File::open(&new).and_then(|file| file.sync_all()))?;
-        make_room()?;
-        written(std::fs::rename(&new, path).and_then(|()| sync_folder(path)))?;
+        place(&new)?;
         Ok(value)
     });
     if made.is_err() {
@@ -157,8 +182,9 @@ fn with_new_file<T>(
         for file in folder::database_files(&new) {
             drop(std::fs::remove_file(file));
         }
+        return made;
     }
-    made
+    written(sync_folder(path)).and(made)
 }
 
 fn create(path: &Path) -> io::Result<File> {

@@ -5,9 +5,9 @@
 //! server that writes meanwhile grows by what it writes. It deliberately knows nothing of the files' places and modes.
 
 use super::{open_reader, verify};
-use crate::error::{Error, Result};
-use rusqlite::Connection;
+use crate::error::{Code, Error, Result};
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,28 @@ pub fn check(path: &Path, expected: Option<&Counts>) -> Result<Counts> {
         return told("the copy does not have the rows of its source".to_owned());
     }
     Ok(counts)
+}
+
+/// Moves all of its log into a database that nobody has open: it is one file then. One that is damaged stays as it is.
+/// Errors: somebody reads it, or there is no room.
+pub fn settle(path: &Path) -> Result<()> {
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    database.busy_timeout(BUSY_WAIT)?;
+    let settled = database
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+        .and_then(|is_busy| database.close().map_err(|(_open, error)| error).map(|()| is_busy));
+    match settled {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::new(Code::Conflict, format!("somebody reads {}", path.display()))
+            .hint("end the programs that have it open")),
+        Err(error) if is_damage(&error) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
 fn copy_pages(source: &Connection, target: &mut Connection) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Backup, restore, verify: beside a server that works, and after everything is gone.
 
-use crate::command::{run_on, run_on_a_full_disk};
+use crate::command::{run_and_kill_at, run_on, run_on_a_full_disk};
 use crate::stage::{Stage, text};
 use gooselake_harness::proc;
 use gooselake_harness::server::{Options, Server};
@@ -82,6 +82,109 @@ fn a_restore_over_a_database_puts_it_aside_and_ends_its_agents() {
     stage.server.restart();
     stage.client = crate::contract::client(&stage.server);
     assert_eq!(stage.run(&session_id, "say after")["assistant_text"], "after");
+}
+
+/// What the log held when the server was killed is in the old database, which is one file.
+#[test]
+fn a_database_that_is_put_aside_has_all_that_it_had() {
+    let mut stage = Stage::new();
+    let data_dir = stage.server.data_dir().to_owned();
+    let file = stage.server.folder().join("kept.sqlite3");
+    let session_id = stage.session();
+    run_on(&data_dir, &["backup", file.to_str().unwrap()]).expect(0);
+    stage.run(&session_id, "say Remember this.");
+    let path = format!("/v1/sessions/{session_id}/transcript");
+    let transcript = stage.client.get(&path).text();
+    stage.server.kill9();
+    assert!(data_dir.join("runtime.sqlite3-wal").exists());
+    run_on(&data_dir, &["restore", file.to_str().unwrap(), "--force"]).expect(0);
+    let names = names_in(&data_dir);
+    let databases: Vec<&String> =
+        names.iter().filter(|name| name.starts_with("runtime.sqlite3")).collect();
+    let [_, aside] = databases[..] else { panic!("{databases:?}") };
+    // It goes back the same way.
+    let aside = data_dir.join(aside);
+    run_on(&data_dir, &["restore", aside.to_str().unwrap(), "--force"]).expect(0);
+    stage.restart();
+    assert_eq!(stage.client.get(&path).expect(200).text(), transcript);
+}
+
+/// A restore is killed before each of its changes: the database's place is never empty, and nothing of the old one is
+/// lost, under whatever name.
+#[test]
+fn a_restore_that_is_killed_leaves_one_database_or_the_other() {
+    let mut stage = Stage::new();
+    let file = stage.server.folder().join("kept.sqlite3");
+    let session_id = stage.session();
+    run_on(stage.server.data_dir(), &["backup", file.to_str().unwrap()]).expect(0);
+    stage.run(&session_id, "say Remember this.");
+    stage.server.kill9();
+    let old = ["runtime.sqlite3", "runtime.sqlite3-wal"]
+        .map(|name| (name, fs::read(stage.server.data_dir().join(name)).unwrap()));
+    let newest = |database: &Path| -> Option<i64> {
+        let database = Connection::open(database).ok()?;
+        database.query_row("SELECT max(row_id) FROM event", [], |row| row.get(0)).ok()
+    };
+    let newest_kept = newest(&file).unwrap();
+    let newest_known = newest(&stage.server.data_dir().join("runtime.sqlite3")).unwrap();
+    assert!(newest_kept < newest_known);
+    let mut seen = [0, 0];
+    for change in 1.. {
+        let folder = TempDir::new("gg-restore-test");
+        let data_dir = folder.path();
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).unwrap();
+        for (name, bytes) in &old {
+            fs::write(data_dir.join(name), bytes).unwrap();
+            fs::set_permissions(data_dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let words = ["restore", file.to_str().unwrap(), "--force", "--data-dir"];
+        let words = [&words[..], &[data_dir.to_str().unwrap()]].concat();
+        let said = run_and_kill_at(change, data_dir, &words);
+        let is_whole = said.code.is_some();
+        if is_whole {
+            said.expect(0);
+        }
+        run_on(data_dir, &["verify"]).expect(0);
+        let names = names_in(data_dir);
+        let in_place = newest(&data_dir.join("runtime.sqlite3")).unwrap();
+        assert!(in_place == newest_known || in_place == newest_kept, "{change}: {names:?}");
+        let is_known = |name: &&String| newest(&data_dir.join(name)) == Some(newest_known);
+        assert!(names.iter().any(|name| is_known(&name)), "{change}: {names:?}");
+        if is_whole {
+            assert_eq!(in_place, newest_kept);
+            break;
+        }
+        seen[usize::from(in_place == newest_kept)] += 1;
+    }
+    assert!(seen[0] > 10 && seen[1] > 0, "{seen:?}");
+}
+
+/// The database is no database any more, or is gone and has left its log: neither gets into what is restored.
+#[test]
+fn a_backup_takes_the_place_of_what_is_damaged() {
+    let mut stage = Stage::new();
+    let data_dir = stage.server.data_dir().to_owned();
+    let (database, log) = (data_dir.join("runtime.sqlite3"), data_dir.join("runtime.sqlite3-wal"));
+    let file = stage.server.folder().join("kept.sqlite3");
+    let session_id = stage.session();
+    stage.run(&session_id, "say Remember this.");
+    run_on(&data_dir, &["backup", file.to_str().unwrap()]).expect(0);
+    let path = format!("/v1/sessions/{session_id}/transcript");
+    let transcript = stage.client.get(&path).text();
+    for is_gone in [false, true] {
+        stage.run(&session_id, "say Forget this.");
+        stage.server.kill9();
+        assert!(log.exists());
+        match is_gone {
+            true => fs::remove_file(&database).unwrap(),
+            false => fs::write(&database, "no database at all ".repeat(5000)).unwrap(),
+        }
+        run_on(&data_dir, &["restore", file.to_str().unwrap(), "--force"]).expect(0);
+        assert!(proc::keepers_of(&data_dir).is_empty());
+        run_on(&data_dir, &["verify"]).expect(0);
+        stage.restart();
+        assert_eq!(stage.client.get(&path).expect(200).text(), transcript);
+    }
 }
 
 /// What is in the data folder now, by name.

@@ -2,6 +2,7 @@
 //!
 //! Owns: one process with a deadline; its output goes into files, so nobody waits for what it leaves behind.
 
+use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::server::program;
 use gooselake_harness::temp::TempDir;
@@ -39,6 +40,16 @@ impl Said {
 pub(crate) fn run(arguments: &[&str]) -> Said {
     let mut command = Command::new(program("GG_TEST_SERVER", "gg-runtime-server").unwrap());
     run_to_its_end(command.args(arguments))
+}
+
+/// The same, killed before that change of a file or folder which is the so many'th; `code` is None then.
+pub(crate) fn run_and_kill_at(change: i64, data_dir: &Path, arguments: &[&str]) -> Said {
+    let fault = Fault::new();
+    fault.set(Number::ChangesLeft, change);
+    let mut command = Command::new(program("GG_TEST_SERVER", "gg-runtime-server").unwrap());
+    let said = run_to_its_end(command.args(arguments).envs(fault.env(data_dir)));
+    fault.check_loaded();
+    said
 }
 
 /// The same on a disk that has no room for a file of more than 64 KiB: a limit that fails the same calls.

@@ -31,6 +31,8 @@ pub enum Number {
     ThreadErrno,
     /// How often something has failed, or waited for a slow sync.
     Fired,
+    /// With which change of a file or folder the process is killed, before it is made; 0 = none.
+    ChangesLeft,
     /// How many panics are still to come; see [`Fault::panic_in`].
     Panics,
 }

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -25,7 +26,7 @@
 #include <unistd.h>
 
 /* The page, one number after the other: fault.rs has the same order. */
-enum { LOADED, CLOCK_MS, SYNC_DELAY_MS, SYNC_ERRNO, WRITE_ERRNO, SPAWN_ERRNO, THREAD_ERRNO, FIRED, PANICS, THREAD_NAME };
+enum { LOADED, CLOCK_MS, SYNC_DELAY_MS, SYNC_ERRNO, WRITE_ERRNO, SPAWN_ERRNO, THREAD_ERRNO, FIRED, CHANGES_LEFT, PANICS, THREAD_NAME };
 
 enum { CREATE = 1, WRITE, TRUNCATE, SYNC, UNLINK, SYNC_FOLDER };
 
@@ -82,6 +83,14 @@ static int fails(int which)
     atomic_fetch_add(&page[FIRED], 1);
     errno = (int)(error < 0 ? -error : error);
     return 1;
+}
+
+/* Whether a change of a file or folder fails now. The process may be to die of it, before anything is changed. */
+static int fails_to_change(void)
+{
+    if (asked(CHANGES_LEFT) > 0 && atomic_fetch_sub(&page[CHANGES_LEFT], 1) == 1)
+        kill(getpid(), SIGKILL);
+    return fails(WRITE_ERRNO);
 }
 
 static void copy(char *into, const char *name)
@@ -177,7 +186,7 @@ static int opened(const char *path, int flags, mode_t mode)
 {
     uint8_t kind = kind_of(path);
     int changes = (flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT;
-    if (kind != NONE && changes && fails(WRITE_ERRNO))
+    if (kind != NONE && changes && fails_to_change())
         return -1;
     if (!is_database(kind)) {
         int fd = REAL(open64, path, flags, mode);
@@ -234,7 +243,7 @@ int close(int fd)
 static ssize_t written(int fd, const void *bytes, size_t length, int64_t offset)
 {
     uint8_t file = kind(fd);
-    if (file != NONE && fails(WRITE_ERRNO))
+    if (file != NONE && fails_to_change())
         return -1;
     if (!is_database(file))
         return offset < 0 ? REAL(write, fd, bytes, length) : REAL(pwrite64, fd, bytes, length, offset);
@@ -267,7 +276,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset)
 static int truncated(int fd, int64_t length)
 {
     uint8_t file = kind(fd);
-    if (file != NONE && fails(WRITE_ERRNO))
+    if (file != NONE && fails_to_change())
         return -1;
     pthread_mutex_lock(&lock);
     int done = REAL(ftruncate64, fd, length);
@@ -332,7 +341,7 @@ int fdatasync(int fd)
 int unlink(const char *path)
 {
     uint8_t file = kind_of(path);
-    if (file != NONE && fails(WRITE_ERRNO))
+    if (file != NONE && fails_to_change())
         return -1;
     if (!is_database(file))
         return REAL(unlink, path);
@@ -350,12 +359,12 @@ int mkdir(const char *path, mode_t mode)
 {
     /* What is there is told before the disk is asked. */
     int is_change = kind_of(path) != NONE && access(path, F_OK);
-    return is_change && fails(WRITE_ERRNO) ? -1 : REAL(mkdir, path, mode);
+    return is_change && fails_to_change() ? -1 : REAL(mkdir, path, mode);
 }
 
 int rename(const char *from, const char *to)
 {
-    return kind_of(to) != NONE && fails(WRITE_ERRNO) ? -1 : REAL(rename, from, to);
+    return kind_of(to) != NONE && fails_to_change() ? -1 : REAL(rename, from, to);
 }
 
 /* Whether this thread is to panic: its name begins as the page says. The one that does takes the wish away. */
