@@ -119,8 +119,17 @@ fn parse_owner(text: &str) -> Owner {
     }
 }
 
-/// Takes a database and the files beside it from everybody but its owner: it holds prompts and environments.
+/// Takes a database and the files beside it from everybody but its owner: it holds prompts and environments. One that
+/// is not there is made, empty: SQLite gives the files beside it the mode that it has.
 pub fn restrict(database: &Path) -> Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(database) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            let message = format!("the database {} can not be made: {error}", database.display());
+            return Err(Error::internal(message)
+                .hint("make its folder, writable for the user that runs the server"));
+        }
+        _ => {}
+    }
     for file in database_files(database) {
         if file.exists() {
             std::fs::set_permissions(&file, Permissions::from_mode(0o600)).map_err(|error| {
@@ -191,6 +200,25 @@ mod tests {
         drop(lock);
         // It is free again; a program that another test starts may hold it until its exec, which is waited for.
         drop(lock_folder(&root).unwrap());
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_database_is_private_before_anything_is_in_it() {
+        let root = folder("private");
+        let (database, log) = (root.join("db"), root.join("db-wal"));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        restrict(&database).unwrap();
+        assert_eq!(mode(&database), 0o600);
+        for file in [&database, &log] {
+            std::fs::write(file, "what is there stays").unwrap();
+            std::fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+        }
+        restrict(&database).unwrap();
+        assert_eq!((mode(&database), mode(&log)), (0o600, 0o600));
+        assert_eq!(std::fs::read_to_string(&database).unwrap(), "what is there stays");
+        let told = restrict(&root.join("no/db")).unwrap_err();
+        assert!(told.message.contains("no/db"), "{}", told.message);
         std::fs::remove_dir_all(&root).unwrap();
     }
 

@@ -75,12 +75,12 @@ impl Server {
         let watchdog = watchdog::start(config.stuck_after)
             .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let gateway = gateway_access(&config, address)?;
+        restrict(&config.sqlite_path)?;
         let (ledger, writer) = Ledger::open_bounded(
             &config.sqlite_path,
             config.synchronous,
             config.database_bytes_max,
         )?;
-        restrict(&config.sqlite_path)?;
         let config = Arc::new(config);
         if config.providers.contains_key("claude") {
             Auth::of_config(&config).prepare()?;
