@@ -67,6 +67,14 @@ impl Tx<'_> {
         Ok(None)
     }
 
+    /// What a key has made was undone: the key is good for another try. Reads the keys of a day.
+    pub(super) fn free_key(&mut self, resource_id: &str) -> Result<()> {
+        self.connection()
+            .prepare_cached("DELETE FROM idempotency WHERE resource_id = ?1")?
+            .execute([resource_id])?;
+        Ok(())
+    }
+
     /// Forgets keys that are older than the contract promises to remember them.
     pub fn expire_keys(&mut self) -> Result<()> {
         let before = self.now_ms() - limits::IDEMPOTENCY_HOURS * 3_600_000;

@@ -362,12 +362,16 @@ impl Tx<'_> {
     pub fn delete_worktree(&mut self, worktree_id: &str, payload: &Value) -> Result<()> {
         let now_ms = self.now_ms();
         self.settle_worktree(worktree_id, "deleted", Some(now_ms))?;
-        // A creation that did not come to an end has made nothing: its key is good for another try.
-        self.connection().execute(
-            "DELETE FROM idempotency WHERE resource_id = ?1
-                 AND (SELECT init_script_status IS NULL FROM worktree WHERE worktree_id = ?1)",
-            [worktree_id],
-        )?;
+        // A creation that did not come to an end has made nothing.
+        let is_undone: bool = self
+            .connection()
+            .prepare_cached(
+                "SELECT init_script_status IS NULL FROM worktree WHERE worktree_id = ?1",
+            )?
+            .query_row([worktree_id], |row| row.get(0))?;
+        if is_undone {
+            self.free_key(worktree_id)?;
+        }
         self.tell_worktree(worktree_id, EventKind::WorktreeCleanedUp, payload)
     }
 

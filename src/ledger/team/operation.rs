@@ -335,9 +335,8 @@ impl Tx<'_> {
                 self.tell_operation(operation_id, EventKind::TeamOperationCompleted)
             }
             OperationStage::RolledBack => {
-                // It has made nothing: its key is good for another try.
-                self.connection()
-                    .execute("DELETE FROM idempotency WHERE resource_id = ?1", [operation_id])?;
+                // It has made nothing.
+                self.free_key(operation_id)?;
                 self.tell_operation(operation_id, EventKind::TeamOperationRolledBack)
             }
             _ => Ok(()),
