@@ -1,8 +1,8 @@
 //! A play of team mail: what was accepted arrives once, and in the order in which it was written.
 
 use crate::line::{Answered, Line};
-use crate::play::{Play, list, text};
-use serde_json::json;
+use crate::play::{OUTCOME, Play, list, text};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 const POLICIES: [&str; 2] = ["non_interrupting", "start_new_turn_only"];
@@ -35,7 +35,6 @@ pub(crate) fn mail(play: &mut Play) {
         }
     }
     let sent: usize = members.iter().map(|(_, _, marks)| marks.len()).sum();
-    let deliveries = format!("/v1/teams/{team}/deliveries?limit=1000");
     let completed = format!(
         "/v1/teams/{team}/events/stream?control=false&kinds=team_message.completed&limit={sent}"
     );
@@ -48,11 +47,15 @@ pub(crate) fn mail(play: &mut Play) {
         }
         (count == sent).then_some(())
     });
-    for delivery in list(play.get(&deliveries)) {
+    let deliveries = list(play.get(&format!("/v1/teams/{team}/deliveries?limit=1000")));
+    for delivery in &deliveries {
         let is_failed = play.is_rough && delivery["status"] == "failed";
         assert!(delivery["status"] == "injected" || is_failed, "{}: {delivery}", play.name);
         if let Some(turn) = delivery["injected_turn_id"].as_str() {
-            play.check_end(&text(&delivery, "recipient_agent_id"), turn, "completed", "");
+            // A turn may bring several messages.
+            let is_in_it = |other: &&Value| other["injected_turn_id"] == turn;
+            let said = vec![OUTCOME; deliveries.iter().filter(is_in_it).count()].join("\n\n");
+            play.check_end(&text(delivery, "recipient_agent_id"), turn, "completed", &said);
         }
     }
     let Answered { reply, was_cut } =

@@ -1,8 +1,11 @@
 //! Plays of sessions: turns, floods, queues, questions, refusals, terminals, agents that die by themselves.
 
-use crate::play::{ENDS, Play, text};
+use crate::play::{ENDS, OUTCOME, Play, text};
 use gooselake_harness::stream::Record;
 use serde_json::json;
+
+/// Words of a turn that does not end by itself.
+const SLOW: u64 = 100_000;
 
 const MARK: &str = "run echo once >> marks";
 
@@ -24,7 +27,8 @@ pub(crate) fn queue(play: &mut Play) {
         turns.extend(play.turn_when(&session, &prompt, "queue"));
     }
     for turn in &turns {
-        play.check_end(&session, turn, "completed", &slow_text(5));
+        let said = format!("{0}\n\n{OUTCOME}\n\n{0}", slow_text(5));
+        play.check_end(&session, turn, "completed", &said);
     }
     let marks: Vec<String> = (0..count).map(|number| number.to_string()).collect();
     let folder = play.folder.clone();
@@ -34,16 +38,16 @@ pub(crate) fn queue(play: &mut Play) {
 
 /// The agent asks in the middle.
 pub(crate) fn ask(play: &mut Play) {
-    asked(play, json!({"mode": "default"}), "completed");
+    asked(play, json!({"mode": "default"}), ("completed", "Declined: echo once >> marks"));
 }
 
 /// A person is asked before the prompt is sent.
 pub(crate) fn gate(play: &mut Play) {
-    asked(play, json!({"permission_mode": "require_approval"}), "interrupted");
+    asked(play, json!({"permission_mode": "require_approval"}), ("interrupted", ""));
 }
 
-/// A question, and an answer of both kinds; `declined` is how the turn ends after a no.
-fn asked(play: &mut Play, fields: serde_json::Value, declined: &str) {
+/// A question, and an answer of both kinds; `declined` is how the turn ends after a no, and what is said then.
+fn asked(play: &mut Play, fields: serde_json::Value, declined: (&str, &str)) {
     let Some(session) = play.session(fields) else { return };
     let Some(turn) = play.turn(&session, MARK) else { return };
     let kinds = format!("approval.requested,{}", ENDS.join(","));
@@ -65,8 +69,8 @@ fn asked(play: &mut Play, fields: serde_json::Value, declined: &str) {
     } else {
         assert!(play.is_rough, "{}: nobody was asked: {}", play.name, event.json);
     }
-    let status = if is_accept { "completed" } else { declined };
-    play.check_end(&session, &turn, status, "");
+    let (status, said) = if is_accept { ("completed", OUTCOME) } else { declined };
+    play.check_end(&session, &turn, status, said);
     let folder = play.folder.clone();
     let marks = if is_accept { vec!["once".to_owned()] } else { Vec::new() };
     play.check_marks(&folder, &marks);
@@ -76,7 +80,7 @@ fn asked(play: &mut Play, fields: serde_json::Value, declined: &str) {
 /// While a turn runs another is refused, and so is steering; an interrupt ends it, and what was queued runs.
 pub(crate) fn refused(play: &mut Play) {
     let Some(session) = play.session(json!({})) else { return };
-    let Some(turn) = play.turn(&session, "slow 100000 5") else { return };
+    let Some(turn) = play.turn(&session, &format!("slow {SLOW} 5")) else { return };
     play.event(&session, &format!("item.delta,{}", ENDS.join(",")));
     let path = format!("/v1/sessions/{session}/turns");
     let mut turns = vec![turn.clone()];
@@ -96,9 +100,9 @@ pub(crate) fn refused(play: &mut Play) {
     let status = answered.reply.status;
     let is_over = status == 409 && (answered.was_cut || play.is_rough);
     assert!(status == 202 || is_over, "{}: {}", play.name, answered.reply);
-    play.check_end(&session, &turn, "interrupted", "");
+    play.check_end(&session, &turn, "interrupted", &slow_text(SLOW));
     for queued in &turns[1..] {
-        play.check_end(&session, queued, "completed", "");
+        play.check_end(&session, queued, "completed", OUTCOME);
     }
     let folder = play.folder.clone();
     play.check_marks(&folder, &["once".to_owned()]);
@@ -107,7 +111,7 @@ pub(crate) fn refused(play: &mut Play) {
 
 /// A command in a terminal of the server.
 pub(crate) fn terminal(play: &mut Play) {
-    one_turn(play, "terminal echo once >> marks; sleep 0.1", "completed", "", &["once"]);
+    one_turn(play, "terminal echo once >> marks; sleep 0.1", "completed", OUTCOME, &["once"]);
 }
 
 /// The agent takes its time to start, and a turn waits for it.
@@ -115,7 +119,7 @@ pub(crate) fn opening(play: &mut Play) {
     let fields = json!({"wait": false, "env": {"GG_DEMO_DELAY_MS": "150"}});
     let Some(session) = play.session(fields) else { return };
     let Some(turn) = play.turn(&session, &format!("say up\n{MARK}")) else { return };
-    play.check_end(&session, &turn, "completed", "up");
+    play.check_end(&session, &turn, "completed", &format!("up\n\n{OUTCOME}"));
     let folder = play.folder.clone();
     play.check_marks(&folder, &["once".to_owned()]);
     end(play, &session, &[turn]);
@@ -129,7 +133,7 @@ pub(crate) fn crash(play: &mut Play) {
     turns.extend(play.turn_when(&session, MARK, "queue"));
     play.check_end(&session, &turn, "failed", &slow_text(8));
     for queued in &turns[1..] {
-        play.check_end(&session, queued, "completed", "");
+        play.check_end(&session, queued, "completed", OUTCOME);
     }
     let folder = play.folder.clone();
     play.check_marks(&folder, &["once".to_owned()]);

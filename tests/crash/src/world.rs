@@ -3,7 +3,7 @@
 //! Owns: the server, the repository of its worktrees, the watch, and where in each scope the checked log ends.
 
 use crate::line::Line;
-use crate::play::{pages, text};
+use crate::play::{SOON, pages, text};
 use crate::tree::git;
 use crate::watch::Watch;
 use gooselake_harness::proc::{self, Signal};
@@ -11,6 +11,8 @@ use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::server::{Options, Server, program};
 use gooselake_harness::stream::Record;
+use gooselake_harness::wait;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
@@ -87,6 +89,7 @@ impl World {
             self.server.kill9();
             self.deaths.killed += 1;
         }
+        self.server.check_no_panic();
         if rng.chance(30) {
             verify(&self.server, "beside no server");
         }
@@ -140,17 +143,45 @@ impl World {
         }
     }
 
-    /// Ctrl-C: the server ends well, and nothing of it is left.
+    /// Ctrl-C beside an agent and a command at work: the server ends well, and nothing of it is left.
     pub(crate) fn end(self) -> Deaths {
+        self.begin_what_does_not_end();
         let World { mut server, line, watch, deaths, .. } = self;
         line.down();
         line.over();
         assert_eq!(server.interrupt(), Some(0), "{}", server.stderr_text());
+        server.check_no_panic();
         watch.join();
         proof::nothing_runs_in(server.folder());
         assert_eq!(proc::keepers_of(server.data_dir()), Vec::<u32>::new());
         verify(&server, "after the end");
         deaths
+    }
+
+    /// A turn with a child in the background, and a command with two.
+    fn begin_what_does_not_end(&self) {
+        let headers = [("Content-Type", "application/json")];
+        let post = |path: &str, body: &Value| -> Value {
+            let body = body.to_string();
+            self.line.call("POST", path, &headers, body.as_bytes()).reply.expect(200).json()
+        };
+        let folder = self.server.folder().join("endless");
+        fs::create_dir(&folder).expect("a folder");
+        let body = json!({"provider": "demo", "mode": "auto", "cwd": folder});
+        let session = text(&post("/v1/sessions", &body), "id");
+        let prompt = "spawn sleep 1000\nslow 100000 5";
+        let body = json!({"input": [prompt]});
+        post(&format!("/v1/sessions/{session}/turns"), &body);
+        let command = "(sleep 1000 & exec sleep 1000) & sleep 1000";
+        post("/v1/processes", &json!({"command": command, "cwd": folder}));
+        let path = format!("/v1/sessions/{session}/events/stream?control=false&kinds=item.delta");
+        let (mut stream, _) = self.line.stream(&path, "0").expect("the server lives");
+        assert!(stream.next(SOON).is_some(), "the agent does not begin: {:?}", stream.end());
+        let is_child = |words: &[String]| words.first().is_some_and(|word| word == "sleep");
+        wait::until(SOON, "the children of both", || {
+            let running = proof::running_in(&folder);
+            (running.iter().filter(|(_, words)| is_child(words)).count() == 4).then_some(())
+        });
     }
 }
 

@@ -24,6 +24,13 @@ pub fn log(events: &[Record]) {
     agents(events);
 }
 
+/// The same of one that is closed: whatever has begun has ended.
+pub fn closed_log(events: &[Record]) {
+    log(events);
+    let open = [items(events), turns(events), approvals(events)].concat();
+    assert!(open.is_empty(), "the session is closed, and {open:?} have no end");
+}
+
 /// `seq` counts from 1 without a hole, and rows only grow.
 fn numbers(events: &[Record]) {
     for (event, seq) in events.iter().zip(1..) {
@@ -34,9 +41,13 @@ fn numbers(events: &[Record]) {
     }
 }
 
-/// Each item starts once and completes once, and its text is what its deltas add up to.
-fn items(events: &[Record]) {
-    let mut open: HashMap<String, String> = HashMap::new();
+/// What an item is by its deltas, field by field.
+type Told = HashMap<String, String>;
+
+/// Each item starts once and completes once, and its text is what its deltas add up to, its output begins with that. Gives those that
+/// have not completed.
+fn items(events: &[Record]) -> Vec<String> {
+    let mut open: HashMap<String, Told> = HashMap::new();
     let mut done: Vec<String> = Vec::new();
     for event in events {
         let json = &event.json;
@@ -44,24 +55,22 @@ fn items(events: &[Record]) {
             "item.started" => {
                 let id = string(&event.payload["item"]["item_id"]);
                 assert!(!done.contains(&id), "an item starts again: {json}");
-                let text = event.payload["item"]["text"].as_str().unwrap_or_default();
-                let before = open.insert(id, text.to_owned());
-                assert_eq!(before, None, "an item starts twice: {json}");
+                let told = fields(&event.payload["item"]);
+                assert_eq!(open.insert(id, told), None, "an item starts twice: {json}");
             }
             "item.delta" => {
-                let text = open.get_mut(&string(&event.payload["item_id"]));
-                let text = text.unwrap_or_else(|| panic!("a delta of no open item: {json}"));
-                if event.payload["field"] == "text" {
-                    text.push_str(&string(&event.payload["delta"]));
-                }
+                let told = open.get_mut(&string(&event.payload["item_id"]));
+                let told = told.unwrap_or_else(|| panic!("a delta of no open item: {json}"));
+                told.extend(fields(&event.payload["set"]));
+                let field = told.entry(string(&event.payload["field"])).or_default();
+                field.push_str(&string(&event.payload["delta"]));
             }
             "item.completed" => {
                 let item = &event.payload["item"];
                 let id = string(&item["item_id"]);
                 assert!(!done.contains(&id), "an item completes twice: {json}");
-                let told = open.remove(&id);
-                if let (Some(told), "assistant_message") = (told, string(&item["type"]).as_str()) {
-                    assert_eq!(item["text"], told, "the deltas are not the text");
+                if let Some(told) = open.remove(&id) {
+                    check_whole(item, &told);
                 }
                 done.push(id);
             }
@@ -71,19 +80,42 @@ fn items(events: &[Record]) {
             _ => {}
         }
     }
+    open.into_keys().collect()
 }
 
-/// Turns start once and end once, one after the other.
-fn turns(events: &[Record]) {
+/// The fields of an item that deltas add to.
+fn fields(item: &Value) -> Told {
+    let field = |name: &str| Some((name.to_owned(), item[name].as_str()?.to_owned()));
+    ["text", "output"].into_iter().filter_map(field).collect()
+}
+
+fn check_whole(item: &Value, told: &Told) {
+    let is_cut = item["output_truncated"] == true;
+    for (name, whole) in fields(item) {
+        let told = told.get(&name).map_or("", String::as_str);
+        // What a command has said may be told whole at its end alone.
+        let is_right = match name.as_str() {
+            "output" => whole.starts_with(told) || is_cut,
+            _ => told == whole,
+        };
+        assert!(is_right, "{name}: the deltas are {told:?}: {item}");
+    }
+}
+
+/// Turns start once and end once, one after the other. Gives those that were asked for and have not ended.
+fn turns(events: &[Record]) -> Vec<String> {
     let mut running: Option<String> = None;
     let mut over: Vec<String> = Vec::new();
+    let mut asked: Vec<String> = Vec::new();
     for event in events {
         let json = &event.json;
         let turn = json["turn_id"].as_str().unwrap_or_default().to_owned();
         match event.kind.as_str() {
+            "turn.queued" => asked.push(turn),
             "turn.started" => {
                 assert_eq!(running, None, "two turns run: {json}");
                 assert!(!over.contains(&turn), "a turn starts again: {json}");
+                asked.push(turn.clone());
                 running = Some(turn);
             }
             "turn.completed" | "turn.failed" | "turn.interrupted" => {
@@ -99,10 +131,12 @@ fn turns(events: &[Record]) {
             _ => {}
         }
     }
+    asked.retain(|turn| !over.contains(turn));
+    asked
 }
 
-/// An approval is asked once and settled at most once.
-fn approvals(events: &[Record]) {
+/// An approval is asked once and settled at most once. Gives those that are not settled.
+fn approvals(events: &[Record]) -> Vec<String> {
     let mut open: Vec<String> = Vec::new();
     for event in events.iter().filter(|event| event.kind.starts_with("approval.")) {
         let id = string(&event.payload["approval_id"]);
@@ -115,6 +149,7 @@ fn approvals(events: &[Record]) {
             open.remove(at);
         }
     }
+    open
 }
 
 /// One agent at a time; each start is told, and each end.

@@ -149,6 +149,12 @@ impl Server {
         self.run.stderr_text()
     }
 
+    /// Panics: a thread of the server has panicked, though the server may have gone on.
+    pub fn check_no_panic(&self) {
+        let text = self.stderr_text();
+        assert!(!text.contains("panicked at"), "a panic in the server:\n{text}");
+    }
+
     /// Ends the server alone, as a crash would; its keepers go on.
     pub fn kill9(&mut self) {
         self.run.stop(Signal::KILL);

@@ -1,7 +1,7 @@
 //! Agents, keepers and terminals that die, end or begin while the server is away.
 
 use super::follower::Follower;
-use super::scene::{SOON, Scene, agent_pid, flood_text, names_in, slow_text, text};
+use super::scene::{OUTCOME, SOON, Scene, agent_pid, flood_text, names_in, slow_text, text};
 use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
@@ -140,7 +140,8 @@ fn what_agents_finished_while_the_server_was_away_is_told_whole() {
     for (session, turn) in &started {
         let record = scene.ended(session, turn, "completed");
         let said = text(&record, "assistant_text");
-        assert!(said.starts_with(&flood_text(count, bytes)), "{session} said something else");
+        let whole = format!("{}\n\n{OUTCOME}", flood_text(count, bytes));
+        assert!(said == whole, "{session} said something else");
         scene.prove(session);
     }
     scene.finish();

@@ -179,6 +179,9 @@ impl Scene {
     }
 }
 
+/// What the demo agent says of a command that went well.
+pub(super) const OUTCOME: &str = "The command ended with exit code 0.";
+
 /// The pid of the agent that was started last.
 pub(super) fn agent_pid(events: &[Record]) -> u32 {
     let started = events.iter().rev().find(|event| event.kind == "agent.started");

@@ -1,7 +1,7 @@
 //! Turns, queues and approvals, over the death of the server.
 
 use super::follower::Follower;
-use super::scene::{SOON, Scene, agent_pid, flood_text, slow_text, text};
+use super::scene::{OUTCOME, SOON, Scene, agent_pid, flood_text, slow_text, text};
 use gooselake_harness::proc;
 use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
@@ -67,7 +67,7 @@ fn twenty_turns_in_twenty_sessions_go_on_with_the_same_agents() {
     for ((session, turn), name) in started.iter().zip(&names) {
         let record = scene.ended(session, turn, "completed");
         let said = record["assistant_text"].as_str().unwrap_or_default().to_owned();
-        assert!(said.starts_with(&slow_text(30)), "{said}");
+        assert_eq!(said, format!("{}\n\n{OUTCOME}", slow_text(30)));
         assert_eq!(scene.marks(name), ["once"], "{name}");
     }
     for (follower, pid) in followers.iter_mut().zip(&pids) {

@@ -115,6 +115,7 @@ fn end_of(server: &mut Server) -> Vec<String> {
     if code != Some(0) {
         failed.push(format!("the server ended with {code:?}:\n{}", server.stderr_text()));
     }
+    server.check_no_panic();
     let left = proof::running_in(server.folder());
     if !left.is_empty() {
         failed.push(format!("these are left: {left:?}"));
