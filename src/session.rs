@@ -481,8 +481,9 @@ impl Shared {
 
     /// Hands a command to the session's thread, which is started if there is none.
     fn send(self: &Arc<Self>, session_id: &str, command: Command) -> Result<()> {
-        self.refuse_when_stopping()?;
         let mut threads = self.lock();
+        // Under the lock, as the end takes all threads under it: none starts behind that.
+        self.refuse_when_stopping()?;
         threads.retired.retain(|thread| !thread.is_finished());
         let handle = match threads.live.get(session_id) {
             Some(handle) => handle,
@@ -503,6 +504,7 @@ impl Shared {
     /// Starts the session's thread if there is none.
     fn wake(self: &Arc<Self>, session_id: &str) -> Result<()> {
         let mut threads = self.lock();
+        self.refuse_when_stopping()?;
         if !threads.live.contains_key(session_id) {
             let handle = self.start(session_id)?;
             threads.live.insert(session_id.to_owned(), handle);

@@ -16,8 +16,8 @@ use gg_keeper::protocol::{Request, STDIN_WINDOW};
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// How much stdin may wait here; beyond it [`Outbox::put_stdin`] refuses. Twice the keeper's
-/// window, so that one prompt of the largest size is taken even when another is on its way.
+/// How much stdin may wait here; beyond it [`Outbox::put_stdin`] refuses, but for what comes to an
+/// empty queue: that is taken whatever its size, or it would be refused for ever.
 const STDIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Stdin is cut into pieces of this size, so that control gets in between.
@@ -57,7 +57,7 @@ impl Outbox {
         if waiting.is_closed {
             return true;
         }
-        if waiting.stdin_bytes + bytes.len() > STDIN_BYTES_MAX {
+        if waiting.stdin_bytes > 0 && waiting.stdin_bytes + bytes.len() > STDIN_BYTES_MAX {
             return false;
         }
         waiting.stdin_bytes += bytes.len();
@@ -277,10 +277,11 @@ mod tests {
     #[test]
     fn stdin_beyond_the_bound_is_refused_and_a_closed_outbox_takes_and_drops() {
         let outbox = Outbox::default();
-        assert!(outbox.put_stdin(0, vec![0; STDIN_BYTES_MAX]));
-        assert!(!outbox.put_stdin(STDIN_BYTES_MAX as u64, vec![0; 1]));
+        // What comes to an empty queue would never come to an emptier one.
+        assert!(outbox.put_stdin(0, vec![0; STDIN_BYTES_MAX + 1]));
+        assert!(!outbox.put_stdin(STDIN_BYTES_MAX as u64 + 1, vec![0; 1]));
         outbox.close();
-        assert!(outbox.put_stdin(STDIN_BYTES_MAX as u64, vec![0; 1]));
+        assert!(outbox.put_stdin(STDIN_BYTES_MAX as u64 + 1, vec![0; 1]));
         assert!(!outbox.take(&mut Vec::new()));
     }
 }

@@ -104,6 +104,25 @@ pub fn list(
     listed::read(statement.query(rusqlite::params_from_iter(values))?, most, record_of)
 }
 
+/// What the agent has said in a turn, oldest first, message by message: the last of them, up to the first that brings
+/// them to so many bytes.
+pub fn said(connection: &Connection, turn_key: i64, bytes_max: usize) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT body ->> 'text' FROM item
+         WHERE turn_key = ?1 AND type = 'assistant_message' AND completed_at IS NOT NULL
+         ORDER BY item_key DESC",
+    )?;
+    let mut rows = statement.query([turn_key])?;
+    let (mut said, mut bytes) = (Vec::new(), 0);
+    while let (true, Some(row)) = (bytes < bytes_max, rows.next()?) {
+        let text: String = row.get::<_, Option<String>>(0)?.unwrap_or_default();
+        bytes += text.len();
+        said.push(text);
+    }
+    said.reverse();
+    Ok(said)
+}
+
 /// The items that were open when the last commit was made, oldest first, without what their deltas added.
 pub fn open_items(connection: &Connection, session_key: i64) -> Result<Vec<OpenItem>> {
     let mut statement = connection.prepare_cached(
@@ -251,5 +270,61 @@ impl Tx<'_> {
             )?
             .execute(params![session_key, now_ms])?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::tests::{Folder, new_session};
+    use crate::ledger::turn::NewTurn;
+    use crate::model::{TurnSource, TurnStatus};
+
+    #[test]
+    fn what_was_said_last_is_read_as_far_as_it_is_kept() {
+        let folder = Folder::new();
+        let opened = folder.ledger();
+        let insert = |tx: &mut Tx<'_>| {
+            let session_key = tx.insert_session(&new_session("sess_1"))?;
+            tx.insert_turn(&NewTurn {
+                turn_id: "turn_1",
+                session_key,
+                status: TurnStatus::InProgress,
+                source: TurnSource::User,
+                input: "[]",
+                model: None,
+                mode: None,
+                reasoning_level: None,
+                permission_mode: None,
+            })?;
+            let (said, ran) = (ItemType::AssistantMessage, ItemType::Command);
+            let (whole, open) = (ItemStatus::Completed, ItemStatus::InProgress);
+            for (item_id, item_type, status, body) in [
+                ("1", said, whole, r#"{"text":"one"}"#),
+                ("2", ran, whole, r#"{"text":"no","output":"no"}"#),
+                ("3", said, whole, r#"{"text":"three"}"#),
+                ("4", said, whole, "{}"),
+                ("5", said, open, r#"{"text":"not yet"}"#),
+            ] {
+                tx.insert_item(&NewItem {
+                    item_id,
+                    session_key,
+                    turn_id: "turn_1",
+                    item_type,
+                    status,
+                    body,
+                    started_seq: 0,
+                    adapter_key: None,
+                    created_at: 1,
+                })?;
+            }
+            Ok(())
+        };
+        opened.ledger.write(insert).unwrap();
+        let of = |bytes_max| opened.ledger.read(|db| said(db, 1, bytes_max)).unwrap();
+        assert_eq!(of(100), ["one", "three", ""]);
+        assert_eq!(of(6), ["one", "three", ""]);
+        assert_eq!(of(5), ["three", ""]);
+        assert!(of(0).is_empty());
     }
 }

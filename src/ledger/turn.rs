@@ -170,6 +170,14 @@ pub fn active(connection: &Connection, session_key: i64) -> Result<Option<TurnRe
     one(connection, session_key, "status IN ('in_progress', 'waiting_for_approval')")
 }
 
+/// How many turns wait, those of mail among them.
+pub fn queued_count(connection: &Connection, session_key: i64) -> Result<usize> {
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM turn WHERE session_key = ?1 AND status = 'queued'")?
+        .query_row([session_key], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// The next turn of the queue. One that carries mail goes ahead of the others.
 pub fn next_queued(connection: &Connection, session_key: i64) -> Result<Option<TurnRecord>> {
     one(connection, session_key, "status = 'queued'")
@@ -301,13 +309,7 @@ impl Tx<'_> {
     }
 
     pub fn queued_turn_count(&mut self, session_key: i64) -> Result<usize> {
-        let count: i64 = self
-            .connection()
-            .prepare_cached(
-                "SELECT count(*) FROM turn WHERE session_key = ?1 AND status = 'queued'",
-            )?
-            .query_row([session_key], |row| row.get(0))?;
-        Ok(usize::try_from(count).unwrap_or(0))
+        queued_count(self.connection(), session_key)
     }
 
     fn active_or(&self, changed: rusqlite::Result<usize>, session_key: i64) -> Result<()> {

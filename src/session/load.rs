@@ -13,7 +13,7 @@ use crate::ledger::turn::TurnRecord;
 use crate::ledger::{Connection, Most, item, session, turn};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
-use crate::model::{ApprovalStatus, ItemType, ScopeKind, TurnStatus, id};
+use crate::model::{ApprovalStatus, ScopeKind, id};
 use crate::provider::{self, Effects};
 use serde_json::Value;
 use std::sync::Arc;
@@ -29,7 +29,6 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
     let (state, private, again) = ledger.read(|db| {
         let private = session::get_private(db, &session_id)?;
         let key = private.session_key;
-        let queued = TurnStatus::Queued.as_str();
         let mut state = State {
             title: private.title.clone(),
             is_gated: private.permission_mode.as_deref() == Some(GATED),
@@ -38,10 +37,7 @@ pub(super) fn load(actor: &mut Actor) -> Result<()> {
                 .as_deref()
                 .and_then(|usage| serde_json::from_str(usage).ok())
                 .unwrap_or_default(),
-            // One more than clients may queue: mail goes ahead of them.
-            queued: turn::list(db, key, Some(queued), None, Most::rows(limits::QUEUED_TURNS + 1))?
-                .records
-                .len(),
+            queued: turn::queued_count(db, key)?,
             ..State::default()
         };
         let scope_key = event::scope_key(db, ScopeKind::Session, &session_id)?;
@@ -95,12 +91,8 @@ fn load_turn(
     scope_key: i64,
 ) -> Result<()> {
     let mut turn = LiveTurn::of_record(record);
-    let items = item::list(db, session_key, Some(record.turn_key), None, Most::rows(usize::MAX))?;
-    for item in items.records {
-        let is_said = item.item_type == ItemType::AssistantMessage.as_str();
-        if is_said && item.completed_at.is_some() {
-            turn.add_assistant_text(item.body.get("text").and_then(Value::as_str).unwrap_or(""));
-        }
+    for said in item::said(db, record.turn_key, limits::ASSISTANT_TEXT_BYTES)? {
+        turn.add_assistant_text(&said);
     }
     let last = |kind: EventKind| -> Result<Option<Value>> {
         let event = last_event(db, scope_key, &[kind], Some(&record.id))?;

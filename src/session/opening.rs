@@ -8,10 +8,10 @@ use super::agent::{agent_error, client_error};
 use super::ending::end_payload;
 use super::step::Step;
 use crate::error::{Code, Error, Result};
+use crate::ledger::event::NewEvent;
 use crate::ledger::session::SessionChange;
+use crate::ledger::to_json;
 use crate::ledger::turn::TurnEnd;
-use crate::ledger::{Most, to_json};
-use crate::limits;
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::provider::{AgentError, Command};
@@ -104,26 +104,20 @@ impl Actor {
 
     /// Turns that wait in a session that is over will never run.
     pub(super) fn fail_queued(&mut self, error: &AgentError, step: &mut Step) {
-        let session_key = self.session_key;
-        let queued = self.shared.ledger.read(|db| {
-            let status = Some(TurnStatus::Queued.as_str());
-            crate::ledger::turn::list(
-                db,
-                session_key,
-                status,
-                None,
-                Most::rows(limits::QUEUED_TURNS + 1),
-            )
-        });
         self.state.queued = 0;
-        for record in queued.map(|queued| queued.records).unwrap_or_default() {
-            let id: Arc<str> = Arc::from(record.id.as_str());
-            let turn_id = Arc::clone(&id);
-            let end = TurnEnd { error: Some(to_json(error)), ..TurnEnd::default() };
-            let payload = end_payload(TurnStatus::Failed, None, Some(error), None, None);
-            step.change(move |tx| tx.end_turn(&turn_id, TurnStatus::Failed, &end).map(|_| ()));
-            step.event(EventKind::TurnFailed, Some(id), payload);
-        }
+        let (session_key, session_id) = (self.session_key, Arc::clone(&step.session_id));
+        let end = TurnEnd { error: Some(to_json(error)), ..TurnEnd::default() };
+        let payload = end_payload(TurnStatus::Failed, None, Some(error), None, None);
+        step.is_visible = true;
+        // Read where they end: what this step queues is among them.
+        step.change(move |tx| {
+            while let Some(turn) = tx.next_queued_turn(session_key)? {
+                tx.end_turn(&turn.id, TurnStatus::Failed, &end)?;
+                let event = NewEvent::session(&session_id, EventKind::TurnFailed, payload.as_str());
+                tx.append(event.turn(&turn.id))?;
+            }
+            Ok(())
+        });
     }
 
     /// The session is over, or will be when its agent is gone: nothing begins in it any more.

@@ -97,3 +97,17 @@ fn an_answer_that_is_none_leaves_the_approval_pending() {
     stage.decide(&approval, &json!({"decision": "accept"})).expect(200);
     assert_eq!(stage.ended(&session_id, &turn_id)["assistant_text"], "Allowed: may I?");
 }
+
+/// Together they are more than may wait for an agent that does not read.
+#[test]
+fn images_that_are_large_together_reach_the_agent() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    let file = stage.cwd.join("large.png");
+    std::fs::write(&file, [PNG, &[0; 6_500_000]].concat()).unwrap();
+    let image = json!({"type": "image", "path": file});
+    let body = json!({"input": [image, image, "say seen"]});
+    let turn = stage.post_turn(&session_id, &body).expect(200).json();
+    let turn = stage.ended(&session_id, turn["turn_id"].as_str().unwrap());
+    assert_eq!(turn["assistant_text"], "seen");
+}
