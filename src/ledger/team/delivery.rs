@@ -388,7 +388,8 @@ impl Tx<'_> {
         Ok(keys.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Changes the state of a delivery and tells it, if its state allows the change; returns whether it did.
+    /// Changes the state of a delivery and tells it, if its state allows the change; returns whether it did. What is to
+    /// wait again in a team that is gone, or that the recipient has left meanwhile, goes no further.
     pub fn move_delivery(&mut self, delivery_key: i64, change: &Move<'_>) -> Result<bool> {
         let from =
             if change.is_given_back { change.to.comes_back_from() } else { change.to.comes_from() };
@@ -438,7 +439,28 @@ impl Tx<'_> {
         if change.to.is_terminal() {
             self.tell_if_completed(&record)?;
         }
+        if change.to == DeliveryStatus::Deferred {
+            self.end_when_left_behind(delivery_key)?;
+        }
         Ok(true)
+    }
+
+    fn end_when_left_behind(&mut self, delivery_key: i64) -> Result<()> {
+        let (is_team_gone, is_member) = self
+            .connection()
+            .prepare_cached(
+                "SELECT deleted_at IS NOT NULL, EXISTS (SELECT 1 FROM team_member
+                     WHERE team_member.team_key = team_delivery.team_key
+                         AND agent_id = recipient_agent_id)
+                 FROM team_delivery JOIN team USING (team_key) WHERE delivery_key = ?1",
+            )?
+            .query_row([delivery_key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let end = match (is_team_gone, is_member) {
+            (true, _) => Move::to(DeliveryStatus::Cancelled),
+            (false, false) => Move { error: Some(NOT_MEMBER), ..Move::to(DeliveryStatus::Failed) },
+            (false, true) => return Ok(()),
+        };
+        self.move_delivery(delivery_key, &end).map(|_| ())
     }
 
     /// Claims a delivery for an attempt; returns the number of the claim, or None when it does not wait any more.
@@ -455,36 +477,25 @@ impl Tx<'_> {
     }
 
     /// Has mail wait again that was to join a turn and that its agent has not heard; what joined `failing` is left as
-    /// it is. In a team that is gone, or that the recipient has left, it goes no further.
+    /// it is.
     pub fn give_back_delivery(&mut self, delivery_key: i64, failing: Option<&str>) -> Result<()> {
-        let found = self
+        let is_there = self
             .connection()
             .prepare_cached(
-                "SELECT deleted_at IS NOT NULL, EXISTS (SELECT 1 FROM team_member
-                     WHERE team_member.team_key = team_delivery.team_key
-                         AND agent_id = recipient_agent_id)
-                 FROM team_delivery JOIN team USING (team_key)
-                 WHERE delivery_key = ?1 AND (?2 IS NULL OR injected_turn_id <> ?2)",
+                "SELECT EXISTS (SELECT 1 FROM team_delivery
+                     WHERE delivery_key = ?1 AND (?2 IS NULL OR injected_turn_id <> ?2))",
             )?
-            .query_row(params![delivery_key, failing], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((is_team_gone, is_member)): Option<(bool, bool)> = found else { return Ok(()) };
-        let reason = DeferredReason::SteerRefused;
-        let waiting = Move {
-            reason: Some(reason),
-            error: Some((reason.as_str(), "its turn was over before the agent had heard it")),
-            is_given_back: true,
-            trigger: Some(reason.as_str()),
-            ..Move::to(DeliveryStatus::Deferred)
-        };
-        if !self.move_delivery(delivery_key, &waiting)? {
-            return Ok(());
-        }
-        if is_team_gone {
-            self.move_delivery(delivery_key, &Move::to(DeliveryStatus::Cancelled))?;
-        } else if !is_member {
-            let error = Some(NOT_MEMBER);
-            self.move_delivery(delivery_key, &Move { error, ..Move::to(DeliveryStatus::Failed) })?;
+            .query_row(params![delivery_key, failing], |row| row.get(0))?;
+        if is_there {
+            let reason = DeferredReason::SteerRefused;
+            let waiting = Move {
+                reason: Some(reason),
+                error: Some((reason.as_str(), "its turn was over before the agent had heard it")),
+                is_given_back: true,
+                trigger: Some(reason.as_str()),
+                ..Move::to(DeliveryStatus::Deferred)
+            };
+            self.move_delivery(delivery_key, &waiting)?;
         }
         Ok(())
     }

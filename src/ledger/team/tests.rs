@@ -1,6 +1,7 @@
 //! The states of a delivery in a real database: what the table allows happens and is told, and nothing else does.
 
-use super::delivery::{self, Attempts, Move, NewDelivery};
+use super::NewMember;
+use super::delivery::{self, Attempts, Move, NOT_MEMBER, NewDelivery};
 use super::message::{NEWEST, NewMessage};
 use crate::ledger::{Ledger, Synchronous, Tx};
 use crate::model::id;
@@ -8,7 +9,7 @@ use crate::model::team::{DeliveryStatus, InjectionStrategy, MessageScope, Policy
 use crate::thread::Thread;
 use std::path::PathBuf;
 
-/// A ledger with a team in which one message was written to nobody; ends and goes away in this order.
+/// A ledger with a team of one member, in which one message was written to nobody; ends and goes away in this order.
 struct Stage {
     ledger: Ledger,
     writer: Thread,
@@ -22,6 +23,7 @@ impl Stage {
         let (ledger, writer) = Ledger::open(&folder.join("db"), Synchronous::Normal).unwrap();
         let made = ledger.write(|tx| {
             let team = tx.insert_team("team_1", "one", "sess_1", "user")?;
+            tx.insert_member(&team, &member())?;
             tx.insert_message(&team, &message()).map(|_record| ())
         });
         made.unwrap();
@@ -32,6 +34,18 @@ impl Stage {
         drop(self.ledger);
         assert!(self.writer.join());
         std::fs::remove_dir_all(self.folder).unwrap();
+    }
+}
+
+fn member() -> NewMember<'static> {
+    NewMember {
+        agent_id: "sess_2",
+        title: None,
+        added_by: "user",
+        creator_agent_id: None,
+        creator_compaction_subscription: "off",
+        worktree_id: None,
+        operation_id: None,
     }
 }
 
@@ -101,6 +115,31 @@ fn a_state_follows_another_as_the_table_says_and_not_otherwise() {
         .unwrap();
     let allowed: usize = DeliveryStatus::ALL.iter().map(|to| to.comes_from().len()).sum();
     assert_eq!(usize::try_from(told), Ok(allowed), "each change is told, and nothing else");
+    stage.end();
+}
+
+/// The recipient leaves, or the team goes, while the message is on its way: it does not set out again.
+#[test]
+fn mail_under_way_to_who_has_left_goes_no_further() {
+    let stage = Stage::new();
+    let records = stage.ledger.write(|tx| {
+        let team = tx.team("team_1")?;
+        let keys = ["dlv_1", "dlv_2"].map(|delivery_id| deliver(tx, delivery_id));
+        for key in keys {
+            tx.claim_delivery(key, "queue")?.unwrap();
+        }
+        tx.delete_member(&team, "sess_2")?;
+        assert!(tx.move_delivery(keys[0], &Move::to(DeliveryStatus::Deferred))?);
+        tx.mark_team_deleted(&team)?;
+        assert!(tx.move_delivery(keys[1], &Move::to(DeliveryStatus::Deferred))?);
+        Ok([tx.delivery(&team, "dlv_1")?, tx.delivery(&team, "dlv_2")?])
+    });
+    let states = records.unwrap().map(|record| (record.status, record.last_error_code));
+    let told = |code: &str| Some(code.to_owned());
+    let expected = [("failed".to_owned(), told(NOT_MEMBER.0)), ("cancelled".to_owned(), None)];
+    assert_eq!(states, expected);
+    let waiting = stage.ledger.read(|db| delivery::queue(db, "sess_2", 10)).unwrap();
+    assert_eq!(waiting, []);
     stage.end();
 }
 
