@@ -11,6 +11,7 @@ mod approval;
 mod capacity;
 mod defect;
 mod ending;
+mod failure;
 mod gateway;
 pub mod input;
 mod launch;

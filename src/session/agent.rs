@@ -4,13 +4,14 @@
 //! started (a keeper that no row names is stopped at the next start), and bytes for its stdin are committed with their
 //! offset before they are sent (sent twice, the keeper takes them once).
 
-use super::actor::{AGENT_TURN_QUIET, Actor, Answer, FromChild, Phase, Stop};
+use super::actor::{AGENT_TURN_QUIET, Actor, Answer, FromChild, Phase, SLEEP_GRACE, Stop};
 use super::capacity::Reservation;
+use super::failure::{agent_error, exit_error};
 use super::gateway::{self, Token};
 use super::launch;
 use super::step::{Step, offset_of};
 use crate::error::{Code, Error, Result};
-use crate::keeper::{self, Exit, FromKeeper, Keeper, Stream};
+use crate::keeper::{self, Exit, FromKeeper, Hello, Keeper, Stream};
 use crate::ledger::agent::Offsets;
 use crate::limits;
 use crate::model::event::EventKind;
@@ -45,6 +46,8 @@ pub(super) struct Agent {
     stderr_tail: VecDeque<u8>,
     stderr_offset: u64,
     is_attached: bool,
+    /// Its stdin is closed: what goes there is taken by nobody.
+    is_deaf: bool,
     /// It was running when this server started.
     pub is_adopted: bool,
     /// The log has its start.
@@ -78,6 +81,7 @@ impl Agent {
             stderr_tail: VecDeque::new(),
             stderr_offset: u64::try_from(committed.stderr).unwrap_or(0),
             is_attached: false,
+            is_deaf: false,
             is_adopted: false,
             is_told: false,
             pid: None,
@@ -131,7 +135,9 @@ impl Agent {
 
     /// Sends what was not sent yet. What the keeper can not hold now is sent when the agent has read some.
     fn send_unsent(&mut self) {
-        let (true, Some(keeper)) = (self.is_attached, &self.keeper) else { return };
+        let (true, Some(keeper)) = (self.is_attached && !self.is_deaf, &self.keeper) else {
+            return;
+        };
         let from = self.sent;
         for (at, bytes) in self.unsent.iter().filter(|(at, _)| *at >= from) {
             if keeper.stdin(offset_back(*at), bytes.clone()).is_err() {
@@ -325,7 +331,7 @@ impl Actor {
     pub(super) fn hear_agent(&mut self, message: FromKeeper, step: &mut Step) -> usize {
         match message {
             FromKeeper::Hello(hello) => {
-                self.attached(hello.child_pid, hello.stdin_end, step);
+                self.attached(&hello, step);
                 1
             }
             FromKeeper::Output { stream: Stream::Stdout, offset, bytes } => {
@@ -358,13 +364,20 @@ impl Actor {
         }
     }
 
-    fn attached(&mut self, pid: u32, stdin_end: u64, step: &mut Step) {
+    fn attached(&mut self, hello: &Hello, step: &mut Step) {
         let agent_name = self.agent_name.clone();
         let Some(agent) = &mut self.state.agent else { return };
+        let pid = hello.child_pid;
         agent.is_attached = true;
         agent.pid = Some(pid);
-        agent.accept(offset_of(stdin_end));
+        agent.is_deaf = hello.is_stdin_closed;
+        agent.accept(offset_of(hello.stdin_end));
         agent.send_unsent();
+        if agent.is_deaf && self.state.phase == Phase::Open {
+            // The last server had told it to sleep. A turn that is for it already is told to the next one.
+            let deadline = Instant::now() + SLEEP_GRACE;
+            self.state.phase = Phase::Stopping { deadline, why: Stop::Sleep };
+        }
         if !agent.is_told {
             agent.is_told = true;
             let payload = json!({"agent": agent_name, "pid": pid});
@@ -542,58 +555,5 @@ pub(super) fn never_started(error: &Error) -> Exit {
         stdout_dropped: 0,
         stderr_dropped: 0,
         lost: error.code == Code::NotFound,
-    }
-}
-
-/// What an exit means for the turn that it ended.
-fn exit_error(exit: &Exit, stderr: &str, why: Option<Stop>) -> AgentError {
-    let how = match (&exit.error, exit.code, exit.signal) {
-        (Some(error), ..) => error.clone(),
-        (None, Some(code), _) => format!("the agent ended with exit code {code}"),
-        (None, None, Some(signal)) => format!("the agent was ended by signal {signal}"),
-        (None, None, None) => "the agent is gone".to_owned(),
-    };
-    let message = match why {
-        Some(Stop::Unresponsive) => {
-            format!("the agent did not answer in time and was ended ({how})")
-        }
-        _ => how,
-    };
-    // What a program says of its own backtraces is no reason.
-    let mut lines = stderr.trim_end().lines().rev();
-    let last_line = lines.find(|line| !line.starts_with("note: ")).unwrap_or_default();
-    AgentError {
-        message: if last_line.is_empty() { message } else { format!("{message}: {last_line}") },
-        code: "agent_exited".to_owned(),
-        data: json!({"exit_code": exit.code, "signal": exit.signal, "stopped_by": exit.stopped_by}),
-    }
-}
-
-pub(super) fn agent_error(error: &Error) -> AgentError {
-    AgentError {
-        // With what is behind it: "too many open files" is what there is to know.
-        message: error.to_string(),
-        code: error.code.as_str().to_owned(),
-        data: Value::Null,
-    }
-}
-
-/// What a client is told when its agent could not be had.
-pub(super) fn client_error(error: &AgentError) -> Error {
-    let code = match error.code.as_str() {
-        "agent_timeout" => Code::AgentTimeout,
-        "capacity" => Code::Capacity,
-        _ => Code::AgentFailed,
-    };
-    let told = Error::new(code, format!("the agent could not be opened: {}", error.message));
-    match error.code.as_str() {
-        "authentication_required" => {
-            told.hint("log in with the agent's own program, or give it its key")
-        }
-        "permission_mode_unavailable" => told.hint(
-            "take another permission_mode; Claude never runs without questions as root, but where \
-             IS_SANDBOX=1 says that the machine is a sandbox",
-        ),
-        _ => told,
     }
 }

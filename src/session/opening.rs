@@ -4,8 +4,8 @@
 //! turn fails); one that never opened, or that its agent does not know any more, has failed.
 
 use super::actor::{Actor, Answer, Phase, Stop};
-use super::agent::{agent_error, client_error};
 use super::ending::end_payload;
+use super::failure::{agent_error, client_error};
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;

@@ -2,6 +2,7 @@
 
 use crate::stage::{SOON, Stage, text};
 use gooselake_harness::proc::{self, Signal};
+use gooselake_harness::server::program;
 use gooselake_harness::{proof, wait};
 use serde_json::{Value, json};
 use std::fs;
@@ -121,4 +122,28 @@ fn an_agent_that_is_falling_asleep_ends_with_the_server() {
     wait::until(SOON, "it is told to sleep", || closed.exists().then_some(()));
     assert_eq!(stage.server.interrupt(), Some(0));
     proof::nothing_runs_in(&stage.cwd);
+}
+
+/// The next server meets an agent that the last one had told to sleep, and that takes its time: a turn is for the agent
+/// that comes after it.
+#[test]
+fn a_turn_that_meets_an_agent_falling_asleep_is_told_to_the_next_one() {
+    let demo = program("GG_TEST_DEMO_AGENT", "gg-demo-agent").unwrap();
+    let script = "\"$0\"; touch closed; until test -e go; do sleep 0.02; done";
+    let arguments = json!(["-c", script, demo.to_str().unwrap()]);
+    let mut stage = Stage::with_config(&format!(
+        "{CONFIG}[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\nidle_sleep_secs = 1\n"
+    ));
+    let body = json!({"provider": "acp", "cwd": stage.cwd});
+    let session = stage.client.post("/v1/sessions", &body).expect(200).json();
+    let session_id = session["id"].as_str().unwrap().to_owned();
+    let closed = stage.cwd.join("closed");
+    wait::until(SOON, "it is told to sleep", || closed.exists().then_some(()));
+    stage.server.kill9();
+    stage.restart();
+    let turn_id = stage.start(&session_id, "say heard");
+    std::fs::write(stage.cwd.join("go"), "").unwrap();
+    assert_eq!(stage.ended(&session_id, &turn_id)["assistant_text"], "heard");
+    let count = |kind: &str| stage.events(&session_id).iter().filter(|e| e.kind == kind).count();
+    assert_eq!((count("agent.slept"), count("agent.exited")), (1, 0));
 }

@@ -279,6 +279,7 @@ impl Holder {
             stdout_end: stdout.journal.end(),
             stderr_base: stderr.journal.base(),
             stderr_end: stderr.journal.end(),
+            is_stdin_closed: self.input.is_closing(),
         }
     }
 

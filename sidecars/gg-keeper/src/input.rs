@@ -55,6 +55,11 @@ impl Input {
         self.taken
     }
 
+    /// Whether the pipe is, or is to be, closed behind what was accepted.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
     /// Whether bytes wait for the disk.
     pub(crate) fn is_holding(&self) -> bool {
         !self.held.is_empty()

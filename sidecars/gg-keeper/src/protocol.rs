@@ -168,6 +168,9 @@ pub struct Hello {
     pub stdout_end: u64,
     pub stderr_base: u64,
     pub stderr_end: u64,
+    /// CLOSE_STDIN has come: the child takes no further bytes. On the wire only when it is so, and
+    /// not by keepers of versions before it.
+    pub is_stdin_closed: bool,
 }
 
 /// What the keeper tells the server.
@@ -414,6 +417,9 @@ impl Hello {
         ] {
             put_u64(out, offset);
         }
+        if self.is_stdin_closed {
+            out.push(1);
+        }
     }
 
     fn decode(fields: &mut Fields<'_>) -> Option<Hello> {
@@ -427,6 +433,7 @@ impl Hello {
             stdout_end: fields.u64()?,
             stderr_base: fields.u64()?,
             stderr_end: fields.u64()?,
+            is_stdin_closed: !fields.is_empty() && fields.bool()?,
         })
     }
 }

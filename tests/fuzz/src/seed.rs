@@ -317,6 +317,7 @@ pub(crate) fn replies() -> Vec<Vec<u8>> {
         stdout_end: 5,
         stderr_base: 0,
         stderr_end: 0,
+        is_stdin_closed: true,
     };
     let output = |offset: u64, text: &str| Reply::Output {
         stream: Stream::Stdout,

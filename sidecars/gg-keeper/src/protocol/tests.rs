@@ -50,20 +50,24 @@ fn every_request_reads_back_as_it_was_written() {
     }
 }
 
+const HELLO: Hello = Hello {
+    version: VERSION,
+    keeper_pid: 1,
+    child_pid: 2,
+    stdin_end: 4,
+    stdin_taken: 3,
+    stdout_base: 5,
+    stdout_end: 6,
+    stderr_base: 7,
+    stderr_end: 8,
+    is_stdin_closed: false,
+};
+
 #[test]
 fn every_reply_reads_back_as_it_was_written_and_a_cut_one_is_the_end_of_the_connection() {
     let replies = [
-        Reply::Hello(Hello {
-            version: VERSION,
-            keeper_pid: 1,
-            child_pid: 2,
-            stdin_end: 4,
-            stdin_taken: 3,
-            stdout_base: 5,
-            stdout_end: 6,
-            stderr_base: 7,
-            stderr_end: 8,
-        }),
+        Reply::Hello(HELLO),
+        Reply::Hello(Hello { is_stdin_closed: true, ..HELLO }),
         Reply::Output { stream: Stream::Stderr, offset: 77, bytes: b"\0\xff".to_vec() },
         Reply::StdinAccepted { end: 2, taken: 1 },
         Reply::Exit(Exit::new(StoppedBy::Lease)),
