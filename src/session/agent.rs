@@ -398,6 +398,7 @@ impl Actor {
             let Some(agent) = &mut self.state.agent else { break };
             let Some(end) = piece.strip_suffix(b"\n") else {
                 agent.keep_partial(piece);
+                agent.make_room(self.shared.config.journal_bytes_max);
                 break;
             };
             let line = if agent.line.is_empty() {
@@ -532,6 +533,22 @@ impl Agent {
             && at + i64::try_from(bytes.len()).unwrap_or(0) <= self.accepted
         {
             self.unsent.pop_front();
+        }
+    }
+
+    /// Gives the journal of a line up that does not end, once nothing more of it is kept or it has half of the journal:
+    /// the agent would wait for ever for room to end it. A server that starts meanwhile has only its rest.
+    fn make_room(&mut self, journal_bytes_max: u64) {
+        let held = offset_of(self.read_offset) - self.acknowledged;
+        let bound = match self.line_dropped {
+            0 => offset_of(journal_bytes_max / 2),
+            _ => ACKNOWLEDGE_BYTES,
+        };
+        if held >= bound
+            && let Some(keeper) = &self.keeper
+        {
+            self.acknowledged = offset_of(self.read_offset);
+            keeper.ack(self.read_offset, self.stderr_offset, false);
         }
     }
 

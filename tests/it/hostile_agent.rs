@@ -32,6 +32,10 @@ pub(crate) fn opening() -> String {
 
 /// A server whose ACP agent is this shell script between the handshake and the end of the turn.
 fn stage_of(script: &str) -> Stage {
+    stage_with(script, "")
+}
+
+fn stage_with(script: &str, config: &str) -> Stage {
     let whole = [
         opening(),
         format!("{script}\n"),
@@ -39,7 +43,8 @@ fn stage_of(script: &str) -> Stage {
             .to_owned(),
     ];
     let arguments = json!(["-c", whole.concat()]);
-    Stage::with_config(&format!("[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n"))
+    let provider = format!("[providers.acp]\ncommand = \"/bin/sh\"\nargs = {arguments}\n");
+    Stage::with_config(&[config, &provider].concat())
 }
 
 impl Stage {
@@ -70,6 +75,18 @@ fn a_line_that_does_not_end_is_cut_and_told() {
     let told = unparsed(&stage);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].payload["bytes"], LINE_BYTES);
+}
+
+/// Longer than the journal that the keeper has for it, within the bound on lines and beyond it.
+#[test]
+fn a_line_longer_than_its_journal_does_not_stop_its_agent() {
+    for (line_bytes, journal_bytes_max) in [(1_000_000, 65_536), (LINE_BYTES, 1_048_576)] {
+        let script = format!("head -c {line_bytes} /dev/zero | tr '\\0' x; echo");
+        let config = format!("[keeper]\njournal_bytes_max = {journal_bytes_max}\n");
+        let told = unparsed(&stage_with(&script, &config));
+        assert_eq!(told.len(), 1, "{line_bytes} bytes");
+        assert!(text(&told[0].payload, "text").starts_with("xxx"));
+    }
 }
 
 #[test]
