@@ -255,40 +255,56 @@ impl Sessions {
         })
     }
 
-    /// Wakes the agent of a session, or tries again to open one that has failed.
+    /// Wakes the agent of a session, or tries again to open one that has failed; with `native_ref` on another native
+    /// session, which takes the place of the old one only if the agent knows it.
     pub fn resume(&self, session_id: &str, native_ref: Option<String>) -> Result<()> {
         self.shared.refuse_when_stopping()?;
-        let id = session_id.to_owned();
-        let has_ref = self.shared.ledger.write(move |tx| {
+        let (id, given) = (session_id.to_owned(), native_ref.clone());
+        let stored = self.shared.ledger.write(move |tx| {
             let record = tx.session(&id)?;
             if record.status == "closed" {
                 return Err(over(&id));
             }
-            let state = (record.status == "failed").then_some("open");
-            let has_ref = native_ref.is_some() || record.provider_session_ref.is_some();
+            let stored = record.provider_session_ref;
+            if record.live && given.is_some() && given != stored {
+                let message =
+                    format!("the agent of session {id} lives, for another native session");
+                return Err(Error::new(Code::Conflict, message).hint(
+                    "resume with another provider_session_ref when it sleeps: `live` is false",
+                ));
+            }
+            if given.is_none() && stored.is_none() && record.status != "starting" {
+                return Err(Error::new(
+                    Code::Conflict,
+                    "the agent never opened this session, so there is nothing to resume",
+                )
+                .hint("create a new session"));
+            }
             let change = SessionChange {
-                state: state.filter(|_| has_ref),
-                provider_session_ref: native_ref.clone(),
-                is_failure_over: has_ref,
+                state: (record.status == "failed").then_some("open"),
+                provider_session_ref: given.clone(),
+                is_failure_over: true,
                 ..SessionChange::default()
             };
             tx.change_session(&id, &change)?;
-            Ok(has_ref)
+            Ok(stored)
         })?;
-        if !has_ref {
-            return Err(Error::new(
-                Code::Conflict,
-                "the agent never opened this session, so there is nothing to resume",
-            )
-            .hint("create a new session"));
-        }
         let reservation = self.room_for(session_id)?;
-        self.call(session_id, |answer| Command::Open { reservation, answer })?;
-        let id = session_id.to_owned();
+        let opened = self.call(session_id, |answer| Command::Open { reservation, answer });
+        let (id, has_opened) = (session_id.to_owned(), opened.is_ok());
         self.shared.ledger.write(move |tx| {
-            tx.append(NewEvent::session(&id, EventKind::SessionResumed, "{}".to_owned()))
-                .map(|_seq| ())
-        })
+            if has_opened {
+                let event = NewEvent::session(&id, EventKind::SessionResumed, "{}".to_owned());
+                return tx.append(event).map(|_seq| ());
+            }
+            // What the agent does not know is not kept in the place of what it knew.
+            let provider_session_ref = stored.clone().filter(|_| native_ref.is_some());
+            tx.change_session(
+                &id,
+                &SessionChange { provider_session_ref, ..SessionChange::default() },
+            )
+        })?;
+        opened
     }
 
     /// Ends the session, its agent's process tree and the processes that it owns; waits also if that goes on already.

@@ -218,6 +218,10 @@ pub(super) fn resume(api: &Api, call: &Call) -> Result<Answer> {
         ("canonical_provider_session_ref", &body.canonical_provider_session_ref),
     ] {
         check_length(field, text.as_deref(), limits::LINE_BYTES)?;
+        if text.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::bad_request(format!("{field} is empty"))
+                .hint("leave it out to resume the native session that is stored"));
+        }
     }
     let native_ref = body.provider_session_ref.or(body.canonical_provider_session_ref);
     api.sessions.resume(call.part(0), native_ref)?;

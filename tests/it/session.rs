@@ -1,7 +1,7 @@
 //! Sessions: made, listed, closed, deleted, put to sleep and woken.
 
-use crate::stage::{JSON, SOON, Stage, check_error, each, list, text};
-use gooselake_harness::proc;
+use crate::stage::{JSON, SOON, Stage, check_error, check_told, each, list, text};
+use gooselake_harness::{proc, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -219,4 +219,38 @@ fn resume_wakes_a_sleeping_agent() {
     assert_eq!((&record["status"], &record["live"]), (&json!("ready"), &json!(true)));
     stage.event(&session_id, "session.resumed", slept.seq);
     assert_eq!(stage.run(&session_id, "history")["assistant_text"], "1: say first");
+}
+
+/// Another native session than the agent works for, an empty one, one that no agent knows: the stored one stays.
+#[test]
+fn a_resume_that_is_refused_keeps_the_native_session() {
+    let stage = Stage::with_config("[providers.demo]\nidle_sleep_secs = 1\n");
+    let session_id = stage.session();
+    stage.run(&session_id, "say first");
+    let known = text(&stage.record(&session_id), "provider_session_ref");
+    let path = format!("/v1/sessions/{session_id}/resume");
+    let resume =
+        |native_ref: &str| stage.client.post(&path, &json!({"provider_session_ref": native_ref}));
+    check_told(&resume("other"), 409, "conflict", "lives");
+    check_told(&resume(""), 400, "bad_request", "provider_session_ref");
+    stage.event(&session_id, "agent.slept", 0);
+    check_error(&resume("other"), 502, "agent_failed");
+    assert_eq!(stage.record(&session_id)["provider_session_ref"], known.as_str());
+    let has_ended = || (stage.record(&session_id)["live"] == false).then_some(());
+    wait::until(SOON, "the agent that did not know it has ended", has_ended);
+    stage.client.request("POST", &path, &[], b"").expect(200);
+    assert_eq!(stage.run(&session_id, "history")["assistant_text"], "1: say first");
+}
+
+/// It waits for the agent as the request does that made the session.
+#[test]
+fn a_resume_of_a_session_that_starts_waits_for_it() {
+    let stage = Stage::new();
+    let body = json!({
+        "provider": "demo", "cwd": stage.cwd, "wait": false, "env": {"GG_DEMO_DELAY_MS": "200"},
+    });
+    let session_id = text(&stage.client.post("/v1/sessions", &body).expect(200).json(), "id");
+    let path = format!("/v1/sessions/{session_id}/resume");
+    let record = stage.client.request("POST", &path, &[], b"").expect(200).json();
+    assert_eq!(record["status"], "ready");
 }
