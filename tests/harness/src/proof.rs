@@ -44,8 +44,8 @@ fn numbers(events: &[Record]) {
 /// What an item is by its deltas, field by field.
 type Told = HashMap<String, String>;
 
-/// Each item starts once and completes once, and its text is what its deltas add up to, its output begins with that. Gives those that
-/// have not completed.
+/// Each item starts once and completes once; its text is what its deltas add up to, its output begins with that. Gives
+/// those that have not completed.
 fn items(events: &[Record]) -> Vec<String> {
     let mut open: HashMap<String, Told> = HashMap::new();
     let mut done: Vec<String> = Vec::new();
