@@ -59,6 +59,10 @@ const HELLO_WAIT: Duration = Duration::from_secs(30);
 /// How long a sweep waits for the processes that it killed.
 const SWEEP_WAIT: Duration = Duration::from_secs(10);
 
+/// How long the end of a child may take beyond its grace: a keeper gives a tree up after ten seconds, and one that has
+/// not told the end after this counts as one that does not answer.
+pub const STOP_SLACK: Duration = Duration::from_secs(15);
+
 /// The longest path of a socket that its address can hold with room to spare (108 bytes on Linux).
 const SOCKET_PATH_LEN_MAX: usize = 100;
 

@@ -27,7 +27,7 @@ pub use request::{GRACE_MS_MAX, ProcessRequest, TIMEOUT_MS_MAX, grace};
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::keeper::Stream;
+use crate::keeper::{self, Stream};
 use crate::ledger::idempotency;
 use crate::ledger::process::{self as rows, Kill, ProcessRow};
 use crate::ledger::{Ledger, event};
@@ -73,8 +73,8 @@ struct Handle {
     thread: Option<Thread>,
 }
 
-/// How long the end of a process may take beyond its grace: a keeper gives up on a tree after ten seconds.
-const END_SLACK: Duration = Duration::from_secs(20);
+/// How long the end of a process is waited for beyond its grace: longer than for a keeper that does not answer.
+const END_SLACK: Duration = Duration::from_secs(keeper::STOP_SLACK.as_secs() + 5);
 /// How long a start may take until the request is answered all the same.
 const START_WAIT: Duration = Duration::from_secs(15);
 

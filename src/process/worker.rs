@@ -1,9 +1,9 @@
 //! The thread of one running process: starts or adopts its child, copies its output, commits what happens to it.
 //!
 //! It waits in one place, for a word from [`super::Processes`], for the keeper, or for the next of its deadlines (time
-//! limit, grace, pause between two tellings of output, another try); before it has its record, for a word or the next
-//! try to read that. It ends when the end of the process is committed, or when the channel of words closes: then the
-//! child goes on with its keeper.
+//! limit, grace, a keeper that is late, pause between two tellings of output, another try); before it has its record,
+//! for a word or the next try to read that. It ends when the end of the process is committed, or when the channel of
+//! words closes: then the child goes on with its keeper.
 //!
 //! Output is written to the log file at its own offset first; then the offset up to which it is there is committed
 //! together with the event that tells it; then the keeper is told that it need not keep it. After a kill at any
@@ -12,24 +12,25 @@
 //! makes twenty events a second, not a thousand commits.
 
 mod exit;
+mod kill;
 
 use self::exit::ended;
+use self::kill::Ending;
+use super::Shared;
 use super::launch;
 use super::output::Output;
-use super::{KILL, Shared, TERM};
 use crate::error::{Code, Error, Result};
 use crate::keeper::{self, Exit, FromKeeper, Hello, Keeper, Stream};
 use crate::ledger::event::NewEvent;
-use crate::ledger::process::{self as rows, Kill, ProcessEnd, ProcessRow};
+use crate::ledger::process::{self as rows, ProcessEnd, ProcessRow};
 use crate::limits;
 use crate::model::event::EventKind;
-use crate::model::{KilledBy, ProcessStatus, id};
+use crate::model::{ProcessStatus, id};
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, never, select};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long to wait after something failed that may work later: the database, a descriptor, a full disk.
@@ -54,9 +55,7 @@ struct Worker<'a> {
     /// Told with the next commit: the child is up, as a new one or an adopted one.
     news: Option<(EventKind, Value)>,
     time_limit: Option<Instant>,
-    /// The signal that was sent last to end it, and when KILL follows one that the keeper has no word for.
-    ended_with: Option<i64>,
-    force_at: Option<Instant>,
+    ending: Ending,
     stdin: Stdin,
     told_at: Option<Instant>,
     retry_at: Option<Instant>,
@@ -184,8 +183,7 @@ impl<'a> Worker<'a> {
             outputs,
             news: None,
             time_limit: None,
-            ended_with: None,
-            force_at: None,
+            ending: Ending::default(),
             stdin: Stdin::default(),
             told_at: None,
             retry_at: None,
@@ -244,17 +242,11 @@ impl<'a> Worker<'a> {
             self.time_limit = None;
             self.time_is_up();
         }
-        if self.force_at.is_some_and(|due| due <= now) {
-            self.force_at = None;
-            self.ended_with = Some(i64::from(KILL));
-            if let Some(keeper) = &self.keeper {
-                keeper.kill();
-            }
-        }
+        self.go_on_ending(now);
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        [self.commit_at(now), self.time_limit, self.force_at, self.retry_at]
+        [self.commit_at(now), self.time_limit, self.ending.deadline(), self.retry_at]
             .into_iter()
             .flatten()
             .min()
@@ -367,6 +359,7 @@ impl<'a> Worker<'a> {
 
     fn exited(&mut self, exit: Exit) {
         self.heard = never();
+        self.ending.is_told();
         if exit.stopped_by == "replaced" {
             // Only a second server could do that, and the lock of the data folder is in its way.
             log::error!("process {}: somebody else holds its keeper", self.row.process_id);
@@ -396,6 +389,7 @@ impl<'a> Worker<'a> {
 
     fn lost(&mut self, error: &str) {
         self.heard = never();
+        self.ending.is_told();
         if let Err(error) = keeper::sweep(&self.row.process_id) {
             log::error!("process {}: {error}", self.row.process_id);
         }
@@ -415,44 +409,6 @@ impl<'a> Worker<'a> {
             Err(error) => {
                 log::warn!("process {process_id} can not be read: {error}");
                 self.retry_at = Some(Instant::now() + RETRY);
-            }
-        }
-    }
-
-    fn act_on_kill(&mut self) {
-        let Some(keeper) = &self.keeper else { return };
-        let wished = self.row.kill_signal.filter(|_| self.row.killed_by.is_some());
-        let is_ending = self.shared.is_ending_all.load(Ordering::SeqCst);
-        let Some(signal) = wished.or(is_ending.then_some(i64::from(TERM))) else { return };
-        if self.ended_with == Some(signal) || self.ended_with == Some(i64::from(KILL)) {
-            return;
-        }
-        self.ended_with = Some(signal);
-        let grace_ms = u64::try_from(self.row.kill_grace_ms).unwrap_or(0);
-        match i32::try_from(signal) {
-            Ok(KILL) => keeper.kill(),
-            Ok(TERM) | Err(_) => keeper.stop(grace_ms),
-            Ok(other) => {
-                keeper.signal(other);
-                self.force_at = Some(Instant::now() + Duration::from_millis(grace_ms));
-            }
-        }
-    }
-
-    fn time_is_up(&mut self) {
-        let process_id = self.row.process_id.clone();
-        let timeout_ms = self.row.timeout_ms.unwrap_or(0);
-        let kill = Kill {
-            killed_by: KilledBy::Timeout,
-            reason: format!("it ran longer than {timeout_ms} ms"),
-            signal: TERM,
-            grace_ms: None,
-        };
-        match self.shared.ledger.write(move |tx| tx.kill_process(&process_id, &kill)) {
-            Ok(_) => self.look(),
-            Err(error) => {
-                log::warn!("process {}: its time is up: {error}", self.row.process_id);
-                self.time_limit = Some(Instant::now() + RETRY);
             }
         }
     }

@@ -7,7 +7,7 @@
 use super::actor::{Actor, Answer, Phase, SLEEP_GRACE, Stop};
 use super::step::{Afterwards, Step};
 use crate::keeper;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 impl Actor {
     /// Ends the agent's whole tree.
@@ -22,7 +22,7 @@ impl Actor {
             keeper.stop(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
         }
         // The keeper kills after its grace; this is for a keeper that does not answer.
-        let deadline = Instant::now() + grace + Duration::from_secs(5);
+        let deadline = Instant::now() + grace + keeper::STOP_SLACK;
         self.state.phase = Phase::Stopping { deadline, why };
     }
 

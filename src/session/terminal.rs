@@ -9,7 +9,7 @@ use super::agent::never_started;
 use super::launch;
 use super::step::Step;
 use crate::error::Code;
-use crate::keeper::{self, Exit, FromKeeper, Keeper};
+use crate::keeper::{self, Exit, FromKeeper, Keeper, STOP_SLACK};
 use crate::limits;
 use crate::provider::{Adapter, Command, Effects, HostError, HostRequest};
 use rustix::fs::OFlags;
@@ -54,9 +54,6 @@ struct Start {
     env: Vec<(String, String)>,
     cwd: Option<String>,
 }
-
-/// How long the end of a terminal may take beyond its grace.
-const STOP_SLACK: Duration = Duration::from_secs(5);
 
 type HostAnswer = Result<Value, HostError>;
 

@@ -20,9 +20,12 @@ impl Worker<'_> {
         let dropped = [exit.stdout_dropped, exit.stderr_dropped];
         let dropped_bytes =
             [0, 1].map(|index| whole(dropped[index] + self.outputs[index].given_up()));
-        let errors = exit.error.iter().cloned();
-        let errors: Vec<String> =
-            errors.chain(self.outputs.iter().filter_map(Output::error)).collect();
+        let late = "its keeper did not answer, and was ended with it";
+        let errors = self.ending.is_swept.then(|| late.to_owned()).into_iter();
+        let errors: Vec<String> = errors
+            .chain(exit.error.clone())
+            .chain(self.outputs.iter().filter_map(Output::error))
+            .collect();
         ProcessEnd {
             status,
             exit_code: exit.code,
@@ -38,13 +41,14 @@ impl Worker<'_> {
     fn killed_by(&self, exit: &Exit) -> Option<KilledBy> {
         match exit.stopped_by.as_str() {
             "stop" | "kill" => Some(self.row.killed_by.unwrap_or(KilledBy::Request)),
+            "lost" if self.ending.is_swept => Some(self.row.killed_by.unwrap_or(KilledBy::Request)),
             "lease" => Some(KilledBy::Lease),
             "keeper_signal" => Some(KilledBy::KeeperSignal),
             // A signal of the client's choice reaches the child without the keeper's knowing what it is for.
             "child" => self
                 .row
                 .killed_by
-                .filter(|_| self.ended_with.is_some_and(|signal| signal != i64::from(TERM))),
+                .filter(|_| self.ending.sent.is_some_and(|signal| signal != i64::from(TERM))),
             _ => None,
         }
     }

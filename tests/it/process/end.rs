@@ -138,6 +138,44 @@ fn one_whose_keeper_is_killed_has_failed_and_nothing_of_it_lives() {
     nothing_lives(&process_id);
 }
 
+/// A kill, a time limit and the close of the session: each ends one, with what it had written.
+#[test]
+fn one_whose_keeper_does_not_answer_ends_a_little_after_its_grace() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    let of = |more: serde_json::Value| {
+        let mut body = json!({"command": "echo up; sleep 1000 & wait", "kill_grace_ms": 300});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        id(&stage.start_process(&body))
+    };
+    let killed = of(json!({}));
+    let owned = of(json!({"session_id": session_id}));
+    let limited = of(json!({"timeout_ms": 2000}));
+    for process_id in [&killed, &owned, &limited] {
+        stage.await_line(process_id, "up");
+        let is_its = |keeper: &&u32| proc::arguments(**keeper)[1].contains(process_id.as_str());
+        let keepers = proc::keepers_of(stage.server.data_dir());
+        proc::signal(*keepers.iter().find(is_its).unwrap(), Signal::STOP).unwrap();
+    }
+    let path = format!("/v1/processes/{killed}/kill");
+    stage.client.post(&path, &json!({"wait": false})).expect(200);
+    stage.close(&session_id);
+    for (process_id, end, killed_by) in [
+        (&killed, "killed", "request"),
+        (&owned, "killed", "session"),
+        (&limited, "timed_out", "timeout"),
+    ] {
+        let record = stage.process_end(process_id);
+        assert_eq!((status(&record), &record["killed_by"]), (end, &json!(killed_by)));
+        assert!(text(&record, "error").contains("keeper did not answer"), "{record}");
+        assert_eq!(std::fs::read_to_string(text(&record, "stdout_path")).unwrap(), "up\n");
+        nothing_lives(process_id);
+        let last = format!("process.{end}");
+        let wanted = ["process.started", "process.kill_requested", last.as_str()];
+        assert_eq!(kinds(&stage.process_events(process_id)), wanted);
+    }
+}
+
 #[test]
 fn the_processes_of_a_session_end_with_it() {
     let stage = Stage::new();
