@@ -11,6 +11,7 @@
 //! the child leaves behind, so the tree is gone exactly when the kernel says that there is no child
 //! to wait for. `/proc` is only read to find whom to signal.
 
+mod term;
 mod turn;
 
 use std::io;
@@ -31,6 +32,8 @@ use crate::input::Input;
 use crate::note;
 use crate::output::Output;
 use crate::signals::Signals;
+
+use self::term::Term;
 
 /// How much of a pipe is read at once; the size of a pipe.
 const BUFFER_LEN: usize = 64 * 1024;
@@ -80,6 +83,7 @@ pub(crate) struct Holder {
     listener: UnixListener,
     client: Option<Client>,
     phase: Phase,
+    term: Term,
     stopped_by: StoppedBy,
     /// How often a signal told this process to end.
     told_to_end: usize,
@@ -113,6 +117,7 @@ impl Holder {
             listener,
             client: None,
             phase: Phase::Running,
+            term: Term::default(),
             stopped_by: StoppedBy::Child,
             told_to_end: 0,
             error: None,
@@ -304,11 +309,11 @@ impl Holder {
         self.phase = Phase::Ending { kill_at: Instant::now() + grace, give_up_at: None };
         if grace.is_zero() {
             // Before stdin is closed: a child that ends at once by EOF would not have been killed.
-            signal_tree(Signal::KILL);
+            kill_tree();
             self.input.close();
         } else {
             self.input.close();
-            signal_tree(Signal::TERM);
+            self.term.tell(Some(self.child).filter(|_| self.status.is_none()));
         }
     }
 
@@ -404,11 +409,13 @@ impl Holder {
         // so each is followed by another round. The rounds end: whoever is found is killed, and
         // every death in the tree comes here.
         if now >= kill_at || give_up_at.is_some() && has_reaped {
-            signal_tree(Signal::KILL);
+            kill_tree();
             self.phase = Phase::Ending {
                 kill_at: now + KILL_AGAIN,
                 give_up_at: Some(give_up_at.unwrap_or(now + GIVE_UP)),
             };
+        } else if has_reaped {
+            self.term.tell_orphans();
         }
     }
 
@@ -488,9 +495,9 @@ fn is_folder_gone() -> bool {
     std::fs::metadata(".").is_ok_and(|folder| folder.nlink() == 0)
 }
 
-fn signal_tree(signal: Signal) {
+fn kill_tree() {
     for process in own_tree() {
-        drop(process.signal(signal));
+        drop(process.signal(Signal::KILL));
     }
 }
 

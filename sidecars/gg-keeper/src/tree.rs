@@ -28,6 +28,8 @@ use crate::MARK;
 pub struct Process {
     pub pid: i32,
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
     /// Clock ticks since the machine started.
     pub started: u64,
     /// Ended, and not yet reaped by its parent.
@@ -238,6 +240,7 @@ fn parse_stat(stat: &[u8]) -> Option<Process> {
     Some(Process {
         pid: pid.parse().ok()?,
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
         is_zombie: matches!(*fields.first()?, "Z" | "X"),
     })

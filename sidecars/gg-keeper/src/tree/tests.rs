@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::{Process, below, descendants, marked, parse_stat, seen, sweep};
 
 fn process(pid: i32, parent: i32) -> Process {
-    Process { pid, parent, started: 1, is_zombie: false }
+    Process { pid, parent, group: pid, started: 1, is_zombie: false }
 }
 
 /// A shell with the mark whose child cleared its own environment, so that it can only be found as a
@@ -33,10 +33,10 @@ fn wait_for_line(child: &mut Child) {
 
 #[test]
 fn a_stat_line_is_read_whatever_the_program_calls_itself() {
-    let tail = "S 7 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
+    let tail = "S 7 5 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
     for name in ["sh", "a b", "x) S 1 (y", ") 3"] {
         let stat = format!("12 ({name}) {tail}");
-        let expected = Process { pid: 12, parent: 7, started: 4242, is_zombie: false };
+        let expected = Process { pid: 12, parent: 7, group: 5, started: 4242, is_zombie: false };
         assert_eq!(parse_stat(stat.as_bytes()), Some(expected), "{name}");
     }
     assert_eq!(parse_stat(b""), None);

@@ -29,6 +29,47 @@ fn a_kill_in_the_grace_of_a_stop_does_not_wait() {
     assert_eq!(kept.exit().stopped_by, StoppedBy::Kill);
 }
 
+/// Longer than any test waits: whatever does not hear of TERM fails it.
+const ENDLESS_MS: u64 = 600_000;
+
+#[test]
+fn what_a_child_starts_when_it_is_told_to_end_is_told_too() {
+    // By a shell of its own: the copy of one that has a handler would hear TERM with that handler.
+    for started in ["sleep 1000 &", "setsid sleep 1000 &", "(sleep 1000 & sleep 1000; wait) &"] {
+        let script = format!("trap \"sh -c '{started}'; exit 7\" TERM; echo up; sleep 1000 & wait");
+        let mut kept = Kept::start(shell(&script));
+        kept.wait_for("up\n");
+        kept.send(&Request::Stop { grace_ms: ENDLESS_MS });
+        let exit = kept.exit();
+        assert_eq!((exit.code, exit.stopped_by), (Some(7), StoppedBy::Stop));
+    }
+}
+
+#[test]
+fn what_a_child_cleans_up_with_is_not_told_when_others_end() {
+    let script = "(setsid sleep 1000 &); trap \"sh -c 'sleep 0.3; echo clean'; exit 7\" TERM; \
+                  echo up; while :; do sleep 1000 & wait; done";
+    let mut kept = Kept::start(shell(script));
+    kept.wait_for("up\n");
+    kept.send(&Request::Stop { grace_ms: ENDLESS_MS });
+    assert_eq!(kept.exit().code, Some(7));
+    assert_eq!(kept.stdout(), "up\nclean\n");
+}
+
+#[test]
+fn what_is_forked_while_all_are_told_to_end_does_not_live_through_the_grace() {
+    let fork = "echo up; for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6 7 8 9; do \
+                sleep 1000 & done; done; wait";
+    for script in [fork.to_owned(), format!("setsid sh -c '{fork}' & wait")] {
+        for _ in 0..5 {
+            let mut kept = Kept::start(shell(&script));
+            kept.wait_for("up\n");
+            kept.send(&Request::Stop { grace_ms: ENDLESS_MS });
+            assert_eq!(kept.exit().signal, Some(15));
+        }
+    }
+}
+
 #[test]
 fn a_daemon_that_forked_twice_into_a_session_of_its_own_dies_too() {
     let script = "setsid sh -c 'setsid sleep 1000 & echo daemon $!' & wait; echo up; cat";
