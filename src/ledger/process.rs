@@ -64,6 +64,8 @@ pub struct ProcessRow {
     pub killed_by: Option<KilledBy>,
     pub kill_reason: Option<String>,
     pub kill_signal: Option<i64>,
+    /// When that was sent, if it is neither TERM nor KILL.
+    pub kill_sent_at: Option<i64>,
     pub created_at: i64,
     pub started_at: Option<i64>,
     pub ended_at: Option<i64>,
@@ -75,7 +77,7 @@ const SIGKILL: i32 = 9;
 const COLUMNS: &str = "process_key, process_id, session_id, name, command, cwd, status, pid,
      timeout_ms, kill_grace_ms, output_bytes_max, stdout_bytes, stderr_bytes,
      stdout_dropped_bytes, stderr_dropped_bytes, stdin, stdin_bytes, exit_code, signal, error,
-     killed_by, kill_reason, kill_signal, created_at, started_at, ended_at";
+     killed_by, kill_reason, kill_signal, created_at, started_at, ended_at, kill_sent_at";
 
 impl ProcessRow {
     /// What a list shows of it.
@@ -142,6 +144,7 @@ fn row_of(row: &Row<'_>) -> rusqlite::Result<ProcessRow> {
         created_at: row.get(23)?,
         started_at: row.get(24)?,
         ended_at: row.get(25)?,
+        kill_sent_at: row.get(26)?,
     })
 }
 
@@ -434,6 +437,15 @@ impl Tx<'_> {
         self.connection()
             .prepare_cached("UPDATE process SET pid = ?2, started_at = ?3 WHERE process_id = ?1")?
             .execute(params![process_id, pid, now_ms])?;
+        Ok(())
+    }
+
+    /// The signal that an end begins with is about to be sent.
+    pub fn set_process_kill_sent(&mut self, process_id: &str) -> Result<()> {
+        let now_ms = self.now_ms();
+        self.connection()
+            .prepare_cached("UPDATE process SET kill_sent_at = ?2 WHERE process_id = ?1")?
+            .execute(params![process_id, now_ms])?;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0008_spawn.sql"),
     include_str!("../../sql/0009_tool_call.sql"),
     include_str!("../../sql/0010_team_purge.sql"),
+    include_str!("../../sql/0011_process_kill.sql"),
 ];
 
 /// The version of a database that this program writes.

@@ -46,7 +46,7 @@ impl Stage {
     }
 
     /// Waits until the process has written this line.
-    fn await_line(&self, process_id: &str, line: &str) {
+    pub(crate) fn await_line(&self, process_id: &str, line: &str) {
         gooselake_harness::wait::until(SOON, line, || {
             let log = self.client.get(&format!("/v1/processes/{process_id}/logs?format=text"));
             log.text().lines().any(|other| other == line).then_some(())

@@ -7,7 +7,7 @@
 use super::{RETRY, Worker};
 use crate::keeper::{self, STOP_SLACK, leftover};
 use crate::ledger::process::Kill;
-use crate::model::KilledBy;
+use crate::model::{KilledBy, id};
 use crate::process::{KILL, TERM};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -53,19 +53,45 @@ impl Worker<'_> {
         }
         self.ending.sent = Some(signal);
         let grace_ms = u64::try_from(self.row.kill_grace_ms).unwrap_or(0);
-        let mut kill_at = Instant::now() + Duration::from_millis(grace_ms);
-        match i32::try_from(signal) {
+        let now = Instant::now();
+        let kill_at = match i32::try_from(signal) {
             Ok(KILL) => {
                 keeper.kill();
-                kill_at = Instant::now();
+                now
             }
-            Ok(TERM) | Err(_) => keeper.stop(grace_ms),
+            // Told again it changes nothing: the keeper counts from the first time.
+            Ok(TERM) | Err(_) => {
+                keeper.stop(grace_ms);
+                now + Duration::from_millis(grace_ms)
+            }
             Ok(other) => {
-                keeper.signal(other);
+                let kill_at = now + Duration::from_millis(self.left_of_grace_ms(grace_ms));
+                if self.row.kill_sent_at.is_none() {
+                    self.write_sent();
+                    keeper.signal(other);
+                }
                 self.ending.force_at = Some(kill_at);
+                kill_at
             }
-        }
+        };
         self.ending.late_at = Some(kill_at + STOP_SLACK);
+    }
+
+    /// The grace counts from the first sending, whichever server that was.
+    fn left_of_grace_ms(&self, grace_ms: u64) -> u64 {
+        let sent_ms = self.row.kill_sent_at.map_or(0, |sent_at| id::now_ms() - sent_at);
+        // Never more than the whole: the clock may have been set back.
+        grace_ms.saturating_sub(u64::try_from(sent_ms).unwrap_or(0))
+    }
+
+    /// Written down before it is sent: a server that comes after a kill of this one does not send it twice. One that
+    /// can not be written down is sent all the same.
+    fn write_sent(&self) {
+        let process_id = self.row.process_id.clone();
+        let written = self.shared.ledger.write(move |tx| tx.set_process_kill_sent(&process_id));
+        if let Err(error) = written {
+            log::warn!("process {}: that it is signalled: {error}", self.row.process_id);
+        }
     }
 
     /// What time alone brings about.

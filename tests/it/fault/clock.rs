@@ -1,5 +1,5 @@
 //! A clock that is set back by an hour while the server runs, and before its next start: order is that of the log, and
-//! no timeout becomes longer.
+//! no timeout becomes longer. One that goes on by an hour stands for a time in which there was no server.
 
 use super::Broken;
 use crate::stage::{SOON, each, list, text};
@@ -73,6 +73,31 @@ fn a_clock_that_is_set_back_makes_no_timeout_longer() {
     broken.fault.set(Number::ClockMs, -2 * HOUR_MS);
     stage.event(&asking, "approval.expired", seq);
     assert_eq!(stage.ended(&asking, &again)["status"], "completed");
+    broken.verify();
+}
+
+#[test]
+fn a_signal_is_sent_once_and_its_grace_goes_on_while_there_is_no_server() {
+    let mut broken = Broken::new();
+    let stage = &broken.stage;
+    let command = "trap 'echo caught' INT; echo up; while :; do sleep 0.05; done";
+    let process = stage.start_process(&json!({"command": command, "cwd": stage.cwd}));
+    let id = text(&process["process"], "process_id");
+    stage.await_line(&id, "up");
+    let kill = json!({"signal": "INT", "kill_grace_ms": HOUR_MS, "wait": false});
+    stage.client.post(&format!("/v1/processes/{id}/kill"), &kill).expect(200);
+    stage.await_line(&id, "caught");
+    // Of the hour there is something left, then nothing.
+    for clock_ms in [HOUR_MS / 2, 2 * HOUR_MS] {
+        assert_eq!(broken.stage.process(&id)["process"]["status"], "running");
+        broken.stage.server.kill9();
+        broken.fault.set(Number::ClockMs, clock_ms);
+        broken.stage.restart();
+    }
+    let record = broken.stage.process_end(&id);
+    assert_eq!((&record["process"]["status"], &record["signal"]), (&json!("killed"), &json!(9)));
+    let log = std::fs::read_to_string(text(&record, "stdout_path")).unwrap();
+    assert_eq!(log, "up\ncaught\n");
     broken.verify();
 }
 
