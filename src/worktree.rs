@@ -37,7 +37,7 @@ pub use show::{Against, Diff};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::ledger::claim::{self, ClaimRecord};
-use crate::ledger::idempotency::{self, IdempotencyKey};
+use crate::ledger::idempotency::IdempotencyKey;
 use crate::ledger::worktree::{self as rows, WorktreeRecord};
 use crate::ledger::{Ledger, to_json};
 use crate::model::worktree::{DeletionPolicy, InitScriptStatus};
@@ -164,16 +164,8 @@ impl Worktrees {
 
     /// Makes a worktree, or finds it.
     pub fn create(&self, request: &WorktreeRequest) -> Result<Created> {
-        let ledger = &self.shared.ledger;
-        if let Some(claim) = &request.idempotency
-            && let Some(made) = ledger.read(|db| idempotency::find(db, claim))?
-        {
-            let worktree = self.made_before(&made)?;
-            let told = worktree.init_script_status.as_deref().and_then(InitScriptStatus::parse);
-            let init_script_status = told.unwrap_or(InitScriptStatus::SkippedExisting);
-            return Ok(Created { worktree, is_new: true, init_script_status });
-        }
         match self.prepare(request, false)? {
+            Prepared::Repeated(worktree) => Ok(Created::before(*worktree)),
             Prepared::Existing(worktree) => Ok(Created {
                 worktree: *worktree,
                 is_new: false,
@@ -181,7 +173,7 @@ impl Worktrees {
             }),
             Prepared::Made(draft) => {
                 let (id, status) = (draft.worktree_id.clone(), draft.init_script_status);
-                let finished = ledger.write(move |tx| tx.finish_worktree(&id, status));
+                let finished = self.shared.ledger.write(move |tx| tx.finish_worktree(&id, status));
                 match finished {
                     Ok(worktree) => {
                         Ok(Created { worktree, is_new: true, init_script_status: status })
@@ -345,6 +337,13 @@ impl Shared {
 }
 
 impl Created {
+    /// What was made by a request before, told again.
+    fn before(worktree: WorktreeRecord) -> Created {
+        let told = worktree.init_script_status.as_deref().and_then(InitScriptStatus::parse);
+        let init_script_status = told.unwrap_or(InitScriptStatus::SkippedExisting);
+        Created { worktree, is_new: true, init_script_status }
+    }
+
     /// As the contract has it.
     pub fn json(&self) -> String {
         format!(

@@ -56,7 +56,9 @@ impl Sessions {
         }
         let draft = match worktrees.prepare(&wanted, true)? {
             Prepared::Made(draft) => draft,
-            Prepared::Existing(found) => return Err(crate::ledger::worktree::taken(&found)),
+            Prepared::Existing(found) | Prepared::Repeated(found) => {
+                return Err(crate::ledger::worktree::taken(&found));
+            }
         };
         work_in(&mut request, &draft.worktree_cwd.to_string_lossy());
         let place = Place {

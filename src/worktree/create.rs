@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 pub enum Prepared {
     /// It is on disk and nobody knows of it.
     Made(Draft),
+    /// A request with the same key has made it.
+    Repeated(Box<WorktreeRecord>),
     /// It was there before.
     Existing(Box<WorktreeRecord>),
 }
@@ -43,6 +45,34 @@ pub struct Draft {
 impl Worktrees {
     /// Makes the worktree on disk, or finds it. `must_be_new`: one that is there already is an error.
     pub fn prepare(&self, request: &WorktreeRequest, must_be_new: bool) -> Result<Prepared> {
+        loop {
+            if let Some(made) = self.made_before(request.idempotency.as_ref())? {
+                return Ok(Prepared::Repeated(Box::new(made)));
+            }
+            if let Some(prepared) = self.try_prepare(request, must_be_new)? {
+                return Ok(prepared);
+            }
+        }
+    }
+
+    /// What a request with this key has made, when that is done. None: nothing, or it was taken back, and the key is
+    /// good for another try.
+    pub fn made_before(&self, key: Option<&IdempotencyKey>) -> Result<Option<WorktreeRecord>> {
+        let shared = &self.shared;
+        let Some(key) = key else { return Ok(None) };
+        let Some(made) = shared.ledger.read(|db| idempotency::find(db, key))? else {
+            return Ok(None);
+        };
+        shared.settle(&made)?;
+        shared.await_made(&made)
+    }
+
+    /// None: another request came first, so look again.
+    fn try_prepare(
+        &self,
+        request: &WorktreeRequest,
+        must_be_new: bool,
+    ) -> Result<Option<Prepared>> {
         self.shared.refuse_when_disabled()?;
         let shared = &self.shared;
         let repo = shared.repo_of(request)?;
@@ -50,13 +80,11 @@ impl Worktrees {
         let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
         shared.check_branch(&repo, &place.branch_name)?;
         if let Some(existing) = shared.existing(&repo, &place)? {
-            if let Some(claim) = &request.idempotency
-                && shared.ledger.read(|db| idempotency::find(db, claim))?.as_ref()
+            if let Some(key) = &request.idempotency
+                && shared.ledger.read(|db| idempotency::find(db, key))?.as_ref()
                     == Some(&existing.id)
             {
-                return self
-                    .made_before(&existing.id)
-                    .map(|made| Prepared::Existing(Box::new(made)));
+                return Ok(None);
             }
             let is_same = existing.worktree_cwd == place.cwd.to_string_lossy()
                 && existing.branch_name == place.branch_name
@@ -64,9 +92,9 @@ impl Worktrees {
             if must_be_new || !is_same || existing.status != "ready" {
                 return Err(worktree::taken(&existing));
             }
-            return Ok(Prepared::Existing(Box::new(existing)));
+            return Ok(Some(Prepared::Existing(Box::new(existing))));
         }
-        self.make(request, &repo, &place)
+        Ok(self.make(request, &repo, &place)?.map(Prepared::Made))
     }
 
     /// What can be known of a request before anything is made. Errors: [`Worktrees::prepare`] for a new one would fail.
@@ -101,14 +129,8 @@ impl Worktrees {
         )
     }
 
-    /// What a request with the same key has made, when that is done.
-    pub(super) fn made_before(&self, worktree_id: &str) -> Result<WorktreeRecord> {
-        let shared = &self.shared;
-        let _lock = shared.lock_worktree(worktree_id)?;
-        shared.ledger.read(|db| worktree::get(db, worktree_id))
-    }
-
-    fn make(&self, request: &WorktreeRequest, repo: &Repo, place: &Place) -> Result<Prepared> {
+    /// None: another request came first.
+    fn make(&self, request: &WorktreeRequest, repo: &Repo, place: &Place) -> Result<Option<Draft>> {
         let shared = &self.shared;
         let base_commit = shared.base_commit(repo, request.base_ref.as_deref())?;
         let base_ref = shared.base_name(repo, request.base_ref.as_deref())?;
@@ -132,8 +154,8 @@ impl Worktrees {
             created_by_operation_id: request.operation_id.clone(),
             team_id: request.team_id.clone(),
         };
-        if let Some(made) = self.add(&new, repo, place, request.idempotency.clone())? {
-            return self.made_before(&made).map(|made| Prepared::Existing(Box::new(made)));
+        if !self.add(&new, repo, place, request.idempotency.clone())? {
+            return Ok(None);
         }
         let scene = Scene {
             worktree_id: &worktree_id,
@@ -147,12 +169,9 @@ impl Worktrees {
         };
         let worktree_cwd = place.cwd.clone();
         match status {
-            Ok(init_script_status) => Ok(Prepared::Made(Draft {
-                worktree_id,
-                worktree_cwd,
-                init_script_status,
-                _lock: lock,
-            })),
+            Ok(init_script_status) => {
+                Ok(Some(Draft { worktree_id, worktree_cwd, init_script_status, _lock: lock }))
+            }
             Err(error) => {
                 // Whatever stands in it was made by the script just now.
                 shared.undo(&worktree_id, "init_script_failed", Force::WithBackup);
@@ -161,30 +180,30 @@ impl Worktrees {
         }
     }
 
-    /// Writes the intent down and has git make branch and folder. Gives the worktree that the key has made before.
+    /// Writes the intent down and has git make branch and folder. False: the key has made another one meanwhile.
     fn add(
         &self,
         new: &NewWorktree,
         repo: &Repo,
         place: &Place,
         key: Option<IdempotencyKey>,
-    ) -> Result<Option<String>> {
+    ) -> Result<bool> {
         let shared = &self.shared;
         let repository = shared.lock_repository(&repo.common_dir)?;
         shared.check_free(repo, place)?;
         shared.make_root(&place.root)?;
         let (intent, worktree_id) = (new.clone(), new.worktree_id.clone());
-        let made = shared.ledger.write(move |tx| {
+        let is_first = shared.ledger.write(move |tx| {
             if let Some(key) = &key
-                && let Some(made) = tx.claim_key(key, &worktree_id)?
+                && tx.claim_key(key, &worktree_id)?.is_some()
             {
-                return Ok(Some(made));
+                return Ok(false);
             }
             tx.insert_worktree(&intent)?;
-            Ok(None)
+            Ok(true)
         })?;
-        if made.is_some() {
-            return Ok(made);
+        if !is_first {
+            return Ok(false);
         }
         let added = self.add_empty(new, repo);
         drop(repository);
@@ -193,7 +212,7 @@ impl Worktrees {
             shared.undo(&new.worktree_id, "create_failed", Force::WithBackup);
             return Err(error);
         }
-        Ok(None)
+        Ok(true)
     }
 
     /// Branch and record, without a file: short, whatever the size of the repository. The lock on the record says until
@@ -275,7 +294,19 @@ impl Shared {
         }
     }
 
-    /// The same. One that lost its folder and holds no work makes room.
+    /// The worktree, when whoever makes it is done. None: it was taken back. Errors: it could not be taken back, which
+    /// is the next start's then; or it takes too long.
+    fn await_made(&self, worktree_id: &str) -> Result<Option<WorktreeRecord>> {
+        let _lock = self.lock_worktree(worktree_id)?;
+        let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
+        match record.status.as_str() {
+            "creating" => Err(worktree::taken(&record)),
+            "deleted" if record.init_script_status.is_none() => Ok(None),
+            _ => Ok(Some(record)),
+        }
+    }
+
+    /// The living one in that place. One that lost its folder and holds no work makes room.
     fn existing(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
         let found = self.living(repo, place)?;
         if let Some(record) = found.as_ref().filter(|record| makes_room(record)) {

@@ -1,7 +1,7 @@
 //! Making worktrees: where they come to lie, what is refused, what runs in a new one.
 
 use super::scene::{Repo, Scene, is_there, path};
-use crate::stage::{Stage, check_error, check_told, each, list, text};
+use crate::stage::{JSON, Stage, check_error, check_told, each, list, text};
 use gooselake_harness::thread;
 use gooselake_harness::wait;
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -245,6 +246,51 @@ fn a_key_makes_a_worktree_once() {
     let other = json!({"repo_root": scene.repo.path, "worktree_name": "two"});
     check_error(&scene.stage.post_with("/v1/worktrees", &other, &key), 409, "idempotency_mismatch");
     assert_eq!(list(scene.stage.get("/v1/worktrees")).len(), 1);
+}
+
+/// What the key has made is taken back while the second request waits for it.
+#[test]
+fn a_key_that_waits_for_a_creation_that_fails_makes_the_worktree_itself() {
+    let scene = Scene::new();
+    let here = scene.stage.server.folder().to_owned();
+    assert!(Command::new("mkfifo").arg(here.join("go")).status().unwrap().success());
+    let script = format!(
+        "#!/bin/sh\ncd {}\n[ -e mended ] && exit 0\n: > started\nread line < go\nexit 1\n",
+        here.display()
+    );
+    scene.repo.write(".agents/gg/worktree-init.sh", &script);
+    make_executable(&scene.repo, ".agents/gg/worktree-init.sh");
+    scene.repo.commit("script");
+    let (answered, answer) = mpsc::channel();
+    let ask = || {
+        let (client, answered) = (scene.stage.client.clone(), answered.clone());
+        let body = json!({"repo_root": scene.repo.path, "worktree_name": "one"}).to_string();
+        thread::spawn("asking", move || {
+            let headers = [JSON, ("Idempotency-Key", "k")];
+            let reply = client.request("POST", "/v1/worktrees", &headers, body.as_bytes());
+            answered.send(reply).unwrap();
+        })
+        .unwrap()
+    };
+    let first = ask();
+    wait::until(SOON, "the script runs", || here.join("started").exists().then_some(()));
+    let second = ask();
+    let early = answer.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "the first has not come to an end, but: {early:?}");
+    fs::write(here.join("mended"), "").unwrap();
+    fs::write(here.join("go"), "go\n").unwrap();
+    let mut replies = [(); 2].map(|()| answer.recv_timeout(SOON).unwrap());
+    (first.join(), second.join());
+    replies.sort_by_key(|reply| reply.status);
+    let made = replies[0].json();
+    assert_eq!(
+        (&made["created"], &made["worktree"]["status"]),
+        (&json!(true), &json!("ready")),
+        "{made}"
+    );
+    check_error(&replies[1], 400, "init_script_failed");
+    let listed = list(scene.stage.get("/v1/worktrees"));
+    assert_eq!(each(&listed, "status"), ["deleted", "ready"]);
 }
 
 #[test]
