@@ -89,6 +89,10 @@ impl Worktrees {
             let is_same = existing.worktree_cwd == place.cwd.to_string_lossy()
                 && existing.branch_name == place.branch_name
                 && existing.repo_root == repo.root.to_string_lossy();
+            if is_same && existing.status == "creating" && !must_be_new {
+                self.shared.await_made(&existing.id)?;
+                return Ok(None);
+            }
             if must_be_new || !is_same || existing.status != "ready" {
                 return Err(worktree::taken(&existing));
             }
@@ -180,7 +184,7 @@ impl Worktrees {
         }
     }
 
-    /// Writes the intent down and has git make branch and folder. False: the key has made another one meanwhile.
+    /// Writes the intent down and has git make branch and folder. False: somebody else has begun the same meanwhile.
     fn add(
         &self,
         new: &NewWorktree,
@@ -190,6 +194,9 @@ impl Worktrees {
     ) -> Result<bool> {
         let shared = &self.shared;
         let repository = shared.lock_repository(&repo.common_dir)?;
+        if shared.is_begun(repo, place, key.as_ref())? {
+            return Ok(false);
+        }
         shared.check_free(repo, place)?;
         shared.make_root(&place.root)?;
         let (intent, worktree_id) = (new.clone(), new.worktree_id.clone());
@@ -282,14 +289,21 @@ impl Shared {
             .hint("choose another name: only what this server makes is its to take away"))
     }
 
+    /// Whether the key has made something, or there is a living record in that place, by now.
+    fn is_begun(&self, repo: &Repo, place: &Place, key: Option<&IdempotencyKey>) -> Result<bool> {
+        let made = self.ledger.read(|db| key.map(|key| idempotency::find(db, key)).transpose())?;
+        Ok(made.flatten().is_some() || self.find_living(repo, place)?.is_some())
+    }
+
+    fn find_living(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
+        let (cwd, common_dir) = (place.cwd.to_string_lossy(), repo.common_dir.to_string_lossy());
+        self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
+    }
+
     /// The living record in that place, once what the last server left there is settled.
     fn living(&self, repo: &Repo, place: &Place) -> Result<Option<WorktreeRecord>> {
-        let (cwd, common_dir) = (place.cwd.to_string_lossy(), repo.common_dir.to_string_lossy());
-        let find = || {
-            self.ledger.read(|db| worktree::find_living(db, &cwd, &common_dir, &place.branch_name))
-        };
-        match find()? {
-            Some(found) if self.settle(&found.id)? => find(),
+        match self.find_living(repo, place)? {
+            Some(found) if self.settle(&found.id)? => self.find_living(repo, place),
             found => Ok(found),
         }
     }

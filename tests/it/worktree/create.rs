@@ -220,18 +220,35 @@ fn the_status_of_one_waits_for_the_record_of_another_that_is_being_made() {
 #[test]
 fn the_same_worktree_asked_for_at_once_is_made_once() {
     let scene = Scene::new();
-    let threads: Vec<_> = (0..8)
-        .map(|_| {
-            let client = scene.stage.client.clone();
-            let body = json!({"repo_root": scene.repo.path, "worktree_name": "same"});
-            thread::spawn("creator", move || client.post("/v1/worktrees", &body)).unwrap()
-        })
-        .collect();
-    let replies: Vec<_> = threads.into_iter().map(thread::Thread::join).collect();
-    let new = replies.iter().filter(|r| r.status == 200 && r.json()["created"] == true).count();
-    assert_eq!(new, 1);
-    assert!(replies.iter().all(|reply| matches!(reply.status, 200 | 409)));
+    let made = eight_at_once(&scene, &[JSON]);
+    assert_eq!(made.iter().filter(|made| made["created"] == true).count(), 1, "{made:?}");
+    for told in &made {
+        assert_eq!(told["worktree"], made[0]["worktree"]);
+    }
     assert_eq!(list(scene.stage.get("/v1/worktrees")).len(), 1);
+}
+
+#[test]
+fn the_same_key_at_once_gets_one_answer() {
+    let scene = Scene::new();
+    let made = eight_at_once(&scene, &[JSON, ("Idempotency-Key", "k")]);
+    assert_eq!(made[0]["created"], true);
+    for told in &made {
+        assert_eq!(*told, made[0]);
+    }
+    assert_eq!(list(scene.stage.get("/v1/worktrees")).len(), 1);
+}
+
+/// What eight requests for one worktree are answered.
+fn eight_at_once(scene: &Scene, headers: &'static [(&str, &str)]) -> Vec<Value> {
+    let body = json!({"repo_root": scene.repo.path, "worktree_name": "same"}).to_string();
+    let ask = |_| {
+        let (client, body) = (scene.stage.client.clone(), body.clone());
+        let ask = move || client.request("POST", "/v1/worktrees", headers, body.as_bytes());
+        thread::spawn("creator", ask).unwrap()
+    };
+    let threads: Vec<_> = (0..8).map(ask).collect();
+    threads.into_iter().map(|thread| thread.join().expect(200).json()).collect()
 }
 
 #[test]

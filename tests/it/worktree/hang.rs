@@ -1,7 +1,7 @@
 //! What hangs costs itself time and nobody else; when its time is up, nothing of it is left.
 
 use super::scene::{Repo, Scene, is_there};
-use crate::stage::{check_error, check_told, each, list};
+use crate::stage::{check_error, check_told, each, list, text};
 use gooselake_harness::proc;
 use gooselake_harness::thread;
 use gooselake_harness::wait;
@@ -55,7 +55,7 @@ fn a_script_that_hangs_ends_with_its_whole_tree_at_its_time() {
 
 #[test]
 fn a_script_that_hangs_delays_nobody_and_ends_with_the_server() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::with_config("[worktrees]\nlock_wait_secs = 1\n");
     let pids = hanging_script(&scene, &scene.repo);
     let client = scene.stage.client.clone().with_deadline(Duration::from_secs(120));
     let body = json!({"repo_root": scene.repo.path, "worktree_name": "hangs"});
@@ -81,10 +81,10 @@ fn a_script_that_hangs_delays_nobody_and_ends_with_the_server() {
     scene.try_create_in(&other, "one", &fields).expect(200);
     scene.stage.session();
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
-    // What is being made can not be claimed, cleaned up, or made by another.
+    // What is being made can not be claimed or cleaned up; who wants it too waits for it, within a bound.
     let making = list(scene.stage.get("/v1/worktrees?status=creating")).remove(0);
     check_error(&scene.claim_at_once(&making), 409, "conflict");
-    check_error(&scene.try_create("hangs", &json!({})), 409, "conflict");
+    check_told(&scene.try_create("hangs", &json!({})), 503, "capacity", &text(&making, "id"));
     let begun = Instant::now();
     assert_eq!(scene.stage.server.terminate(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
