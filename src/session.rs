@@ -181,8 +181,10 @@ impl Sessions {
     pub fn create(&self, request: SessionRequest) -> Result<String> {
         let shared = &self.shared;
         let wait = request.wait;
-        if let Some(claim) = &request.idempotency
-            && let Some(made) = shared.ledger.read(|db| idempotency::find(db, claim))?
+        let key = request.idempotency.clone();
+        let key_lock = key.as_ref().map(|key| shared.worktrees.lock_key(key)).transpose()?;
+        if let Some(key) = &key
+            && let Some(made) = shared.ledger.read(|db| idempotency::find(db, key))?
         {
             return Ok(made);
         }
@@ -197,6 +199,7 @@ impl Sessions {
         }
         let answer = self
             .ask(&session_id, |answer| Command::Open { reservation: Some(reservation), answer })?;
+        drop(key_lock);
         if wait {
             let timeout = shared.provider(&provider).request_timeout;
             wait_for(&answer, timeout + ANSWER_SLACK)??;

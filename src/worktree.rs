@@ -32,6 +32,7 @@ mod tree;
 pub use cleanup::CleanupResult;
 pub use create::{Draft, Prepared};
 pub use disk::DiskUse;
+pub use lock::Locked;
 pub use show::{Against, Diff};
 
 use crate::config::Config;
@@ -44,7 +45,7 @@ use crate::model::worktree::{DeletionPolicy, InitScriptStatus};
 use crate::thread::{self, Thread};
 use cleanup::Telling;
 use crossbeam_channel::{Receiver, Sender};
-use lock::{Locked, Locks};
+use lock::Locks;
 use remove::Force;
 use run::Stop;
 use std::collections::HashSet;
@@ -185,6 +186,14 @@ impl Worktrees {
                 }
             }
         }
+    }
+
+    /// One request at a time makes a session with a key: a worktree for it takes long, and who asks for the same again
+    /// waits here, within a bound, for what comes of it. To be taken before every other lock.
+    pub fn lock_key(&self, key: &IdempotencyKey) -> Result<Locked> {
+        let what = format!("what has the Idempotency-Key {:?}", key.key);
+        let at_most = self.shared.config.worktrees.lock_wait;
+        self.shared.locks.lock(&format!("key {} of {}", key.key, key.route), &what, at_most)
     }
 
     /// The session works in the worktree from now on.

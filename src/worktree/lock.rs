@@ -1,9 +1,9 @@
-//! Who works on what: one request at a time for a repository, and one for a worktree.
+//! Who works on what: one request at a time for a repository, one for a worktree, and one for an idempotency key.
 //!
 //! A lock is held by the thread of a request while git works for it, and by nobody while it waits for a client. Waiting
-//! for one has a bound, ends when the server stops, and delays nobody else. A thread takes the lock of a worktree
-//! before that of its repository and never two of a kind, so no two wait for each other. The table's own mutex is held
-//! for look-ups alone.
+//! for one has a bound, ends when the server stops, and delays nobody else. A thread takes the lock of an idempotency
+//! key before that of a worktree, that of a worktree before that of its repository, and never two of a kind, so no two
+//! wait for each other. The table's own mutex is held for look-ups alone.
 
 use super::run::Stop;
 use crate::error::{Code, Error, Result};
@@ -21,7 +21,7 @@ pub(super) struct Locks {
 }
 
 /// A lock that is held; dropping it lets the next one in.
-pub(super) struct Locked {
+pub struct Locked {
     locks: Arc<Locks>,
     key: String,
 }

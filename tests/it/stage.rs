@@ -6,15 +6,23 @@
 use gooselake_harness::client::{Client, Headers, Reply};
 use gooselake_harness::server::{Options, Server};
 use gooselake_harness::stream::{Frame, Record, Stream};
+use gooselake_harness::thread::{self, Thread};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 /// Long enough for a busy machine: only a failure waits for it.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A request that somebody else has sent.
+pub(crate) struct Asked {
+    pub(crate) answer: Receiver<Reply>,
+    _thread: Thread,
+}
 
 pub(crate) struct Stage {
     pub(crate) server: Server,
@@ -74,6 +82,19 @@ impl Stage {
     pub(crate) fn post_with(&self, path: &str, body: &Value, headers: Headers) -> Reply {
         let headers = [&[JSON], headers].concat();
         self.client.request("POST", path, &headers, body.to_string().as_bytes())
+    }
+
+    /// Posts with this key and goes on.
+    pub(crate) fn meanwhile(&self, path: &'static str, body: &Value, key: &'static str) -> Asked {
+        let (client, body) = (self.client.clone(), body.to_string());
+        let (answered, answer) = mpsc::channel();
+        let ask = move || {
+            let headers = [JSON, ("Idempotency-Key", key)];
+            let reply = client.request("POST", path, &headers, body.as_bytes());
+            // Whoever has gone meanwhile has failed for another reason.
+            drop(answered.send(reply));
+        };
+        Asked { answer, _thread: thread::spawn("asking", ask).unwrap() }
     }
 
     pub(crate) fn post_turn(&self, session_id: &str, body: &Value) -> Reply {
@@ -155,6 +176,13 @@ impl Stage {
     pub(crate) fn decide(&self, approval: &Value, body: &Value) -> Reply {
         let (session_id, id) = (text(approval, "session_id"), text(approval, "id"));
         self.client.post(&format!("/v1/sessions/{session_id}/approvals/{id}"), body)
+    }
+}
+
+impl Asked {
+    /// The answer, after waiting for it.
+    pub(crate) fn reply(&self) -> Reply {
+        self.answer.recv_timeout(SOON).unwrap()
     }
 }
 

@@ -1,10 +1,13 @@
 //! Sessions that are made straight into a worktree: all of it or nothing, and the end of the session ends its claim.
 
 use super::scene::{Repo, Scene, is_there, path};
-use crate::stage::{check_error, check_told, each, list, text};
+use crate::stage::{SOON, check_error, check_told, each, list, text};
 use gooselake_harness::client::Reply;
+use gooselake_harness::wait;
 use serde_json::{Value, json};
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
 impl Scene {
     fn try_place(&self, name: &str, wish: &Value, fields: &Value) -> Reply {
@@ -160,5 +163,33 @@ fn the_same_key_makes_session_and_worktree_once() {
     let first = scene.stage.post_session(&body, &key).expect(200).json();
     let again = scene.stage.post_session(&body, &key).expect(200).json();
     assert_eq!(again["id"], first["id"]);
+    assert_eq!((scene.worktrees().len(), list(scene.stage.get("/v1/sessions")).len()), (1, 1));
+}
+
+/// The second request comes while the init script of the first runs.
+#[test]
+fn the_same_key_waits_for_the_session_that_is_being_made() {
+    let scene = Scene::new();
+    let here = scene.stage.server.folder().to_owned();
+    assert!(Command::new("mkfifo").arg(here.join("go")).status().unwrap().success());
+    let script = format!("#!/bin/sh\ncd {}\n: > started\nread line < go\n", here.display());
+    scene.repo.write(".agents/gg/worktree-init.sh", &script);
+    scene.repo.git(&["add", "."]);
+    scene.repo.git(&["update-index", "--chmod=+x", ".agents/gg/worktree-init.sh"]);
+    scene.repo.git(&["commit", "--quiet", "-m", "script"]);
+    let worktree = json!({"name": "slow", "repo_root": scene.repo.path});
+    let body = json!({"provider": "demo", "worktree": worktree});
+    let first = scene.stage.meanwhile("/v1/sessions", &body, "k1");
+    wait::until(SOON, "the script runs", || here.join("started").exists().then_some(()));
+    let second = scene.stage.meanwhile("/v1/sessions", &body, "k1");
+    let early = second.answer.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "the first is not made, but: {early:?}");
+    // With another key it is another request, and the name is taken.
+    let other = [("Idempotency-Key", "k2")];
+    let reply = scene.stage.post_with("/v1/sessions", &body, &other);
+    check_told(&reply, 409, "conflict", "gg/slow");
+    fs::write(here.join("go"), "go\n").unwrap();
+    let made = [first, second].map(|asked| text(&asked.reply().expect(200).json(), "id"));
+    assert_eq!(made[0], made[1]);
     assert_eq!((scene.worktrees().len(), list(scene.stage.get("/v1/sessions")).len()), (1, 1));
 }
