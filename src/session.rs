@@ -186,7 +186,8 @@ impl Sessions {
         if let Some(key) = &key
             && let Some(made) = shared.ledger.read(|db| idempotency::find(db, key))?
         {
-            return Ok(made);
+            drop(key_lock);
+            return self.told_again(made, wait);
         }
         shared.refuse_when_stopping()?;
         let provider = request.session.provider.clone();
@@ -195,7 +196,8 @@ impl Sessions {
         let reservation = self.make_room(&provider)?;
         let (session_id, is_new) = self.insert_placed(request)?;
         if !is_new {
-            return Ok(session_id);
+            drop(key_lock);
+            return self.told_again(session_id, wait);
         }
         let answer = self
             .ask(&session_id, |answer| Command::Open { reservation: Some(reservation), answer })?;
@@ -205,6 +207,31 @@ impl Sessions {
             wait_for(&answer, timeout + ANSWER_SLACK)??;
         }
         Ok(session_id)
+    }
+
+    /// What a request with this key has made, told as that one was: when the agent is ready, if it waits for that.
+    /// Errors: the agent did not open the session, or a worktree for it is still being made.
+    pub fn made_before(&self, key: Option<&IdempotencyKey>, wait: bool) -> Result<Option<String>> {
+        let Some(key) = key else { return Ok(None) };
+        let key_lock = self.shared.worktrees.lock_key(key)?;
+        let made = self.shared.ledger.read(|db| idempotency::find(db, key))?;
+        drop(key_lock);
+        made.map(|made| self.told_again(made, wait)).transpose()
+    }
+
+    fn told_again(&self, session_id: String, wait: bool) -> Result<String> {
+        if !wait {
+            return Ok(session_id);
+        }
+        let read = || self.shared.ledger.read(|db| session_rows::get(db, &session_id));
+        let opened = match read()?.status.as_str() {
+            "starting" => self.open(&session_id),
+            _ => Ok(()),
+        };
+        match opening::failure(&read()?) {
+            Some(failure) => Err(failure),
+            None => opened.map(|()| session_id),
+        }
     }
 
     /// Errors: it is known that this agent can not be used.

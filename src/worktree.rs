@@ -191,7 +191,7 @@ impl Worktrees {
     /// One request at a time makes a session with a key: a worktree for it takes long, and who asks for the same again
     /// waits here, within a bound, for what comes of it. To be taken before every other lock.
     pub fn lock_key(&self, key: &IdempotencyKey) -> Result<Locked> {
-        let what = format!("what has the Idempotency-Key {:?}", key.key);
+        let what = format!("the session of the Idempotency-Key {:?}", key.key);
         let at_most = self.shared.config.worktrees.lock_wait;
         self.shared.locks.lock(&format!("key {} of {}", key.key, key.route), &what, at_most)
     }
@@ -347,7 +347,7 @@ impl Shared {
 
 impl Created {
     /// What was made by a request before, told again.
-    fn before(worktree: WorktreeRecord) -> Created {
+    pub fn before(worktree: WorktreeRecord) -> Created {
         let told = worktree.init_script_status.as_deref().and_then(InitScriptStatus::parse);
         let init_script_status = told.unwrap_or(InitScriptStatus::SkippedExisting);
         Created { worktree, is_new: true, init_script_status }

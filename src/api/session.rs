@@ -63,6 +63,11 @@ fn yes() -> bool {
 pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     let body: CreateBody = call.body()?;
     body.check_lengths()?;
+    let idempotency = call.idempotency(api)?;
+    // Before the machine is looked at: folders and programs may be gone since.
+    if let Some(made) = api.sessions.made_before(idempotency.as_ref(), body.wait)? {
+        return Ok(json(200, api.ledger.session_json(&made)?));
+    }
     let (provider_name, provider) = api.config.enabled_provider(&body.provider)?;
     let agent = body.agent.unwrap_or_else(|| "default".to_owned());
     provider.check_agent(provider_name, &agent)?;
@@ -100,7 +105,6 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         env: to_json(&body.env),
         mcp_servers: to_json(&mcp_servers),
     };
-    let idempotency = call.idempotency(api)?;
     let worktree = body.worktree.map(WishBody::into_wish).transpose()?;
     let request = SessionRequest { session, wait: body.wait, worktree, accept: None, idempotency };
     let session_id = api.sessions.create(request)?;

@@ -5,7 +5,7 @@ use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::turn::TurnRecord;
-use crate::ledger::{event, item, session, to_json, turn};
+use crate::ledger::{event, idempotency, item, session, to_json, turn};
 use crate::model::input::Input;
 use crate::model::{ScopeKind, TurnSource, TurnStatus};
 use crate::provider::check_permission_mode;
@@ -43,6 +43,13 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         ("reasoning_level", &body.reasoning_level),
         ("permission_mode", &body.permission_mode),
     ])?;
+    let idempotency = call.idempotency(api)?;
+    // Before the machine is looked at: files may be gone since.
+    let made = |key| api.ledger.read(|db| idempotency::find(db, key));
+    if let Some(turn_id) = idempotency.as_ref().map(made).transpose()?.flatten() {
+        let _waiting = wait_ms.map(|_| api.waits.take(call)).transpose()?;
+        return api.accepted(call, &turn_id, wait_ms);
+    }
     let record = api.ledger.read(|db| session::get_private(db, session_id))?;
     let input = api.input(&body.input)?;
     check_supported(&input, record.capabilities.as_deref())?;
@@ -67,17 +74,12 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         mode: body.mode,
         reasoning_level: body.reasoning_level,
         permission_mode: body.permission_mode,
-        idempotency: call.idempotency(api)?,
+        idempotency,
     };
     // Before the turn: a wait that is refused starts nothing.
     let _waiting = wait_ms.map(|_| api.waits.take(call)).transpose()?;
     let turn_id = api.sessions.start_turn(session_id, request)?;
-    if let Some(wait_ms) = wait_ms {
-        return api.waited(call, session_id, &turn_id, wait_ms);
-    }
-    let status = api.ledger.read(|db| turn::get(db, session_id, &turn_id))?.status;
-    let accepted = json!({"session_id": session_id, "turn_id": turn_id, "status": status});
-    Ok(json(200, to_json(&accepted)))
+    api.accepted(call, &turn_id, wait_ms)
 }
 
 /// None = do not wait.
@@ -123,6 +125,17 @@ pub(super) fn interrupt(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 impl Api {
+    /// What the request for a turn is answered, at once or when it has waited.
+    fn accepted(&self, call: &Call, turn_id: &str, wait_ms: Option<i64>) -> Result<Answer> {
+        let session_id = call.part(0);
+        if let Some(wait_ms) = wait_ms {
+            return self.waited(call, session_id, turn_id, wait_ms);
+        }
+        let status = self.ledger.read(|db| turn::get(db, session_id, turn_id))?.status;
+        let accepted = json!({"session_id": session_id, "turn_id": turn_id, "status": status});
+        Ok(json(200, to_json(&accepted)))
+    }
+
     /// The finished turn; 202 with the turn as it is when the time runs out.
     fn waited(&self, call: &Call, session_id: &str, turn_id: &str, wait_ms: i64) -> Result<Answer> {
         let record = self.wait_for_turn(session_id, turn_id, wait_ms)?;

@@ -9,7 +9,7 @@ use crate::ledger::{Listed, claim, session, to_json};
 use crate::limits;
 use crate::model::worktree::{DeletionPolicy, WorktreeStatus};
 use crate::session::{PlaceMode, WorktreeWish};
-use crate::worktree::{Against, DiskUse, WorktreeRequest};
+use crate::worktree::{Against, Created, DiskUse, WorktreeRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -119,6 +119,11 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         ("operation_id", &body.operation_id),
         ("team_id", &body.team_id),
     ])?;
+    let idempotency = call.idempotency(api)?;
+    // Before the session and the repository are looked at: they may be gone since.
+    if let Some(made) = api.worktrees.made_before(idempotency.as_ref())? {
+        return Ok(json(200, Created::before(made).json()));
+    }
     let source_cwd = match &body.source_session_id {
         Some(id) => {
             let record = api.ledger.read(|db| session::get(db, id))?;
@@ -143,7 +148,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         created_by_session_id: body.created_by_session_id.or(body.source_session_id),
         operation_id: body.operation_id,
         team_id: body.team_id,
-        idempotency: call.idempotency(api)?,
+        idempotency,
     };
     Ok(json(200, api.worktrees.create(&request)?.json()))
 }

@@ -9,7 +9,7 @@ use super::failure::{agent_error, client_error};
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
-use crate::ledger::session::SessionChange;
+use crate::ledger::session::{SessionChange, SessionRecord};
 use crate::ledger::to_json;
 use crate::ledger::turn::TurnEnd;
 use crate::model::TurnStatus;
@@ -17,6 +17,14 @@ use crate::model::event::EventKind;
 use crate::provider::{AgentError, Command};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// What whoever asked for this session was told when it could not be opened. None: it was opened once, or may be yet.
+pub(super) fn failure(record: &SessionRecord) -> Option<Error> {
+    let is_failed = record.status == "failed" && record.provider_session_ref.is_none();
+    let told = record.last_error.as_ref().filter(|_| is_failed)?;
+    let error: AgentError = serde_json::from_str(told.get()).ok()?;
+    Some(client_error(&error))
+}
 
 impl Actor {
     pub(super) fn opening_timed_out(&mut self) {
