@@ -27,7 +27,7 @@ mod step;
 mod terminal;
 mod turn;
 
-pub use actor::{Decision, TurnRequest, When};
+pub use actor::{Choice, Decision, TurnRequest, When};
 pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
 pub use mail::{Accept, Mail, Way};
 pub use place::{PlaceMode, WorktreeWish};
@@ -274,7 +274,7 @@ impl Sessions {
 
     pub fn decide(&self, session_id: &str, approval_id: &str, decision: Decision) -> Result<()> {
         // A refusal starts no agent.
-        let is_decline = decision.is_accept == Some(false) && decision.option_id.is_none();
+        let is_decline = matches!(decision.choice, Choice::Meant { is_accept: false, .. });
         let reservation = if is_decline { None } else { self.room_for(session_id)? };
         let approval_id = approval_id.to_owned();
         self.call(session_id, |answer| Command::Decide {

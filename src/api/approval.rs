@@ -6,7 +6,7 @@ use crate::http::Answer;
 use crate::ledger::approval::{self, ApprovalQuery, ApprovalRecord};
 use crate::ledger::{session, to_json};
 use crate::model::ApprovalStatus;
-use crate::session::Decision;
+use crate::session::{Choice, Decision};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -79,37 +79,47 @@ pub(super) fn decide(api: &Api, call: &Call) -> Result<Answer> {
 
 impl Api {
     fn decision(&self, body: DecideBody) -> Result<Decision> {
-        let word = body.decision.as_deref().map(|word| word.trim().to_lowercase());
-        let is_accept = match word.as_deref() {
-            Some("accept" | "accepted") => Some(true),
-            Some("decline" | "declined" | "reject" | "rejected") => Some(false),
-            None if body.option_id.is_some() => None,
-            None => {
-                return Err(Error::bad_request("decision is missing")
-                    .hint("send \"accept\" or \"decline\", or an option_id"));
-            }
-            Some(other) => {
-                return Err(Error::bad_request(format!("decision is {other:?}"))
-                    .hint("it can be \"accept\" or \"decline\""));
-            }
-        };
-        if let Some(scope) = body.scope.as_deref()
-            && !matches!(scope, "once" | "session")
-        {
-            return Err(Error::bad_request(format!("scope is {scope:?}"))
-                .hint("it can be \"once\" or \"session\""));
-        }
         let input = match body.payload.as_ref().and_then(|payload| payload.get("input")) {
             Some(Value::Array(items)) => Some(self.input(items)?),
             _ => None,
         };
-        Ok(Decision {
-            is_accept,
-            option_id: body.option_id,
-            scope: body.scope,
-            message: body.message,
-            payload: body.payload,
-            input,
-        })
+        let choice = body.choice()?;
+        Ok(Decision { choice, message: body.message, payload: body.payload, input })
+    }
+}
+
+impl DecideBody {
+    /// An option says all by itself: what else is said could only say the same, or something else.
+    fn choice(&self) -> Result<Choice> {
+        if let Some(option_id) = &self.option_id {
+            for (field, word) in [("decision", &self.decision), ("scope", &self.scope)] {
+                if word.is_some() {
+                    return Err(Error::bad_request(format!("{field}: there is an option_id too"))
+                        .hint(format!("leave out {field}, or leave out option_id")));
+                }
+            }
+            return Ok(Choice::Option(option_id.clone()));
+        }
+        let Some(word) = &self.decision else {
+            return Err(Error::bad_request("decision is missing")
+                .hint("send \"accept\" or \"decline\", or an option_id"));
+        };
+        let is_accept = match word.trim().to_lowercase().as_str() {
+            "accept" | "accepted" => true,
+            "decline" | "declined" | "reject" | "rejected" => false,
+            other => {
+                return Err(Error::bad_request(format!("decision is {other:?}"))
+                    .hint("it can be \"accept\" or \"decline\""));
+            }
+        };
+        let is_session = match self.scope.as_deref() {
+            None | Some("once") => false,
+            Some("session") => true,
+            Some(scope) => {
+                return Err(Error::bad_request(format!("scope is {scope:?}"))
+                    .hint("it can be \"once\" or \"session\""));
+            }
+        };
+        Ok(Choice::Meant { is_accept, is_session })
     }
 }

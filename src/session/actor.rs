@@ -99,15 +99,18 @@ pub enum When {
 /// A client's answer to an approval.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// None when an option was named instead.
-    pub is_accept: Option<bool>,
-    pub option_id: Option<String>,
-    /// `once` or `session`.
-    pub scope: Option<String>,
+    pub choice: Choice,
     pub message: Option<String>,
     pub payload: Option<Value>,
     /// For a gate: what the turn is to start with instead.
     pub input: Option<Vec<Input>>,
+}
+
+/// What is chosen: by its meaning, or exactly one option. Never both, of which one would count and the other not.
+#[derive(Clone, Debug)]
+pub enum Choice {
+    Meant { is_accept: bool, is_session: bool },
+    Option(String),
 }
 
 /// All that a session's thread waits for.

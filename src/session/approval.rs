@@ -3,7 +3,7 @@
 //! Runs on the session's thread. Two origins: the gate (before a prompt is sent) and the agent's own question in the
 //! middle of a turn. The choice is committed together with the bytes that tell it to the agent.
 
-use super::actor::{AGENT_TURN_QUIET, Actor, Answer, Decision, LiveApproval};
+use super::actor::{AGENT_TURN_QUIET, Actor, Answer, Choice, Decision, LiveApproval};
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::ledger::approval::{self, ApprovalRecord, NewApproval, Resolution};
@@ -20,6 +20,8 @@ use std::time::Instant;
 /// What a gate offers.
 const GATE_ACCEPT: &str = "accept";
 const GATE_DECLINE: &str = "decline";
+/// What is answered when nobody does.
+const DECLINE: Choice = Choice::Meant { is_accept: false, is_session: false };
 
 impl Actor {
     /// Asks a person whether the turn may be sent to the agent at all.
@@ -154,7 +156,7 @@ impl Actor {
         record.check_pending()?;
         let options: Vec<ApprovalOption> =
             serde_json::from_str(record.options.get()).unwrap_or_default();
-        let option = choose(&options, &decision)?;
+        let option = choose(&options, &decision.choice)?;
         let is_accept =
             matches!(option.option_kind(), Some(OptionKind::AllowOnce | OptionKind::AllowAlways));
         let status = if is_accept { ApprovalStatus::Accept } else { ApprovalStatus::Decline };
@@ -304,8 +306,7 @@ impl Actor {
         let mut step = self.step();
         let options: Vec<ApprovalOption> =
             serde_json::from_str(record.options.get()).unwrap_or_default();
-        let decline = Decision::decline();
-        let option = choose(&options, &decline).ok();
+        let option = choose(&options, &DECLINE).ok();
         let resolution = Resolution {
             decision: option.as_ref().map(|option| option.id.clone()),
             decided_by: Some("timeout".to_owned()),
@@ -343,34 +344,23 @@ struct Asked {
     adapter_key: Option<String>,
 }
 
-impl Decision {
-    fn decline() -> Decision {
-        Decision {
-            is_accept: Some(false),
-            option_id: None,
-            scope: None,
-            message: None,
-            payload: None,
-            input: None,
-        }
-    }
-}
-
-/// The offered option that the decision means: the named one, or the one of the fitting kind.
-fn choose(options: &[ApprovalOption], decision: &Decision) -> Result<ApprovalOption> {
+/// The offered option that is meant: the named one, or the one of the fitting kind.
+fn choose(options: &[ApprovalOption], choice: &Choice) -> Result<ApprovalOption> {
     let offered = || {
         let ids: Vec<String> =
             options.iter().map(|option| format!("{:?} ({})", option.id, option.kind)).collect();
         format!("the agent offers {}", ids.join(", "))
     };
-    if let Some(option_id) = &decision.option_id {
-        let named = options.iter().find(|option| option.id == *option_id);
-        return named.cloned().ok_or_else(|| {
-            Error::bad_request(format!("option_id {option_id:?} is not offered")).hint(offered())
-        });
-    }
-    let is_session = decision.scope.as_deref() == Some("session");
-    let is_accept = decision.is_accept == Some(true);
+    let (is_accept, is_session) = match choice {
+        Choice::Meant { is_accept, is_session } => (*is_accept, *is_session),
+        Choice::Option(option_id) => {
+            let named = options.iter().find(|option| option.id == *option_id);
+            return named.cloned().ok_or_else(|| {
+                Error::bad_request(format!("option_id {option_id:?} is not offered"))
+                    .hint(offered())
+            });
+        }
+    };
     let wanted: &[OptionKind] = match (is_accept, is_session) {
         (true, true) => &[OptionKind::AllowAlways],
         // Without a scope the narrowest permission is given, never more than was asked for.
@@ -401,19 +391,17 @@ mod tests {
     #[test]
     fn accept_gives_the_narrowest_permission() {
         let options = [option("always", "allow_always"), option("once", "allow_once")];
-        let accept = Decision { is_accept: Some(true), ..Decision::decline() };
-        assert_eq!(choose(&options, &accept).unwrap().id, "once");
-        let session = Decision { scope: Some("session".to_owned()), ..accept };
-        assert_eq!(choose(&options, &session).unwrap().id, "always");
+        let accept = |is_session| {
+            choose(&options, &Choice::Meant { is_accept: true, is_session }).unwrap().id
+        };
+        assert_eq!(accept(false), "once");
+        assert_eq!(accept(true), "always");
     }
 
     #[test]
     fn an_option_that_is_not_offered_is_named_with_those_that_are() {
-        let error = choose(
-            &[option("once", "allow_once")],
-            &Decision { option_id: Some("x".to_owned()), ..Decision::decline() },
-        )
-        .unwrap_err();
+        let options = [option("once", "allow_once")];
+        let error = choose(&options, &Choice::Option("x".to_owned())).unwrap_err();
         assert!(error.to_string().contains("\"once\" (allow_once)"), "{error}");
     }
 }

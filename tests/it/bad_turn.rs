@@ -85,6 +85,8 @@ fn an_answer_that_is_none_leaves_the_approval_pending() {
         (json!({"decision": 1}), "decision"),
         (json!({"decision": "accept", "scope": "always"}), "scope"),
         (json!({"option_id": "none-such"}), "none-such"),
+        (json!({"decision": "decline", "option_id": "allow-always"}), "decision"),
+        (json!({"scope": "once", "option_id": "allow-always"}), "scope"),
         (json!({"decision": "accept", "colour": 1}), "colour"),
     ] {
         check_told(&stage.decide(&approval, &body), 400, "bad_request", part);
