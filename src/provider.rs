@@ -21,6 +21,7 @@ pub mod stage;
 #[cfg(test)]
 mod transcript;
 
+use crate::error::{Error, Result};
 use crate::model::input::Input;
 use crate::model::{ItemStatus, ItemType, OptionKind, TurnStatus};
 use serde::{Deserialize, Serialize};
@@ -36,10 +37,7 @@ pub fn adapter(provider: &str) -> Box<dyn Adapter> {
 }
 
 /// The adapter as its snapshot left it, and what it asks for again. Errors: the snapshot is not one of this version.
-pub fn restore(
-    provider: &str,
-    snapshot: &Value,
-) -> crate::error::Result<(Box<dyn Adapter>, Effects)> {
+pub fn restore(provider: &str, snapshot: &Value) -> Result<(Box<dyn Adapter>, Effects)> {
     if provider == "codex" {
         return Ok((Box::new(codex::Codex::restore(snapshot)?), Effects::default()));
     }
@@ -55,12 +53,30 @@ pub fn arguments(provider: &str) -> &'static [&'static str] {
     }
 }
 
-/// Errors: the provider knows no such permission mode. What an ACP agent makes of a word is told by its modes, so any
-/// word will do there.
-pub fn check_permission_mode(provider: &str, permission_mode: &str) -> crate::error::Result<()> {
+/// The permission modes that have a meaning with every provider. The first is the session's own gate.
+const PERMISSION_MODES: &[&str] =
+    &["require_approval", "default", "read_only", "full_auto", "danger_full_access"];
+
+/// Errors: the provider knows no such permission mode. An ACP agent may be given a word that is none of ours, which
+/// then limits nothing; but what looks like one of ours must be it: it would look like a limit and be none.
+pub fn check_permission_mode(provider: &str, permission_mode: &str) -> Result<()> {
     match provider {
         "claude" => claude::check_permission_mode(permission_mode),
         "codex" => codex::check_permission_mode(permission_mode),
+        _ => check_spelling(permission_mode),
+    }
+}
+
+fn check_spelling(permission_mode: &str) -> Result<()> {
+    let letters = |word: &str| -> String {
+        word.chars().filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let meant = PERMISSION_MODES.iter().find(|word| letters(word) == letters(permission_mode));
+    match meant {
+        Some(word) if *word != permission_mode => {
+            Err(Error::bad_request(format!("permission_mode is {permission_mode:?}"))
+                .hint(format!("write it {word:?}")))
+        }
         _ => Ok(()),
     }
 }
@@ -124,7 +140,7 @@ pub enum Command {
     /// Answers an approval that is open. `key` is that of [`AgentEvent::ApprovalAsked`].
     Answer { key: String, answer: Answer },
     /// The answer to a [`HostRequest`], by its key.
-    HostAnswer { key: String, answer: Result<Value, HostError> },
+    HostAnswer { key: String, answer: std::result::Result<Value, HostError> },
     /// Work that the agent began by itself has been quiet for long enough to call it over: complete the open items
     /// and emit [`AgentEvent::TurnEnded`].
     EndAgentTurn,
@@ -377,4 +393,31 @@ pub enum HostRequest {
     KillTerminal { terminal_id: String },
     /// Ends the command and forgets it. Answer: `{}`.
     ReleaseTerminal { terminal_id: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_looks_like_a_permission_mode_of_ours_must_be_it() {
+        for word in PERMISSION_MODES.iter().chain(&["acceptEdits", "yolo", "", "ask"]) {
+            check_permission_mode("acp", word).unwrap();
+        }
+        for (word, meant) in [
+            ("require-approval", "require_approval"),
+            ("Require_Approval", "require_approval"),
+            (" require_approval", "require_approval"),
+            ("requireApproval", "require_approval"),
+            ("read-only", "read_only"),
+            ("dangerFullAccess", "danger_full_access"),
+            ("Default", "default"),
+        ] {
+            for provider in ["acp", "demo"] {
+                let error = check_permission_mode(provider, word).unwrap_err();
+                let told = format!("permission_mode is {word:?}; write it {meant:?}");
+                assert_eq!(error.told(), told);
+            }
+        }
+    }
 }

@@ -5,11 +5,8 @@
 pub mod auth;
 pub mod stage;
 
+use super::PERMISSION_MODES;
 use crate::error::{Error, Result};
-
-/// The permission modes that have a meaning for Claude; docs/PROVIDERS.md says which.
-const PERMISSION_MODES: &[&str] =
-    &["default", "require_approval", "read_only", "full_auto", "danger_full_access"];
 
 /// Errors: there is no such permission mode. A misspelt one would look like a limit and be none.
 pub(super) fn check_permission_mode(permission_mode: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Approvals: asked by the agent or at the gate, answered once, withdrawn, run out.
 
-use crate::stage::{Stage, check_error, each, list, text};
+use crate::stage::{Stage, check_error, check_told, each, list, text};
 use serde_json::{Value, json};
 
 #[test]
@@ -170,6 +170,26 @@ fn a_turn_waits_at_the_gate() {
     assert_eq!((&turn["status"], &turn["started_at"]), (&json!("interrupted"), &Value::Null));
     assert_eq!(stage.record(&session_id)["status"], "ready");
     assert_eq!(told_agent(&stage, &session_id), "1: say in");
+}
+
+#[test]
+fn a_gate_that_is_misspelt_lets_nothing_through() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    for word in ["require-approval", "Require_Approval", " require_approval", "requireApproval"] {
+        let body = json!({"provider": "demo", "permission_mode": word});
+        let part = "\"require_approval\"";
+        check_told(&stage.post_session(&body, &[]), 400, "bad_request", part);
+        let body = json!({"input": ["say out"], "permission_mode": word});
+        let reply = stage.post_turn(&session_id, &body);
+        check_told(&reply, 400, "bad_request", "permission_mode");
+    }
+    assert_eq!(list(stage.get("/v1/sessions")).len(), 1);
+    assert_eq!(stage.get(&format!("/v1/sessions/{session_id}/turns")), json!([]));
+    // A word that is none of ours may be the agent's own.
+    let turn_id = stage.start(&session_id, "say in");
+    stage.ended(&session_id, &turn_id);
+    stage.create(&json!({"permission_mode": "acceptEdits"}));
 }
 
 /// What the agent was told so far, asked in a turn that passes the gate.

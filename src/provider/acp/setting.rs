@@ -271,7 +271,7 @@ pub(super) fn mode_for(permission_mode: &str, modes: &[Choice]) -> Option<String
 /// Whether a person who asked for this permission mode must hear that the agent has nothing like
 /// it.
 pub(super) fn is_demanding(permission_mode: &str) -> bool {
-    matches!(permission_mode, "read_only" | "full_auto" | "danger_full_access")
+    !matches!(permission_mode, "default" | "require_approval")
 }
 
 /// `gpt[high]` as (`gpt`, `high`).

@@ -12,11 +12,9 @@
 //! deliberately knows nothing of threads and turns.
 
 use crate::error::{Error, Result};
+use crate::provider::PERMISSION_MODES;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-const WORDS: [&str; 5] =
-    ["require_approval", "default", "read_only", "full_auto", "danger_full_access"];
 
 /// What a thread may do without asking, in Codex's words. Null is not known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -75,7 +73,7 @@ pub(in crate::provider) fn check_permission_mode(permission_mode: &str) -> Resul
         return Ok(());
     }
     Err(Error::bad_request(format!("permission_mode: codex has no {permission_mode:?}"))
-        .hint(format!("it has {}", WORDS.join(", "))))
+        .hint(format!("it has {}", PERMISSION_MODES.join(", "))))
 }
 
 #[cfg(test)]
@@ -84,7 +82,7 @@ mod tests {
 
     #[test]
     fn every_word_has_a_row_in_both_spellings() {
-        for word in WORDS {
+        for word in PERMISSION_MODES {
             check_permission_mode(word).unwrap();
             assert_eq!(row(word), row(&word.replace('_', "-")));
         }
