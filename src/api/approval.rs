@@ -5,7 +5,9 @@ use crate::error::{Error, Result};
 use crate::http::Answer;
 use crate::ledger::approval::{self, ApprovalQuery, ApprovalRecord};
 use crate::ledger::{session, to_json};
-use crate::model::ApprovalStatus;
+use crate::model::input::Input;
+use crate::model::{ApprovalOrigin, ApprovalStatus};
+use crate::session::input::check_supported;
 use crate::session::{Choice, Decision};
 use serde::Deserialize;
 use serde_json::Value;
@@ -69,22 +71,46 @@ fn of_session(api: &Api, session_id: &str, approval_id: &str) -> Result<Approval
 pub(super) fn decide(api: &Api, call: &Call) -> Result<Answer> {
     let (session_id, approval_id) = (call.part(0), call.part(1));
     let body: DecideBody = call.body()?;
-    let decision = api.decision(body)?;
+    let choice = body.choice()?;
     let record = of_session(api, session_id, approval_id)?;
     record.check_pending()?;
+    let input = match &body.payload {
+        Some(payload) if record.origin == ApprovalOrigin::Gate.as_str() => {
+            api.gate_input(session_id, payload)?
+        }
+        // What else is in a payload is for the agent, or for the record alone.
+        _ => None,
+    };
+    let decision = Decision { choice, message: body.message, payload: body.payload, input };
     api.sessions.decide(session_id, approval_id, decision)?;
     let record = api.ledger.read(|db| approval::get(db, approval_id))?;
     Ok(json(200, to_json(&record)))
 }
 
 impl Api {
-    fn decision(&self, body: DecideBody) -> Result<Decision> {
-        let input = match body.payload.as_ref().and_then(|payload| payload.get("input")) {
-            Some(Value::Array(items)) => Some(self.input(items)?),
-            _ => None,
+    /// What the turn is to start with instead, if that is said. It is checked as a turn's input is: what is not
+    /// understood must not let the old prompt through.
+    fn gate_input(&self, session_id: &str, payload: &Value) -> Result<Option<Vec<Input>>> {
+        let wrong = |what: &str| {
+            Error::bad_request(format!("payload.input: {what}"))
+                .hint("send {\"input\": […]}, a list as for a turn, or no input")
         };
-        let choice = body.choice()?;
-        Ok(Decision { choice, message: body.message, payload: body.payload, input })
+        let items = match (payload, payload.get("input")) {
+            (Value::Array(_), _) => return Err(wrong("the payload is a list")),
+            (_, None | Some(Value::Null)) => return Ok(None),
+            (_, Some(Value::Array(items))) => items,
+            (_, Some(_)) => return Err(wrong("it is no list")),
+        };
+        let checked = || {
+            let record = self.ledger.read(|db| session::get_private(db, session_id))?;
+            let input = self.input(items)?;
+            check_supported(&input, record.capabilities.as_deref())?;
+            Ok(input)
+        };
+        checked().map(Some).map_err(|error: Error| {
+            let message = format!("payload.{}", error.message);
+            Error { message, ..error }
+        })
     }
 }
 

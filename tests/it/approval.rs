@@ -205,8 +205,16 @@ fn who_opens_the_gate_may_change_what_goes_through() {
     let session_id = text(&stage.create(&json!({"permission_mode": "require_approval"})), "id");
     let turn_id = stage.start(&session_id, "say the wrong thing");
     let approval = stage.approval(&session_id, 0);
-    let body = json!({"decision": "accept", "payload": {"input": [7]}});
-    check_error(&stage.decide(&approval, &body), 400, "bad_request");
+    for payload in [
+        json!({"input": [7]}),
+        json!({"input": "say the right thing"}),
+        json!({"input": {"type": "text", "text": "say the right thing"}}),
+        json!([{"type": "text", "text": "say the right thing"}]),
+    ] {
+        let body = json!({"decision": "accept", "payload": payload});
+        check_told(&stage.decide(&approval, &body), 400, "bad_request", "payload.input");
+    }
+    assert_eq!(stage.record(&session_id)["status"], "waiting_for_approval");
     let body = json!({"decision": "accept", "payload": {"input": [{"type": "text", "text": "say the right thing"}]}});
     stage.decide(&approval, &body).expect(200);
     let turn = stage.ended(&session_id, &turn_id);
