@@ -76,7 +76,7 @@ pub(super) fn decide(api: &Api, call: &Call) -> Result<Answer> {
     record.check_pending()?;
     let input = match &body.payload {
         Some(payload) if record.origin == ApprovalOrigin::Gate.as_str() => {
-            api.gate_input(session_id, payload)?
+            api.gate_input(call, payload)?
         }
         // What else is in a payload is for the agent, or for the record alone.
         _ => None,
@@ -90,7 +90,7 @@ pub(super) fn decide(api: &Api, call: &Call) -> Result<Answer> {
 impl Api {
     /// What the turn is to start with instead, if that is said. It is checked as a turn's input is: what is not
     /// understood must not let the old prompt through.
-    fn gate_input(&self, session_id: &str, payload: &Value) -> Result<Option<Vec<Input>>> {
+    fn gate_input(&self, call: &Call, payload: &Value) -> Result<Option<Vec<Input>>> {
         let wrong = |what: &str| {
             Error::bad_request(format!("payload.input: {what}"))
                 .hint("send {\"input\": […]}, a list as for a turn, or no input")
@@ -102,7 +102,8 @@ impl Api {
             (_, Some(_)) => return Err(wrong("it is no list")),
         };
         let checked = || {
-            let record = self.ledger.read(|db| session::get_private(db, session_id))?;
+            call.check_items(items)?;
+            let record = self.ledger.read(|db| session::get_private(db, call.part(0)))?;
             let input = self.input(items)?;
             check_supported(&input, record.capabilities.as_deref())?;
             Ok(input)

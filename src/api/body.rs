@@ -3,8 +3,10 @@
 use super::Call;
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use serde::Deserializer;
+use crate::session::input::unknown_field;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -13,6 +15,11 @@ const LENIENT: &str = "x-gooselake-lenient";
 
 /// Where serde_json ends what nests.
 const DEPTH_MAX: usize = 128;
+
+/// The body of a route that needs none.
+#[derive(Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct NoFields {}
 
 impl Call {
     /// The body. Errors: not JSON, not of this shape, or with a field that is not known.
@@ -26,7 +33,6 @@ impl Call {
             return Err(Error::bad_request("the body is a JSON array").hint("send a JSON object"));
         }
         check_values("the body", bytes)?;
-        let is_lenient = self.head().header(LENIENT).is_some_and(|value| value == "1");
         let mut unknown = None;
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let mut note = |path: serde_ignored::Path<'_>| {
@@ -38,12 +44,23 @@ impl Call {
         json.end().map_err(|error| {
             Error::bad_request(format!("the body goes on behind its JSON value: {error}"))
         })?;
+        self.check_known(unknown)?;
+        Ok(value)
+    }
+
+    /// Errors: an item of this input has a field that is not known.
+    pub(super) fn check_items(&self, items: &[Value]) -> Result<()> {
+        self.check_known(unknown_field(items))
+    }
+
+    fn check_known(&self, unknown: Option<String>) -> Result<()> {
+        let is_lenient = self.head().header(LENIENT).is_some_and(|value| value == "1");
         match unknown {
             Some(field) if !is_lenient => {
                 Err(Error::bad_request(format!("{field}: there is no such field here"))
                     .hint(format!("leave it out, or send {LENIENT}: 1 to have it ignored")))
             }
-            _ => Ok(value),
+            _ => Ok(()),
         }
     }
 

@@ -200,7 +200,7 @@ routes! {
         => op("list_items", "What was said and done in a turn.").pages::<ItemRecord>();
     post("/v1/sessions/{session_id}/turns/{turn_id}/interrupt", OptionalJson, turn::interrupt)
         => op("interrupt_turn", "End it; the turn's own event tells when it is over.").empty(202)
-            .takes::<Anything>(json!({}))
+            .takes::<super::body::NoFields>(json!({}))
             .fails(&[Conflict, SessionClosed, AgentFailed, AgentTimeout]);
 
     get("/v1/approvals", approval::list_all)

@@ -1,6 +1,6 @@
 //! Turns: start, queue, wait, show, interrupt; and what a client may put into one.
 
-use super::body::check_words;
+use super::body::{NoFields, check_words};
 use super::{Api, Call, json, page};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Response};
@@ -12,7 +12,7 @@ use crate::provider::check_permission_mode;
 use crate::session::input::{self, check_supported};
 use crate::session::{TurnRequest, When};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// How long `wait=true` waits when the client does not say, and at most.
@@ -51,6 +51,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         return api.accepted(call, &turn_id, wait_ms);
     }
     let record = api.ledger.read(|db| session::get_private(db, session_id))?;
+    call.check_items(&body.input)?;
     let input = api.input(&body.input)?;
     check_supported(&input, record.capabilities.as_deref())?;
     if let Some(permission_mode) = &body.permission_mode {
@@ -119,7 +120,7 @@ pub(super) fn items(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn interrupt(api: &Api, call: &Call) -> Result<Answer> {
-    let _body: Map<String, Value> = call.optional_body()?;
+    let NoFields {} = call.optional_body()?;
     api.sessions.interrupt(call.part(0), call.part(1))?;
     Ok(Answer::Whole(Response::new(202)))
 }

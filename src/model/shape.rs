@@ -235,11 +235,15 @@ pub enum GivenInput {
     Typed(TypedInput),
 }
 
+/// What is said with `mimeType` and further down is taken, since blocks of ACP and of MCP have it, and not kept.
 #[derive(JsonSchema, serde::Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum TypedInput {
     Text {
         text: String,
+        annotations: Option<Value>,
+        #[serde(rename = "_meta")]
+        meta: Option<Value>,
     },
     /// `path` of a file that the server can read, or `data` in base64.
     Image {
@@ -247,10 +251,26 @@ pub enum TypedInput {
         path: Option<String>,
         data: Option<String>,
         media_type: Option<String>,
+        #[serde(rename = "mediaType")]
+        media: Option<Value>,
+        #[serde(rename = "mimeType")]
+        mime: Option<Value>,
+        uri: Option<String>,
+        annotations: Option<Value>,
+        #[serde(rename = "_meta")]
+        meta: Option<Value>,
     },
     ResourceLink {
         uri: String,
         name: Option<String>,
+        #[serde(rename = "mimeType")]
+        mime: Option<Value>,
+        title: Option<Value>,
+        description: Option<Value>,
+        size: Option<Value>,
+        annotations: Option<Value>,
+        #[serde(rename = "_meta")]
+        meta: Option<Value>,
     },
 }
 

@@ -20,6 +20,28 @@ pub fn checked(items: &[Value], image_bytes_max: usize) -> Result<Vec<Input>> {
     items.iter().enumerate().map(check).collect()
 }
 
+/// What an item may have: what we read, and what blocks of ACP and of MCP carry besides, which agents are not told.
+const TEXT_FIELDS: &[&str] = &["text"];
+const IMAGE_FIELDS: &[&str] = &["data", "path", "media_type", "mediaType", "mimeType", "uri"];
+const LINK_FIELDS: &[&str] = &["uri", "name", "title", "description", "mimeType", "size"];
+const ANY_FIELDS: &[&str] = &["type", "annotations", "_meta"];
+
+/// The first field of an item that is not known, as `input[0].pathh`. An item of no known type has none.
+pub fn unknown_field(items: &[Value]) -> Option<String> {
+    items.iter().enumerate().find_map(|(place, item)| {
+        let fields = item.as_object()?;
+        let known = match fields.get("type").and_then(Value::as_str) {
+            None | Some("text") => TEXT_FIELDS,
+            Some("image") => IMAGE_FIELDS,
+            Some("resource_link") => LINK_FIELDS,
+            Some(_) => return None,
+        };
+        let is_known = |name: &str| known.contains(&name) || ANY_FIELDS.contains(&name);
+        let unknown = fields.keys().find(|name| !is_known(name))?;
+        Some(format!("input[{place}].{unknown}"))
+    })
+}
+
 /// The images in these files. Errors name the path, as `image_paths[0]`.
 pub fn images(paths: &[String], image_bytes_max: usize) -> Result<Vec<Input>> {
     check_count("image_paths", paths.len())?;
@@ -76,6 +98,7 @@ fn checked_item(name: &str, item: &Value, images: &mut Images) -> Result<Input> 
         return Ok(Input::Text { text: text.to_owned() });
     }
     let fields = item.as_object().ok_or_else(|| wrong("must be a text or an object".into()))?;
+    check_texts(name, fields)?;
     let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
     match (text_of("type"), text_of("text")) {
         (None | Some("text"), Some(text)) => Ok(Input::Text { text: text.to_owned() }),
@@ -92,11 +115,25 @@ fn checked_item(name: &str, item: &Value, images: &mut Images) -> Result<Input> 
     }
 }
 
+/// Errors: a field that we read is no text. It would be taken for one that is not there.
+fn check_texts(item: &str, fields: &Map<String, Value>) -> Result<()> {
+    for name in ["type", "text", "data", "path", "media_type", "uri", "name"] {
+        if fields.get(name).is_some_and(|value| !value.is_string() && !value.is_null()) {
+            return Err(Error::bad_request(format!("{item}.{name}: must be a text")));
+        }
+    }
+    Ok(())
+}
+
 fn image(name: &str, fields: &Map<String, Value>, images: &mut Images) -> Result<Input> {
     let wrong = |what: String| Error::bad_request(format!("{name}: {what}"));
     let text_of = |name: &str| fields.get(name).and_then(Value::as_str);
     let bytes = match (text_of("data"), text_of("path")) {
-        (Some(data), _) => STANDARD
+        (Some(_), Some(_)) => {
+            return Err(Error::bad_request(format!("{name}.path: there is data too"))
+                .hint("leave out path, or leave out data"));
+        }
+        (Some(data), None) => STANDARD
             .decode(data.trim())
             .map_err(|error| wrong(format!("data is not base64: {error}")))?,
         (None, Some(path)) => read_image(path, images.bytes_max).map_err(wrong)?,
@@ -160,6 +197,7 @@ pub fn check_supported(input: &[Input], capabilities: Option<&str>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn an_input_has_a_size_whatever_it_names() {
@@ -180,6 +218,28 @@ mod tests {
         let texts = |count: usize| checked(&vec![Value::from("x"); count], 6);
         assert_eq!(texts(limits::INPUT_ITEMS).unwrap().len(), limits::INPUT_ITEMS);
         assert!(texts(limits::INPUT_ITEMS + 1).unwrap_err().message.starts_with("input: "));
+    }
+
+    #[test]
+    fn an_item_has_the_fields_of_its_type_and_what_blocks_of_acp_carry() {
+        let unknown = |item: Value| unknown_field(&["x".into(), item]);
+        for item in [
+            json!("x"),
+            json!({"text": "x", "annotations": {"audience": ["user"]}, "_meta": {}}),
+            json!({"type": "image", "data": "", "mimeType": "image/png", "uri": "file:///a"}),
+            json!({"type": "image", "data": "", "mediaType": "image/png"}),
+            json!({"type": "resource_link", "uri": "file:///a", "title": "A", "size": 7}),
+            json!({"type": "sound", "loud": true}),
+        ] {
+            assert_eq!(unknown(item), None);
+        }
+        for (item, field) in [
+            (json!({"type": "image", "pathh": "/a"}), "input[1].pathh"),
+            (json!({"text": "x", "path": "/a"}), "input[1].path"),
+            (json!({"type": "resource_link", "uri": "a", "text": "x"}), "input[1].text"),
+        ] {
+            assert_eq!(unknown(item).as_deref(), Some(field));
+        }
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(in crate::api) struct BroadcastBody {
 pub(in crate::api) fn direct(api: &Api, call: &Call) -> Result<Answer> {
     let body: DirectBody = call.body()?;
     check_words([("correlation_id", &body.correlation_id)])?;
+    call.check_items(&body.input)?;
     let recipient = named("recipient_agent_id", &body.recipient_agent_id)?;
     let outgoing = Outgoing {
         sender_agent_id: named("sender_agent_id", &body.sender_agent_id)?,
@@ -83,6 +84,7 @@ pub(in crate::api) fn direct(api: &Api, call: &Call) -> Result<Answer> {
 pub(in crate::api) fn broadcast(api: &Api, call: &Call) -> Result<Answer> {
     let body: BroadcastBody = call.body()?;
     check_words([("correlation_id", &body.correlation_id)])?;
+    call.check_items(&body.input)?;
     let outgoing = Outgoing {
         sender_agent_id: named("sender_agent_id", &body.sender_agent_id)?,
         recipients: Recipients::All { include_sender: body.include_sender },
