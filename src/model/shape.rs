@@ -232,7 +232,7 @@ words! {
 #[serde(untagged)]
 pub enum GivenInput {
     Short(String),
-    Typed(TypedInput),
+    Typed(Box<TypedInput>),
 }
 
 /// What is said with `mimeType` and further down is taken, since blocks of ACP and of MCP have it, and not kept.
