@@ -114,10 +114,11 @@ fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         (0, Some(_)) => 1,
         (limit, _) => limit,
     };
+    let (after, before) = bounds(call, descending)?;
     let wanted = Page {
         scope_key,
-        after: call.number("after_seq")?,
-        before: call.number("before_seq")?,
+        after,
+        before,
         descending,
         events_max: limit,
         bytes_max: limits::LIST_BYTES,
@@ -139,6 +140,18 @@ fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         response = response.header("X-Next-Cursor", place.to_string());
     }
     Ok(Answer::Whole(response))
+}
+
+/// Between which positions. A cursor, as every list takes it, is the bound where the page before ended.
+fn bounds(call: &Call, descending: bool) -> Result<(Option<i64>, Option<i64>)> {
+    let (after, before) = (call.number("after_seq")?, call.number("before_seq")?);
+    let Some(cursor) = call.number("cursor")? else { return Ok((after, before)) };
+    let (name, same) = if descending { ("before_seq", before) } else { ("after_seq", after) };
+    if same.is_some() {
+        return Err(Error::bad_request(format!("cursor: there is {name} too, which is the same"))
+            .hint(format!("leave out cursor, or leave out {name}")));
+    }
+    Ok(if descending { (after, Some(cursor)) } else { (Some(cursor), before) })
 }
 
 fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {

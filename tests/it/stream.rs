@@ -221,15 +221,28 @@ fn events_are_listed_in_both_orders_and_in_pages() {
     let count = i64::try_from(all.len()).unwrap();
     assert_eq!(listed("order=desc&limit=3"), [count, count - 1, count - 2]);
     assert_eq!(listed("after_seq=2&before_seq=5"), [3, 4]);
-    let mut seen = Vec::new();
-    let mut after = "0".to_owned();
-    loop {
-        let reply = stage.client.get(&format!("{path}?limit=4&after_seq={after}")).expect(200);
-        seen.extend(list(reply.json()).into_iter().map(Record::new));
-        let Some(next) = reply.header("x-next-cursor") else { break };
-        after = next.to_owned();
+    let pages = |path: &str, cursor: &str| -> Vec<Record> {
+        let (mut seen, mut next) = (Vec::new(), String::new());
+        loop {
+            let reply = stage.client.get(&format!("{path}{next}")).expect(200);
+            seen.extend(list(reply.json()).into_iter().map(Record::new));
+            assert!(seen.len() <= all.len(), "{path} does not end");
+            let Some(place) = reply.header("x-next-cursor") else { return seen };
+            next = format!("&{cursor}={place}");
+        }
+    };
+    let backwards: Vec<Record> = all.iter().rev().cloned().collect();
+    for name in ["after_seq", "cursor"] {
+        assert_eq!(pages(&format!("{path}?limit=4"), name), all);
     }
-    assert_eq!(seen, all);
+    for name in ["before_seq", "cursor"] {
+        assert_eq!(pages(&format!("{path}?limit=4&order=desc"), name), backwards);
+    }
+    assert_eq!(pages(&format!("{path}?limit=2&before_seq=6"), "cursor"), all[..5]);
+    for query in ["cursor=1&after_seq=1", "order=desc&cursor=5&before_seq=5", "cursor=x"] {
+        let reply = stage.client.get(&format!("{path}?{query}"));
+        check_told(&reply, 400, "bad_request", "cursor");
+    }
 }
 
 #[test]

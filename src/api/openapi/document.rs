@@ -238,8 +238,7 @@ fn answer_headers() -> Value {
             "schema": {"type": "string"},
         },
         "X-Next-Cursor": {
-            "description": "There may be more: the `cursor` of the next page. Of a log its \
-                `after_seq`, with `order=desc` its `before_seq`.",
+            "description": "There may be more: the `cursor` of the next page.",
             "schema": {"type": "string"},
         },
         "X-As-Of-Seq": {

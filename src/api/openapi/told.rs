@@ -118,6 +118,12 @@ impl Told {
             .query(after)
             .query(integer("before_seq", "Only before this position."))
             .query(order)
+            .query(Query {
+                name: "cursor",
+                description: "The `X-Next-Cursor` of the page before, instead of `after_seq`; with \
+                    `order=desc` instead of `before_seq`.",
+                schema: json!({"type": "string", "pattern": "^[0-9]{1,18}$"}),
+            })
             .filters()
     }
 
