@@ -109,7 +109,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
-    let wait_ms = call.number("wait_ms")?.unwrap_or(0).clamp(0, WAIT_MS_MAX);
+    let wait_ms = call.count("wait_ms")?.unwrap_or(0).min(WAIT_MS_MAX);
     let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
     owned(api, call)?;
     let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;

@@ -24,6 +24,16 @@ impl Call {
             .transpose()
     }
 
+    /// A number that is not below nothing.
+    pub(super) fn count(&self, name: &str) -> Result<Option<i64>> {
+        match self.number(name)? {
+            Some(number) if number < 0 => {
+                Err(Error::bad_request(format!("{name} is {number}; it can not be negative")))
+            }
+            other => Ok(other),
+        }
+    }
+
     pub(super) fn is_on(&self, name: &str, default: bool) -> Result<bool> {
         match self.text(name) {
             None => Ok(default),
@@ -37,12 +47,8 @@ impl Call {
 
     /// `limit`, at most 10,000.
     pub(super) fn limit(&self, default: usize) -> Result<usize> {
-        match self.number("limit")? {
-            None => Ok(default),
-            Some(limit) => usize::try_from(limit).map(|limit| limit.min(LIST_MAX)).map_err(|_| {
-                Error::bad_request(format!("limit is {limit}; it can not be negative"))
-            }),
-        }
+        let limit = self.count("limit")?.map(|limit| usize::try_from(limit).unwrap_or(LIST_MAX));
+        Ok(limit.map_or(default, |limit| limit.min(LIST_MAX)))
     }
 
     /// The bounds of a list whose records can be large.

@@ -184,7 +184,7 @@ routes! {
             .answers::<TurnAccepted>().answers::<TurnRecord>().also::<String>("text/plain")
             .with_status::<TurnRecord>(202).also::<String>("text/plain")
             .query(flag("wait", "Answer with the turn when it has ended.", false))
-            .query(integer("timeout_ms", "How long to wait; then 202 with the turn as it is."))
+            .query(count("timeout_ms", "How long to wait; then 202 with the turn as it is."))
             .idempotent()
             .fails(&[UnsupportedInput, Conflict, TurnActive, TurnMismatch, SteerUnsupported])
             .fails(&[SessionClosed, TooManyRequests, AgentFailed, AgentTimeout, Capacity])
@@ -194,7 +194,7 @@ routes! {
             .query(word::<TurnStatus>("status", "Only with this status."));
     get("/v1/sessions/{session_id}/turns/{turn_id}", turn::get)
         => op("get_turn", "One turn.").answers::<TurnRecord>()
-            .query(integer("wait_ms", "Wait up to so long for its end."))
+            .query(count("wait_ms", "Wait up to so long for its end."))
             .fails(&[TooManyRequests]);
     get("/v1/sessions/{session_id}/turns/{turn_id}/items", turn::items)
         => op("list_items", "What was said and done in a turn.").pages::<ItemRecord>();
@@ -232,7 +232,7 @@ routes! {
             .query(flag("include_completed", "Also those that are over.", true));
     get("/v1/processes/{process_id}", process::get)
         => op("get_process", "One process.").answers::<Process>()
-            .query(integer("wait_ms", "Wait up to so long for its end."))
+            .query(count("wait_ms", "Wait up to so long for its end."))
             .fails(&[TooManyRequests])
             .query(text("session_id", "Ask as this session."));
     post("/v1/processes/{process_id}/kill", OptionalJson, process::kill)
@@ -399,7 +399,7 @@ routes! {
     get("/v1/teams/{team_id}/messages", team::message::list)
         => op("list_messages", "What was written, oldest first.").answers::<Messages>()
             .query(text("cursor", "The `next_cursor` of the page before."))
-            .query(integer("limit", "At most so many (100, at most 500)."))
+            .query(count("limit", "At most so many (100, at most 500)."))
             .makes("message_id", "/messages/0/id");
     post("/v1/teams/{team_id}/messages/{message_id}/cancel", OptionalJson, team::message::cancel)
         => op("cancel_message", "Take it back while all its deliveries wait.")
@@ -425,7 +425,7 @@ routes! {
     get("/v1/teams/{team_id}/view", team::message::view)
         => op("view_team", "Members, messages and deliveries at a look.").answers::<TeamView>()
             .query(text("message_cursor", "The `next_message_cursor` of the page before."))
-            .query(integer("message_limit", "At most so many (100, at most 500)."))
+            .query(count("message_limit", "At most so many (100, at most 500)."))
             .query(flag("include_delivery_map", "With the deliveries.", true))
             .query(text("delivery_recipient_filter", "Only deliveries to this member."));
     post("/v1/teams/{team_id}/interrupt-all", OptionalJson, team::interrupt_all)

@@ -106,7 +106,11 @@ pub(super) fn delete(api: &Api, call: &Call) -> Result<Answer> {
 pub(super) fn join(api: &Api, call: &Call) -> Result<Answer> {
     let body: JoinBody = call.body()?;
     check_length("title", body.title.as_deref(), limits::LINE_BYTES)?;
-    check_words([("added_by", &body.added_by), ("creator_agent_id", &body.creator_agent_id)])?;
+    check_words([
+        ("added_by", &body.added_by),
+        ("creator_agent_id", &body.creator_agent_id),
+        ("worktree_id", &body.worktree_id),
+    ])?;
     let joining = Joining {
         agent_id: named("agent_id", &body.agent_id)?,
         title: body.title,

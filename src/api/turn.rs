@@ -85,13 +85,13 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
 
 /// None = do not wait.
 fn wait_ms(call: &Call) -> Result<Option<i64>> {
-    let timeout_ms = call.number("timeout_ms")?.unwrap_or(WAIT_MS);
+    let timeout_ms = call.count("timeout_ms")?.unwrap_or(WAIT_MS);
     let is_wait = call.is_on("wait", false)?;
-    Ok(is_wait.then_some(timeout_ms.clamp(0, WAIT_MS_MAX)))
+    Ok(is_wait.then_some(timeout_ms.min(WAIT_MS_MAX)))
 }
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
-    let wait_ms = call.number("wait_ms")?.unwrap_or(0).clamp(0, WAIT_MS_MAX);
+    let wait_ms = call.count("wait_ms")?.unwrap_or(0).min(WAIT_MS_MAX);
     let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;
     let record = api.wait_for_turn(call.part(0), call.part(1), wait_ms)?;
     Ok(json(200, to_json(&record)))

@@ -194,11 +194,13 @@ fn a_query_value_that_is_none_is_named() {
         (of_session("/turns?limit=1.5"), "limit"),
         (of_session("/transcript?cursor=x"), "cursor"),
         (of_session("/events?before_seq=x"), "before_seq"),
+        (of_session("/turns/turn_0?wait_ms=-1"), "wait_ms"),
+        ("/v1/processes/proc_0?wait_ms=-1".to_owned(), "wait_ms"),
     ] {
         check_told(&stage.client.get(&path), 400, "bad_request", name);
     }
     let turn = json!({"input": ["instant"]});
-    for query in ["wait=yes", "wait=true&timeout_ms=x"] {
+    for query in ["wait=yes", "wait=true&timeout_ms=x", "wait=true&timeout_ms=-1"] {
         let reply = stage.client.post(&of_session(&format!("/turns?{query}")), &turn);
         check_error(&reply, 400, "bad_request");
     }

@@ -149,3 +149,22 @@ fn who_watches_sees_what_members_do_and_can_end_it() {
     assert_eq!(told.last().unwrap().payload["result"], result);
     stage.client.get(&crew.path("members/sess_none/activity")).expect(404);
 }
+
+#[test]
+fn words_and_numbers_of_a_team_have_a_size() {
+    let stage = Stage::new();
+    let crew = Crew::new(&stage, 2);
+    let long = "x".repeat(257);
+    let body = json!({"agent_id": stage.session(), "worktree_id": long});
+    let reply = stage.client.post(&crew.path("members"), &body);
+    check_told(&reply, 400, "bad_request", "worktree_id");
+    let reply = crew.post(&stage, 1, "say hello", json!({"reply_to_message_id": long}));
+    check_told(&reply, 400, "bad_request", "reply_to_message_id");
+    for (path, name) in [("messages?limit=-1", "limit"), ("view?message_limit=-1", "message_limit")]
+    {
+        check_told(&stage.client.get(&crew.path(path)), 400, "bad_request", name);
+    }
+    assert_eq!(stage.get(&crew.path("messages"))["messages"], json!([]));
+    let team = stage.get(&format!("/v1/teams/{}", crew.id));
+    assert_eq!(list(team["members"].clone()).len(), 2);
+}

@@ -63,7 +63,10 @@ pub(in crate::api) struct BroadcastBody {
 
 pub(in crate::api) fn direct(api: &Api, call: &Call) -> Result<Answer> {
     let body: DirectBody = call.body()?;
-    check_words([("correlation_id", &body.correlation_id)])?;
+    check_words([
+        ("correlation_id", &body.correlation_id),
+        ("reply_to_message_id", &body.reply_to_message_id),
+    ])?;
     call.check_items(&body.input)?;
     let recipient = named("recipient_agent_id", &body.recipient_agent_id)?;
     let outgoing = Outgoing {
@@ -140,7 +143,7 @@ fn messages(
     team: &TeamRecord,
     (cursor, limit): (&str, &str),
 ) -> Result<Listed<MessageRecord>> {
-    let rows = call.number(limit)?.unwrap_or(100).clamp(1, 500);
+    let rows = call.count(limit)?.unwrap_or(100).clamp(1, 500);
     let rows = usize::try_from(rows).unwrap_or(1);
     api.ledger.read(|db| {
         let after = match call.text(cursor) {
