@@ -36,7 +36,7 @@ impl Call {
         let mut unknown = None;
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let mut note = |path: serde_ignored::Path<'_>| {
-            unknown.get_or_insert_with(|| path.to_string());
+            unknown.get_or_insert_with(|| field(&path));
         };
         let known = serde_ignored::Deserializer::new(&mut json, &mut note);
         let value: T = serde_path_to_error::deserialize(known)
@@ -153,6 +153,22 @@ where
         }
     }
     deserializer.deserialize_map(Texts)
+}
+
+/// Where a field is, as whoever sent it would write it: what is optional has no step of its own.
+fn field(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", field(parent)),
+        Path::Map { parent, key } => match field(parent) {
+            inside if inside.is_empty() => key.clone(),
+            inside => format!("{inside}.{key}"),
+        },
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => field(parent),
+    }
 }
 
 /// What is wrong, with the field that it is wrong in.

@@ -261,6 +261,7 @@ fn a_session_that_can_not_be_is_not_made() {
         (json!({"cwd": file}), "cwd"),
         (json!({"provider": "oracle"}), "oracle"),
         (json!({"agent": "other"}), "other"),
+        (json!({"worktree": {"name": "x", "bogus": 1}}), "worktree.bogus:"),
         (json!({"env": {"A=B": "x"}}), "env"),
         (json!({"env": {"": "x"}}), "env"),
         (json!({"env": {"A": "x\u{0}"}}), "env"),
