@@ -2,7 +2,7 @@
 
 use super::body::{NoFields, check_words};
 use super::{Api, Call, json, page};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::turn::TurnRecord;
 use crate::ledger::{event, idempotency, item, session, to_json, turn};
@@ -12,6 +12,7 @@ use crate::provider::check_permission_mode;
 use crate::session::input::{self, check_supported};
 use crate::session::{TurnRequest, When};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,24 @@ pub(super) fn interrupt(api: &Api, call: &Call) -> Result<Answer> {
     Ok(Answer::Whole(Response::new(202)))
 }
 
+/// Errors: who takes the text alone would take what there is for the whole answer. The turn is in them.
+fn check_answered(record: &TurnRecord) -> Result<()> {
+    let has_text = record.assistant_text.as_ref().is_some_and(|text| !text.is_empty());
+    let error = if record.status == TurnStatus::Failed.as_str() {
+        let told = record.error.as_deref().map(RawValue::get).unwrap_or("null");
+        let told: Value = serde_json::from_str(told).unwrap_or_default();
+        let message = told["message"].as_str().or(record.stop_reason.as_deref());
+        let text = format!("turn {} failed: {}", record.id, message.unwrap_or("no reason told"));
+        Error::new(Code::AgentFailed, text)
+    } else if record.status == TurnStatus::Interrupted.as_str() && !has_text {
+        let text = format!("turn {} was interrupted before anything was said", record.id);
+        Error::new(Code::Conflict, text)
+    } else {
+        return Ok(());
+    };
+    Err(error.detail("turn", to_json(record)))
+}
+
 impl Api {
     /// What the request for a turn is answered, at once or when it has waited.
     fn accepted(&self, call: &Call, turn_id: &str, wait_ms: Option<i64>) -> Result<Answer> {
@@ -142,6 +161,7 @@ impl Api {
         let record = self.wait_for_turn(session_id, turn_id, wait_ms)?;
         let status = if record.is_terminal() { 200 } else { 202 };
         if call.accepts("text/plain") {
+            check_answered(&record)?;
             let text = record.assistant_text.unwrap_or_default();
             return Ok(Answer::Whole(Response::text(status, text)));
         }

@@ -57,6 +57,38 @@ fn waiting_for_text_gives_the_assistants_words_alone() {
 }
 
 #[test]
+fn who_waits_for_text_is_not_given_a_failure_for_an_answer() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    let path = format!("/v1/sessions/{session_id}/turns?wait=true");
+    let fail = br#"{"input": ["say so far\nfail -32001 Out of luck"]}"#;
+    let reply = stage.client.request("POST", &path, TEXT, fail);
+    check_told(&reply, 502, "agent_failed", "Out of luck");
+    let turn = reply.json()["turn"].clone();
+    assert_eq!((&turn["status"], &turn["assistant_text"]), (&json!("failed"), &json!("so far")));
+    let reply = stage.client.request("POST", &path, TEXT, br#"{"input": ["refuse"]}"#);
+    check_told(&reply, 502, "agent_failed", "refusal");
+
+    // An interrupted turn gives what was said, if anything was.
+    let waited = |session_id: &str, prompt: &str| {
+        let path = format!("/v1/sessions/{session_id}/turns?wait=true");
+        let (client, body) = (stage.client.clone(), json!({"input": [prompt]}).to_string());
+        let ask = move || client.request("POST", &path, TEXT, body.as_bytes());
+        gooselake_harness::thread::spawn("waiter", ask).unwrap()
+    };
+    let after = stage.events(&session_id).last().unwrap().seq;
+    let said = waited(&session_id, "slow 1000 20");
+    let delta = stage.event(&session_id, "item.delta", after);
+    stage.interrupt(&session_id, &text(&delta.json, "turn_id")).expect(202);
+    assert!(said.join().expect(200).text().starts_with("1 "));
+    let gated = text(&stage.create(&json!({"permission_mode": "require_approval"})), "id");
+    let unsaid = waited(&gated, "say never");
+    let approval = stage.approval(&gated, 0);
+    stage.decide(&approval, &json!({"decision": "decline"})).expect(200);
+    check_told(&unsaid.join(), 409, "conflict", "interrupted");
+}
+
+#[test]
 fn a_wait_that_is_too_short_tells_how_far_the_turn_is() {
     let stage = Stage::new();
     let session_id = stage.session();

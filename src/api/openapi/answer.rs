@@ -14,6 +14,7 @@ use crate::ledger::team::Roster;
 use crate::ledger::team::delivery::DeliveryRecord;
 use crate::ledger::team::message::MessageRecord;
 use crate::ledger::team::operation::OperationRecord;
+use crate::ledger::turn::TurnRecord;
 use crate::ledger::worktree::WorktreeRecord;
 use crate::model::shape::Object;
 use crate::model::worktree::{CleanupStatus, InitScriptStatus, WorktreeStatus};
@@ -50,6 +51,9 @@ pub(super) struct Wrong {
     /// With `agent_failed`: what keeps the agent from being used.
     #[serde(skip_serializing_if = "Option::is_none")]
     readiness: Option<ReadinessFault>,
+    /// Of a wait for the text of a turn that has none to give: the turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turn: Option<TurnRecord>,
     /// Of a spawn: the operation as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     operation: Option<OperationRecord>,
