@@ -297,7 +297,8 @@ fn a_key_that_waits_for_a_creation_that_fails_makes_the_worktree_itself() {
     fs::write(here.join("mended"), "").unwrap();
     fs::write(here.join("go"), "go\n").unwrap();
     let mut replies = [(); 2].map(|()| answer.recv_timeout(SOON).unwrap());
-    (first.join(), second.join());
+    first.join();
+    second.join();
     replies.sort_by_key(|reply| reply.status);
     let made = replies[0].json();
     assert_eq!(
