@@ -274,19 +274,32 @@ impl Shared {
         }
     }
 
-    /// Errors: somebody else has the branch or the folder.
+    /// Errors: somebody else has the branch or the folder, or a branch that leaves no room for this one: to git a
+    /// branch is a file, and one that others are below is a folder.
     fn check_free(&self, repo: &Repo, place: &Place) -> Result<()> {
-        let branch_ref = format!("refs/heads/{}", place.branch_name);
-        let is_branch = self.ref_commit(&repo.common_dir, &branch_ref)?.is_some();
-        if !is_branch && place.cwd.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        let what = match is_branch {
-            true => place.branch_name.clone(),
-            false => place.cwd.to_string_lossy().into_owned(),
+        let branch = place.branch_name.as_str();
+        let taken = |what: String| {
+            Err(Error::new(Code::Conflict, format!("worktree_name: {what}")).hint(
+                "choose another worktree_name or branch_prefix: only what this server makes is \
+                 its to take away",
+            ))
         };
-        Err(Error::new(Code::Conflict, format!("{what} is there already"))
-            .hint("choose another name: only what this server makes is its to take away"))
+        if let Some(other) = self.branch_at_or_below(&repo.common_dir, branch)? {
+            return match other == branch {
+                true => taken(format!("the branch {branch} is there already")),
+                false => taken(format!("with the branch {other} there can be no branch {branch}")),
+            };
+        }
+        for (end, _) in branch.match_indices('/') {
+            let above = &branch[..end];
+            if self.ref_commit(&repo.common_dir, &format!("refs/heads/{above}"))?.is_some() {
+                return taken(format!("with the branch {above} there can be no branch {branch}"));
+            }
+        }
+        match place.cwd.symlink_metadata() {
+            Ok(_) => taken(format!("{} is there already", place.cwd.display())),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Whether the key has made something, or there is a living record in that place, by now.

@@ -264,6 +264,19 @@ impl Shared {
             _ => Err(failure("rev-parse", &outcome)),
         }
     }
+
+    /// The branch of that name, or one whose name goes on behind it with a slash.
+    pub(super) fn branch_at_or_below(
+        &self,
+        common_dir: &Path,
+        branch: &str,
+    ) -> Result<Option<String>> {
+        let pattern = format!("refs/heads/{branch}");
+        let args = ["for-each-ref", "--count=1", "--format=%(refname)", &pattern];
+        let call = Call { git_dir: Some(common_dir), ..Call::new(common_dir, &args) };
+        let told = self.word(call)?;
+        Ok(told.strip_prefix("refs/heads/").map(str::to_owned))
+    }
 }
 
 /// What git failed with, for a person.

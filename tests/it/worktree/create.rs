@@ -90,7 +90,10 @@ fn a_session_says_which_repository() {
 fn what_is_wrong_is_said_and_changes_nothing() {
     let scene = Scene::new();
     let first = scene.repo.commit("second");
-    scene.repo.git(&["branch", "gg/taken"]);
+    for branch in ["gg/taken", "gg/q/a/b", "leaf"] {
+        scene.repo.git(&["branch", branch]);
+    }
+    scene.repo.git(&["pack-refs", "--all"]);
     let refs = scene.repo.git(&["for-each-ref"]);
     let cases: &[(&str, Value, u16, &str, &str)] = &[
         ("x", json!({"base_ref": "nowhere"}), 400, "bad_request", "base_ref"),
@@ -101,7 +104,10 @@ fn what_is_wrong_is_said_and_changes_nothing() {
         ("x", json!({"repo_root": "."}), 400, "bad_request", "repo_root"),
         ("x", json!({"repo_root": "/"}), 400, "bad_request", "repo_root"),
         ("x", json!({"repo_root": scene.repo.path.join(".git")}), 400, "bad_request", "git's own"),
-        ("taken", json!({}), 409, "conflict", "gg/taken"),
+        ("taken", json!({}), 409, "conflict", "worktree_name: the branch gg/taken is"),
+        ("q", json!({}), 409, "conflict", "worktree_name: with the branch gg/q/a/b there"),
+        ("q/a/b/c", json!({}), 409, "conflict", "worktree_name: with the branch gg/q/a/b there"),
+        ("x", json!({"branch_prefix": "leaf"}), 409, "conflict", "with the branch leaf there"),
         ("@", json!({"branch_prefix": "a..b"}), 400, "bad_request", "branch_prefix"),
     ];
     for (name, fields, status, code, told) in cases {
