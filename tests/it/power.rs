@@ -10,13 +10,13 @@ mod disk;
 
 use crate::stage::{SOON, list, text};
 use disk::{Disk, Place, Trace};
-use gooselake_harness::client::Client;
 use gooselake_harness::fault::Fault;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::server::{Options, Server, program};
 use gooselake_harness::stream::Record;
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::thread::{self, Thread};
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -29,6 +29,13 @@ const STARTS: u64 = 6;
 
 /// Turns of each client in a life.
 const TURNS: usize = 40;
+
+/// Rows at the end of the log that a server which starts on a disk is asked for.
+const LAST_ROWS: i64 = 500;
+
+/// What the write-ahead log may hold between two checkpoints, in frames: `wal_autocheckpoint`, and one commit more.
+const FRAMES_MAX: usize = 4000 + 500;
+const FRAME_BYTES: usize = 4096 + 24;
 
 /// Something that a client was told: the row of the event that says so, and the trace at that time.
 struct Told {
@@ -49,6 +56,8 @@ struct Left {
     newest: i64,
     lost: i64,
     is_promise_broken: bool,
+    /// The most bytes of the write-ahead log that were not synced, since the moment before this one.
+    log_bytes_at_risk: usize,
 }
 
 #[test]
@@ -67,6 +76,8 @@ fn with_synchronous_normal_a_loss_of_power_takes_the_last_commits_and_leaves_a_w
     assert!(left.iter().any(|left| left.is_promise_broken), "normal lost nothing");
     let most = left.iter().map(|left| left.lost).max().unwrap_or(0);
     assert!(most < i64::try_from(past.log.len()).unwrap(), "all of it was lost");
+    let at_risk = left.iter().map(|left| left.log_bytes_at_risk).max().unwrap_or(0);
+    assert!(at_risk <= FRAMES_MAX * FRAME_BYTES, "{at_risk} bytes of the log could be lost");
 }
 
 /// Three lives of a server: one is killed, one is told to end, one sees the power go.
@@ -107,6 +118,7 @@ fn live(synchronous: &str) -> Past {
     }
     assert_eq!(fault.get(gooselake_harness::fault::Number::Loaded), 3, "one library for each life");
     drop(server);
+    assert!(log.iter().map(|record| record.row_id).eq(1..=row(log.len())), "the log has holes");
     Past { fault, lives: 3, log, told }
 }
 
@@ -180,8 +192,10 @@ fn lose_power(past: &Past) -> impl Iterator<Item = Left> {
     moments.sort_unstable();
     let (mut disk, mut at) = (Disk::default(), 0);
     moments.into_iter().enumerate().map(move |(number, moment)| {
+        let mut log_bytes_at_risk = 0;
         while at < moment {
             disk.take(&trace.records[at]);
+            log_bytes_at_risk = log_bytes_at_risk.max(disk.log_bytes_at_risk());
             at += 1;
         }
         let place = trace.records[moment - 1].place;
@@ -189,6 +203,7 @@ fn lose_power(past: &Past) -> impl Iterator<Item = Left> {
         let data_dir = folder.path().join("data");
         disk.write_what_is_left(&data_dir, "runtime.sqlite3", &mut rng);
         let newest = verify(&data_dir, place);
+        check_rows(&data_dir.join("runtime.sqlite3"), newest, &past.log);
         let step = (cuts / STARTS).max(1);
         if (number as u64).is_multiple_of(step) {
             start_on(&data_dir, newest, &past.log);
@@ -196,8 +211,13 @@ fn lose_power(past: &Past) -> impl Iterator<Item = Left> {
         let before: Vec<&Told> = past.told.iter().filter(|told| told.place <= place).collect();
         let promised = before.iter().map(|told| told.row_id).max().unwrap_or(0);
         let lost = (promised - newest).max(0);
-        Left { newest, lost, is_promise_broken: lost > 0 }
+        Left { newest, lost, is_promise_broken: lost > 0, log_bytes_at_risk }
     })
+}
+
+/// The number of the last of so many rows.
+fn row(count: usize) -> i64 {
+    i64::try_from(count).expect("it is a count")
 }
 
 /// The built server's own judgement; gives where the log ends.
@@ -220,13 +240,58 @@ fn verify(data_dir: &Path, place: Place) -> i64 {
     message.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
-/// A server starts on what is left, tells the same log as before, and works.
+/// The log on a disk is a beginning of the one that was told, row by row, and the turns are as it tells of them.
+fn check_rows(database: &Path, newest: i64, log: &[Record]) {
+    let database = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let database = database.expect("it is whole");
+    let sql = "SELECT json_object('row_id', row_id, 'scope', scope.kind, 'scope_id', scope_id,
+             'seq', seq, 'kind', event.kind, 'turn_id', turn_id, 'created_at', created_at,
+             'payload', json(payload))
+         FROM event JOIN scope USING (scope_key) ORDER BY row_id";
+    let mut count = 0;
+    for kept in texts(&database, sql) {
+        let kept: Value = serde_json::from_str(&kept).expect("it is an object");
+        // What came last before a death may have been told to nobody.
+        if let Some(told) = log.get(count) {
+            for (name, value) in kept.as_object().expect("it is an object") {
+                assert_eq!(*value, told.json[name], "{name} is another: {kept}");
+            }
+        }
+        count += 1;
+        assert_eq!(kept["row_id"], count, "a hole or a double");
+    }
+    assert_eq!(row(count), newest);
+    let turns = |condition: &str| {
+        texts(&database, &format!("SELECT turn_id FROM turn WHERE {condition} ORDER BY turn_id"))
+    };
+    let told = |kinds: &str| {
+        let sql = format!("SELECT turn_id FROM event WHERE kind IN ({kinds}) ORDER BY turn_id");
+        texts(&database, &sql)
+    };
+    assert_eq!(turns("true"), told("'turn.started'"));
+    let ends = "'turn.completed', 'turn.failed', 'turn.interrupted'";
+    assert_eq!(turns("completed_at IS NOT NULL"), told(ends));
+}
+
+fn texts(database: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = database.prepare(sql).expect("our own statement");
+    let rows = statement.query_map([], |row| row.get(0)).expect("it is whole");
+    rows.collect::<Result<_, _>>().expect("texts")
+}
+
+/// A server starts on what is left, tells the same log as before up to its end, and works.
 fn start_on(data_dir: &Path, newest: i64, log: &[Record]) {
     let options = Options { data_dir: Some(data_dir.to_owned()), ..Options::default() };
     let server = Server::start(options);
     let client = server.client();
-    let before = log.iter().take_while(|record| record.row_id <= newest);
-    for (kept, told) in events(&client).iter().zip(before) {
+    let after = (newest - LAST_ROWS).max(0);
+    let events = client.get(&format!("/v1/events?limit={LAST_ROWS}&after_seq={after}"));
+    let kept = list(events.expect(200).json()).into_iter().map(Record::new);
+    // The new server tells of its start.
+    let kept: Vec<Record> = kept.filter(|record| record.row_id <= newest).collect();
+    assert!(kept.iter().map(|record| record.row_id).eq(after + 1..=newest), "it lacks some");
+    let told = log.iter().skip_while(|record| record.row_id <= after);
+    for (kept, told) in kept.iter().zip(told) {
         assert_eq!(kept.json, told.json, "the log is another");
     }
     let body = json!({"provider": "demo", "cwd": server.folder()});
@@ -234,9 +299,4 @@ fn start_on(data_dir: &Path, newest: i64, log: &[Record]) {
     let path = format!("/v1/sessions/{session}/turns?wait=true&timeout_ms=30000");
     let turn = client.post(&path, &json!({"input": ["say on"]})).expect(200).json();
     assert_eq!(turn["assistant_text"], "on", "{turn}");
-}
-
-fn events(client: &Client) -> Vec<Record> {
-    let events = client.get("/v1/events?limit=2000&after_seq=0").expect(200).json();
-    list(events).into_iter().map(Record::new).collect()
 }

@@ -7,7 +7,9 @@
 //! on that one.
 
 use gooselake_harness::rng::Rng;
+use std::collections::HashSet;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const SECTOR: usize = 512;
@@ -41,6 +43,7 @@ enum Op {
 }
 
 const SUFFIXES: [&str; 3] = ["", "-wal", "-journal"];
+const WAL: usize = 1;
 
 /// All calls, in order.
 pub(super) struct Trace {
@@ -109,6 +112,8 @@ fn parse(bytes: &[u8]) -> Option<(Op, usize, usize)> {
 struct Content {
     certain: Vec<u8>,
     since: Vec<Op>,
+    /// The sectors that those calls have made others than they are for certain.
+    sectors_since: HashSet<usize>,
 }
 
 /// Which content each name has.
@@ -142,18 +147,34 @@ impl Disk {
             Op::Write { .. } | Op::Truncate(_) => {
                 // A file that has lost its name is nobody's.
                 if let Some(content) = self.names[call.file] {
-                    self.contents[content].since.push(call.op.clone());
+                    let content = &mut self.contents[content];
+                    content.since.push(call.op.clone());
+                    if let Op::Write { at, bytes } = &call.op {
+                        for (sector, piece) in sectors(*at, bytes) {
+                            let start = at + piece.start;
+                            let certain = content.certain.get(start..start + piece.len());
+                            if certain != Some(&bytes[piece]) {
+                                content.sectors_since.insert(sector);
+                            }
+                        }
+                    }
                 }
             }
             Op::Sync => {
                 if let Some(content) = self.names[call.file] {
                     let content = &mut self.contents[content];
+                    content.sectors_since.clear();
                     for op in content.since.drain(..) {
                         apply(&mut content.certain, &op, |_sector| true);
                     }
                 }
             }
         }
+    }
+
+    /// Bytes of the write-ahead log that were written and not synced.
+    pub(super) fn log_bytes_at_risk(&self) -> usize {
+        self.names[WAL].map_or(0, |content| self.contents[content].sectors_since.len() * SECTOR)
     }
 
     /// Writes one of the states that this disk may be in.
@@ -209,20 +230,27 @@ fn apply(into: &mut Vec<u8>, op: &Op, mut is_kept: impl FnMut(usize) -> bool) {
             }
         }
         Op::Write { at, bytes } => {
-            let mut from = 0;
-            while from < bytes.len() {
-                let sector = (at + from) / SECTOR;
-                let to = ((sector + 1) * SECTOR - at).min(bytes.len());
+            for (sector, piece) in sectors(*at, bytes) {
                 if is_kept(sector) {
-                    let (start, end) = (at + from, at + to);
+                    let (start, end) = (at + piece.start, at + piece.end);
                     if into.len() < end {
                         into.resize(end, 0);
                     }
-                    into[start..end].copy_from_slice(&bytes[from..to]);
+                    into[start..end].copy_from_slice(&bytes[piece]);
                 }
-                from = to;
             }
         }
         Op::Create | Op::Sync | Op::Unlink | Op::SyncFolder => {}
     }
+}
+
+/// The sectors that a write touches, each with the part of the bytes that goes into it.
+fn sectors(at: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let (end, mut from) = (bytes.len(), 0);
+    std::iter::from_fn(move || {
+        let sector = (at + from) / SECTOR;
+        let piece = from..((sector + 1) * SECTOR - at).min(end);
+        from = piece.end;
+        (!piece.is_empty()).then_some((sector, piece))
+    })
 }
