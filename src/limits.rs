@@ -44,7 +44,8 @@ pub const AGENT_INBOX: usize = 64;
 pub const SESSION_BATCH_BYTES: usize = 1024 * 1024;
 /// Turns waiting in one session; a further one is 409.
 pub const QUEUED_TURNS: usize = 100;
-/// Approvals pending in one turn; a further one is answered `cancelled`.
+/// Approvals pending in one turn; a further one is answered at once: with an error by an adapter that has as many open,
+/// else `cancelled`.
 pub const PENDING_APPROVALS: usize = 256;
 /// Items open in one turn; the oldest is completed when there is one more.
 pub const OPEN_ITEMS: usize = 1024;

@@ -9,6 +9,7 @@ mod approval;
 mod backup;
 mod bad_input;
 mod bad_turn;
+mod bound;
 mod capacity;
 mod claude;
 mod cli;
