@@ -6,7 +6,7 @@
 //! must be true of any log is in the harness (`proof`). `driver` mixes everything at random;
 //! `turn`, `child`, `mail` and `server` are the stories with a name: of turns and approvals, of
 //! agents, keepers and terminals, of team mail, and of starts and ends of the server. `commit` has
-//! the server die at each commit of a story in turn.
+//! the server die at each commit of a story in turn; in `lease` no other one comes.
 //!
 //! Nothing here sleeps: a kill comes after an event, a file or a process was seen, or when a stream
 //! has been quiet. A failure of a random test prints its seed.
@@ -15,6 +15,7 @@ mod child;
 mod commit;
 mod driver;
 mod follower;
+mod lease;
 mod mail;
 mod scene;
 mod server;
