@@ -92,13 +92,22 @@ fn a_thread_that_hangs_is_told_of_until_it_goes_on() {
         stage.server.stderr_text().contains(&told).then_some(())
     });
     let metrics = stage.client.get("/metrics").expect(200).text();
-    assert!(!metrics.contains("gooselake_threads_stuck 0"), "{metrics}");
+    let value = |name: &str| -> Option<f64> {
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
+    };
+    for name in ["gooselake_threads_stuck ", "gooselake_thread_busy_seconds_max "] {
+        assert!(value(name).is_some_and(|value| value >= 1.0), "{name}: {metrics}");
+    }
     // A reader comes, and the thread goes on.
     let reader = fs::File::open(&log).unwrap();
     wait::until(SOON, "it goes on", || is_stuck(&stage, false));
     let told = format!("the thread {name} goes on after");
     wait::until(SOON, "the log has it", || {
         stage.server.stderr_text().contains(&told).then_some(())
+    });
+    wait::until(SOON, "none is stuck", || {
+        let metrics = stage.client.get("/metrics").expect(200).text();
+        metrics.contains("\ngooselake_threads_stuck 0\n").then_some(())
     });
     drop(reader);
 }

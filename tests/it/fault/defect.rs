@@ -134,6 +134,8 @@ fn a_panic_of_a_connection_ends_that_connection_alone() {
     let told = stage.server.stderr_text();
     assert_eq!(told.matches("thread 'conn-").count(), 1, "{told}");
     assert_eq!(stage.get("/v1/diagnostics")["connections"]["panics"], 1);
+    let metrics = stage.client.get("/metrics").expect(200).text();
+    assert!(metrics.contains("\ngooselake_panics_total 1\n"), "{metrics}");
     broken.verify();
 }
 
