@@ -20,3 +20,5 @@ mod mail;
 mod scene;
 mod server;
 mod turn;
+
+pub(crate) use scene::flood_text;

@@ -51,9 +51,8 @@ fn a_clock_that_is_set_back_makes_no_timeout_longer() {
     let mut broken = Broken::with_config(config);
     let stage = &broken.stage;
     let (asking, slow) = (stage.asking_session(), stage.session());
-    let process = stage.start_process(&json!({
-        "command": "sleep 1000", "cwd": stage.cwd, "timeout_ms": 2500,
-    }));
+    let limited = json!({"command": "sleep 1000", "cwd": stage.cwd, "timeout_ms": 2500});
+    let process = stage.start_process(&limited);
     let asked = stage.start(&asking, "ask may I?");
     stage.approval(&asking, 0);
     let timed = stage.start(&slow, "slow 100000 20");
@@ -70,9 +69,13 @@ fn a_clock_that_is_set_back_makes_no_timeout_longer() {
     assert_eq!(stage.process_end(&id)["process"]["status"], "timed_out");
     let again = stage.start(&asking, "ask and now?");
     let seq = stage.approval_seq(&asking, 2);
+    let (timed, process) = (stage.start(&slow, "slow 100000 20"), stage.start_process(&limited));
     broken.fault.set(Number::ClockMs, -2 * HOUR_MS);
     stage.event(&asking, "approval.expired", seq);
     assert_eq!(stage.ended(&asking, &again)["status"], "completed");
+    assert_ne!(stage.ended(&slow, &timed)["status"], "completed");
+    let id = text(&process["process"], "process_id");
+    assert_eq!(stage.process_end(&id)["process"]["status"], "timed_out");
     broken.verify();
 }
 

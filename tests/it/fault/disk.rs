@@ -2,7 +2,8 @@
 
 use super::{Broken, options, slow_text};
 use crate::hostile_agent::{ends, opening};
-use crate::stage::{SOON, Stage, check_error, check_told};
+use crate::kill::flood_text;
+use crate::stage::{SOON, Stage, check_error, check_told, text};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::Server;
 use gooselake_harness::stream::Record;
@@ -256,7 +257,12 @@ fn a_turn_on_a_slow_disk_is_told_whole() {
     let turn_id = stage.start(&session_id, "flood 2000 100");
     let frames = stream.rest(Duration::from_secs(60));
     broken.fault.set(Number::SyncDelayMs, 0);
-    let seqs: Vec<i64> = frames.iter().map(|frame| frame.record().seq).collect();
-    assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seqs:?}");
-    assert_eq!(stage.ended(&session_id, &turn_id)["status"], "completed");
+    let told: Vec<Record> = frames.iter().map(|frame| frame.record()).collect();
+    assert!(told.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1), "a hole or a double");
+    let deltas = told.iter().filter(|record| record.kind == "item.delta");
+    let said: String = deltas.map(|record| text(&record.payload, "delta")).collect();
+    assert!(said == flood_text(2000, 100), "the stream tells another text: {said}");
+    let turn = stage.ended(&session_id, &turn_id);
+    assert_eq!(turn["status"], "completed");
+    assert!(turn["assistant_text"] == said, "the record has another text: {turn}");
 }

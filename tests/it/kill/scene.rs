@@ -213,7 +213,7 @@ pub(super) fn list(value: Value) -> Vec<Value> {
 }
 
 /// What the demo agent says for `flood count bytes`.
-pub(super) fn flood_text(count: u64, bytes: usize) -> String {
+pub(crate) fn flood_text(count: u64, bytes: usize) -> String {
     let chunk = |number| format!("{:.<bytes$}", format!("{number} "));
     (1..=count).map(chunk).collect()
 }
