@@ -58,7 +58,13 @@ pub(super) fn run(options: &Options) -> Outcome {
     refuse_itself(&to, from)?;
     let place =
         |new: &Path| std::fs::rename(new, &to).map_err(|error| failed(&to, "written", error));
-    let counts = with_new_file(&to, |new| backup::copy(from, new), place)?;
+    let make = |new: &Path| {
+        backup::copy(from, new).map_err(|error| {
+            let message = format!("{} can not be made: {}", to.display(), error.message);
+            Error { message, ..error }
+        })
+    };
+    let counts = with_new_file(&to, make, place)?;
     tell(&format!("backup {}: {}; checked", to.display(), told(&counts)));
     Ok(ExitCode::SUCCESS)
 }

@@ -217,6 +217,28 @@ fn a_restore_that_finds_no_room_changes_nothing() {
     assert_eq!(stage.get(&path)["status"], "completed");
 }
 
+/// Neither the first one nor one in the place of another.
+#[test]
+fn a_backup_that_finds_no_room_leaves_nothing_behind_and_the_one_before() {
+    let stage = Stage::new();
+    let folder = TempDir::new("gg-backup-test");
+    let file = folder.path().join("kept.sqlite3");
+    let name = file.to_str().unwrap();
+    let session_id = stage.session();
+    stage.run(&session_id, "flood 100 1000");
+    let words =
+        ["backup", name, "--force", "--data-dir", stage.server.data_dir().to_str().unwrap()];
+    let said = run_on_a_full_disk(&words).expect(1);
+    assert!(said.stderr.contains(name), "{}", said.stderr);
+    assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+    run_on(stage.server.data_dir(), &["backup", name]).expect(0);
+    let before = fs::read(&file).unwrap();
+    run_on_a_full_disk(&words).expect(1);
+    assert_eq!(names_in(folder.path()), ["kept.sqlite3"]);
+    assert!(fs::read(&file).unwrap() == before, "the backup was changed");
+    assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+}
+
 /// The database itself, by its name, a link and another hard link, as the backup that is made or restored.
 #[test]
 fn a_database_is_not_its_own_backup() {
