@@ -58,7 +58,8 @@ const PERMISSION_MODES: &[&str] =
     &["require_approval", "default", "read_only", "full_auto", "danger_full_access"];
 
 /// Errors: the provider knows no such permission mode. An ACP agent may be given a word that is none of ours, which
-/// then limits nothing; but what looks like one of ours must be it: it would look like a limit and be none.
+/// then limits nothing; but what looks like one of ours must be it: it would look like a limit and be none. All but the
+/// gate may be written with hyphens, as Codex's own words are.
 pub fn check_permission_mode(provider: &str, permission_mode: &str) -> Result<()> {
     match provider {
         "claude" => claude::check_permission_mode(permission_mode),
@@ -72,7 +73,9 @@ fn check_spelling(permission_mode: &str) -> Result<()> {
         word.chars().filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect()
     };
     let meant = PERMISSION_MODES.iter().find(|word| letters(word) == letters(permission_mode));
+    let hyphened = permission_mode.replace('-', "_");
     match meant {
+        Some(word) if *word == hyphened && *word != PERMISSION_MODES[0] => Ok(()),
         Some(word) if *word != permission_mode => {
             Err(Error::bad_request(format!("permission_mode is {permission_mode:?}"))
                 .hint(format!("write it {word:?}")))
@@ -401,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_word_that_looks_like_a_permission_mode_of_ours_must_be_it() {
-        for word in PERMISSION_MODES.iter().chain(&["acceptEdits", "yolo", "", "ask"]) {
+        for word in PERMISSION_MODES.iter().chain(&["acceptEdits", "read-only", "", "ask"]) {
             check_permission_mode("acp", word).unwrap();
         }
         for (word, meant) in [
@@ -409,7 +412,7 @@ mod tests {
             ("Require_Approval", "require_approval"),
             (" require_approval", "require_approval"),
             ("requireApproval", "require_approval"),
-            ("read-only", "read_only"),
+            ("readonly", "read_only"),
             ("dangerFullAccess", "danger_full_access"),
             ("Default", "default"),
         ] {

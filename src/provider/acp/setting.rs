@@ -255,7 +255,7 @@ impl Settings {
 
 /// The agent's mode for a permission mode of ours, if it clearly has one.
 pub(super) fn mode_for(permission_mode: &str, modes: &[Choice]) -> Option<String> {
-    let names: &[&str] = match permission_mode {
+    let names: &[&str] = match permission_mode.replace('-', "_").as_str() {
         "read_only" => &["plan", "readonly"],
         "full_auto" => &["acceptedits", "autoedit", "auto", "workspacewrite", "agent"],
         "danger_full_access" => &["bypasspermissions", "yolo", "fullaccess", "agentfullaccess"],
