@@ -276,9 +276,7 @@ impl Tx<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::tests::{Folder, new_session};
-    use crate::ledger::turn::NewTurn;
-    use crate::model::{TurnSource, TurnStatus};
+    use crate::ledger::tests::{Folder, new_session, new_turn};
 
     #[test]
     fn what_was_said_last_is_read_as_far_as_it_is_kept() {
@@ -286,17 +284,7 @@ mod tests {
         let opened = folder.ledger();
         let insert = |tx: &mut Tx<'_>| {
             let session_key = tx.insert_session(&new_session("sess_1"))?;
-            tx.insert_turn(&NewTurn {
-                turn_id: "turn_1",
-                session_key,
-                status: TurnStatus::InProgress,
-                source: TurnSource::User,
-                input: "[]",
-                model: None,
-                mode: None,
-                reasoning_level: None,
-                permission_mode: None,
-            })?;
+            tx.insert_turn(&new_turn("turn_1", session_key))?;
             let (said, ran) = (ItemType::AssistantMessage, ItemType::Command);
             let (whole, open) = (ItemStatus::Completed, ItemStatus::InProgress);
             for (item_id, item_type, status, body) in [

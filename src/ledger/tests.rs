@@ -2,6 +2,7 @@
 
 use super::event::{self, NewEvent, Page};
 use super::session::NewSession;
+use super::turn::NewTurn;
 use super::{Ledger, Readers, Synchronous, Tx, writer};
 use crate::error::{Code, Error, Result};
 use crate::limits;
@@ -76,6 +77,21 @@ pub(crate) fn new_session(session_id: &str) -> NewSession {
         metadata: "{}".to_owned(),
         env: "{}".to_owned(),
         mcp_servers: "[]".to_owned(),
+    }
+}
+
+/// A turn that runs.
+pub(crate) fn new_turn(turn_id: &str, session_key: i64) -> NewTurn<'_> {
+    NewTurn {
+        turn_id,
+        session_key,
+        status: TurnStatus::InProgress,
+        source: TurnSource::User,
+        input: "[]",
+        model: None,
+        mode: None,
+        reasoning_level: None,
+        permission_mode: None,
     }
 }
 
@@ -286,19 +302,7 @@ fn a_session_has_one_active_turn_whatever_asks() {
     let ledger = &opened.ledger;
     let key = ledger.write(|tx| tx.insert_session(&new_session("sess_1"))).unwrap();
     let start = move |ledger: &Ledger, turn_id: String| {
-        ledger.write(move |tx| {
-            tx.insert_turn(&super::turn::NewTurn {
-                turn_id: &turn_id,
-                session_key: key,
-                status: TurnStatus::InProgress,
-                source: TurnSource::User,
-                input: "[]",
-                model: None,
-                mode: None,
-                reasoning_level: None,
-                permission_mode: None,
-            })
-        })
+        ledger.write(move |tx| tx.insert_turn(&new_turn(&turn_id, key)))
     };
     let (told, outcomes) = crossbeam_channel::unbounded();
     let racers: Vec<Thread> = (0..8)

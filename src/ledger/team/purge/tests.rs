@@ -8,7 +8,7 @@ use crate::ledger::team::message::NewMessage;
 use crate::ledger::team::operation::NewOperation;
 use crate::ledger::team::tests::message;
 use crate::ledger::team::{NewMember, TeamRecord};
-use crate::ledger::tests::new_session;
+use crate::ledger::tests::{new_session, new_turn};
 use crate::ledger::turn::NewTurn;
 use crate::ledger::{Ledger, Synchronous, verify};
 use crate::model::event::EventKind;
@@ -219,16 +219,11 @@ fn delete_at(tx: &mut Tx<'_>, team_id: &str, time: i64) -> Result<()> {
 /// A session with a turn in this state.
 fn make_turn(tx: &mut Tx<'_>, session_id: &str, turn_id: &str, status: TurnStatus) -> Result<()> {
     let session_key = tx.insert_session(&new_session(session_id))?;
+    let source = TurnSource::Team;
     tx.insert_turn(&NewTurn {
-        session_key,
-        turn_id,
         status: TurnStatus::Queued,
-        source: TurnSource::Team,
-        input: "[]",
-        model: None,
-        mode: None,
-        reasoning_level: None,
-        permission_mode: None,
+        source,
+        ..new_turn(turn_id, session_key)
     })?;
     let sql = "UPDATE turn SET status = ?2 WHERE turn_id = ?1";
     tx.connection().execute(sql, params![turn_id, status.as_str()])?;
