@@ -7,7 +7,11 @@
 use super::actor::{Actor, Answer, Phase, SLEEP_GRACE, Stop};
 use super::step::{Afterwards, Step};
 use crate::keeper;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long the end of an agent or a terminal may take beyond its grace. Less than a keeper may need for a tree that it
+/// gives up ([`keeper::STOP_SLACK`]): the end fits into the time that a stop of the server has.
+pub(super) const STOP_SLACK: Duration = Duration::from_secs(5);
 
 impl Actor {
     /// Ends the agent's whole tree.
@@ -22,7 +26,7 @@ impl Actor {
             keeper.stop(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
         }
         // The keeper kills after its grace; this is for a keeper that does not answer.
-        let deadline = Instant::now() + grace + keeper::STOP_SLACK;
+        let deadline = Instant::now() + grace + STOP_SLACK;
         self.state.phase = Phase::Stopping { deadline, why };
     }
 

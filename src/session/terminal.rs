@@ -7,9 +7,10 @@
 use super::actor::{Actor, FromChild};
 use super::agent::never_started;
 use super::launch;
+use super::rest::STOP_SLACK;
 use super::step::Step;
 use crate::error::Code;
-use crate::keeper::{self, Exit, FromKeeper, Keeper, STOP_SLACK};
+use crate::keeper::{self, Exit, FromKeeper, Keeper};
 use crate::limits;
 use crate::provider::{Adapter, Command, Effects, HostError, HostRequest};
 use rustix::fs::OFlags;
