@@ -8,7 +8,7 @@
 use super::Shared;
 use super::git::{self, Call};
 use super::lock::Locked;
-use super::tree::{Lost, Tree, Work};
+use super::tree::{Lost, Tree, Work, is_repository};
 use crate::error::{Code, Error, Result};
 use crate::ledger::worktree::WorktreeRecord;
 use std::fs;
@@ -76,7 +76,11 @@ impl Shared {
                 if is_there && moves_late {
                     self.move_to_trash(&mut tree)?;
                 }
-                self.drop_record(&tree)?;
+                self.drop_record(&tree).or_else(|error| match error.code {
+                    Code::ShuttingDown => Err(error),
+                    _ if is_dropped(&tree) => Ok(()),
+                    _ => Err(error),
+                })?;
             }
             Ok(secured)
         });
@@ -86,7 +90,8 @@ impl Shared {
                 work
             }
             other => {
-                if tree.folder != tree.home {
+                // Without a record it would be no worktree there: a git that was ended may have done its work before.
+                if tree.folder != tree.home && !is_dropped(&tree) {
                     put_back(&tree.folder, &tree.home)?;
                 }
                 return other.map(|secured| Removed::Kept(Box::new(secured.work)));
@@ -223,6 +228,19 @@ impl Shared {
     fn trash_of(&self, worktree_id: &str) -> PathBuf {
         self.trash_dir().join(worktree_id)
     }
+}
+
+/// Whether git has taken its record of the worktree away, or has begun to: what is left is of no use, and goes.
+fn is_dropped(tree: &Tree) -> bool {
+    let Some(record) = tree.record.as_ref().filter(|_| is_repository(&tree.common_dir)) else {
+        return false;
+    };
+    let is_whole = ["HEAD", "commondir", "gitdir"].iter().all(|name| record.join(name).exists());
+    if !is_whole {
+        // What stays is an unreadable record, which the next look tells.
+        drop(fs::remove_dir_all(record));
+    }
+    !is_whole
 }
 
 fn put_back(trash: &Path, home: &Path) -> Result<()> {

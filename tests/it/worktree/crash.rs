@@ -134,10 +134,17 @@ fn asked_for_again(request: impl Fn(&Scene) -> (&'static str, Value)) -> Value {
 /// A server that is told to stop between git's record and the branch leaves the branch to the next one.
 #[test]
 fn a_removal_that_a_stop_cuts_off_is_finished_by_the_next_start() {
-    // Each call of git of the last part hangs in its turn, once.
-    for call in ["'worktree remove'", "'worktree list'", "'update-ref --no-deref -d'"] {
+    // Each call of git of the last part hangs in its turn, once, before its work or behind it.
+    let (at_once, behind) = ("", "PATH=\"${PATH#*:}\" git \"$@\"; ");
+    for (call, work) in [
+        ("'worktree remove'", at_once),
+        ("'worktree remove'", behind),
+        ("'worktree list'", at_once),
+        ("'update-ref --no-deref -d'", at_once),
+    ] {
         let hang = format!(
-            "*{call}*) [ -e \"$HERE/done\" ] || {{ touch \"$HERE/done\"; exec sleep 1000; }};;"
+            "*{call}*) [ -e \"$HERE/done\" ] || \
+             {{ {work}touch \"$HERE/done\"; exec sleep 1000; }};;"
         );
         let mut scene = Scene::with_git("", &hang);
         let worktree = scene.create_with("one", &json!({"run_init_script": false}));
@@ -153,8 +160,8 @@ fn a_removal_that_a_stop_cuts_off_is_finished_by_the_next_start() {
         cut.join();
         scene.stage.restart();
         let gone = scene.event(&worktree, "worktree.cleaned_up", 0);
-        assert_eq!(gone.payload["branch_deleted"], true, "{call}: {}", gone.json);
-        assert!(!is_there(&worktree) && !scene.repo.is_branch("gg/one"), "{call}");
+        assert_eq!(gone.payload["branch_deleted"], true, "{work}{call}: {}", gone.json);
+        assert!(!is_there(&worktree) && !scene.repo.is_branch("gg/one"), "{work}{call}");
     }
 }
 
