@@ -29,6 +29,10 @@ fn a_kill_in_the_grace_of_a_stop_does_not_wait() {
     assert_eq!(kept.exit().stopped_by, StoppedBy::Kill);
 }
 
+/// Says that it is up as a program of its own. The copy of a shell that is forked for a command has the shell's handler of
+/// TERM until it begins that command, and one that comes meanwhile is lost.
+const UP_AND_SLEEP: &str = "sh -c 'echo up; exec sleep 1000'";
+
 /// Longer than any test waits: whatever does not hear of TERM fails it.
 const ENDLESS_MS: u64 = 600_000;
 
@@ -36,7 +40,7 @@ const ENDLESS_MS: u64 = 600_000;
 fn what_a_child_starts_when_it_is_told_to_end_is_told_too() {
     // By a shell of its own: the copy of one that has a handler would hear TERM with that handler.
     for started in ["sleep 1000 &", "setsid sleep 1000 &", "(sleep 1000 & sleep 1000; wait) &"] {
-        let script = format!("trap \"sh -c '{started}'; exit 7\" TERM; echo up; sleep 1000 & wait");
+        let script = format!("trap \"sh -c '{started}'; exit 7\" TERM; {UP_AND_SLEEP} & wait");
         let mut kept = Kept::start(shell(&script));
         kept.wait_for("up\n");
         kept.send(&Request::Stop { grace_ms: ENDLESS_MS });
@@ -48,8 +52,8 @@ fn what_a_child_starts_when_it_is_told_to_end_is_told_too() {
 #[test]
 fn what_a_child_cleans_up_with_is_not_told_when_others_end() {
     let script = "(setsid sleep 1000 &); trap \"sh -c 'sleep 0.3; echo clean'; exit 7\" TERM; \
-                  echo up; while :; do sleep 1000 & wait; done";
-    let mut kept = Kept::start(shell(script));
+                  while :; do UP_AND_SLEEP & wait; done";
+    let mut kept = Kept::start(shell(&script.replace("UP_AND_SLEEP", UP_AND_SLEEP)));
     kept.wait_for("up\n");
     kept.send(&Request::Stop { grace_ms: ENDLESS_MS });
     assert_eq!(kept.exit().code, Some(7));
