@@ -29,8 +29,8 @@ fn a_kill_in_the_grace_of_a_stop_does_not_wait() {
     assert_eq!(kept.exit().stopped_by, StoppedBy::Kill);
 }
 
-/// Says that it is up as a program of its own. The copy of a shell that is forked for a command has the shell's handler of
-/// TERM until it begins that command, and one that comes meanwhile is lost.
+/// Says that it is up as a program of its own. The copy of a shell that is forked for a command has
+/// the shell's handler of TERM until it begins that command, and one that comes meanwhile is lost.
 const UP_AND_SLEEP: &str = "sh -c 'echo up; exec sleep 1000'";
 
 /// Longer than any test waits: whatever does not hear of TERM fails it.
