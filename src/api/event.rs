@@ -142,16 +142,15 @@ fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
     Ok(Answer::Whole(response))
 }
 
-/// Between which positions. A cursor, as every list takes it, is the bound where the page before ended.
+/// Between which positions. A cursor, as every list takes it, is where the page before ended: whoever pages may leave
+/// the bound that he began with beside it.
 fn bounds(call: &Call, descending: bool) -> Result<(Option<i64>, Option<i64>)> {
     let (after, before) = (call.number("after_seq")?, call.number("before_seq")?);
-    let Some(cursor) = call.number("cursor")? else { return Ok((after, before)) };
-    let (name, same) = if descending { ("before_seq", before) } else { ("after_seq", after) };
-    if same.is_some() {
-        return Err(Error::bad_request(format!("cursor: there is {name} too, which is the same"))
-            .hint(format!("leave out cursor, or leave out {name}")));
-    }
-    Ok(if descending { (after, Some(cursor)) } else { (Some(cursor), before) })
+    let cursor = call.number("cursor")?;
+    Ok(match descending {
+        true => (after, cursor.into_iter().chain(before).min()),
+        false => (after.max(cursor), before),
+    })
 }
 
 fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {

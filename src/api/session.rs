@@ -46,7 +46,9 @@ pub(super) struct CreateBody {
 #[derive(Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SessionResume"))]
 pub(super) struct ResumeBody {
+    #[cfg_attr(test, schemars(length(min = 1)))]
     provider_session_ref: Option<String>,
+    #[cfg_attr(test, schemars(length(min = 1)))]
     canonical_provider_session_ref: Option<String>,
 }
 

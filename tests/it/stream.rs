@@ -239,10 +239,9 @@ fn events_are_listed_in_both_orders_and_in_pages() {
         assert_eq!(pages(&format!("{path}?limit=4&order=desc"), name), backwards);
     }
     assert_eq!(pages(&format!("{path}?limit=2&before_seq=6"), "cursor"), all[..5]);
-    for query in ["cursor=1&after_seq=1", "order=desc&cursor=5&before_seq=5", "cursor=x"] {
-        let reply = stage.client.get(&format!("{path}?{query}"));
-        check_told(&reply, 400, "bad_request", "cursor");
-    }
+    // The bound that somebody began with may stay beside the cursor.
+    assert_eq!(pages(&format!("{path}?limit=4&after_seq=2"), "cursor"), all[2..]);
+    check_told(&stage.client.get(&format!("{path}?cursor=x")), 400, "bad_request", "cursor");
 }
 
 #[test]

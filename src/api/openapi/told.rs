@@ -120,8 +120,8 @@ impl Told {
             .query(order)
             .query(Query {
                 name: "cursor",
-                description: "The `X-Next-Cursor` of the page before, instead of `after_seq`; with \
-                    `order=desc` instead of `before_seq`.",
+                description: "The `X-Next-Cursor` of the page before: as `after_seq`, with \
+                    `order=desc` as `before_seq`; of two the nearer one holds.",
                 schema: json!({"type": "string", "pattern": "^[0-9]{1,18}$"}),
             })
             .filters()
