@@ -319,8 +319,7 @@ impl Sessions {
             tx.change_session(&id, &change)?;
             Ok(stored)
         })?;
-        let reservation = self.room_for(session_id)?;
-        let opened = self.call(session_id, |answer| Command::Open { reservation, answer });
+        let opened = self.open(session_id);
         let (id, has_opened) = (session_id.to_owned(), opened.is_ok());
         self.shared.ledger.write(move |tx| {
             if has_opened {

@@ -76,7 +76,7 @@ fn object_of(json: &str) -> Map<String, Value> {
 }
 
 /// The items of a session, or of one of its turns, oldest first, behind `after` (an item key).
-pub fn list(
+fn list(
     connection: &Connection,
     session_key: i64,
     turn_key: Option<i64>,
