@@ -71,8 +71,3 @@ pub(crate) fn verify(stage: &Stage) {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}");
 }
-
-/// What the demo agent says for `slow count …`.
-fn slow_text(count: u64) -> String {
-    (1..=count).map(|number| format!("{number} ")).collect()
-}

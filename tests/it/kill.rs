@@ -20,5 +20,3 @@ mod mail;
 mod scene;
 mod server;
 mod turn;
-
-pub(crate) use scene::flood_text;

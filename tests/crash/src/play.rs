@@ -7,6 +7,7 @@
 use crate::line::{Answered, Line};
 use crate::{command, post, talk, tree};
 use gooselake_harness::client::Reply;
+use gooselake_harness::demo::OUTCOME;
 use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::stream::Record;
@@ -24,9 +25,6 @@ const PAGE: usize = 331;
 
 /// The ends of a turn.
 pub(crate) const ENDS: [&str; 3] = ["turn.completed", "turn.failed", "turn.interrupted"];
-
-/// What the demo agent says of a command that went well.
-pub(crate) const OUTCOME: &str = "The command ended with exit code 0.";
 
 /// A story, with a name.
 pub(crate) type Story = fn(&mut Play);

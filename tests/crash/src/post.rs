@@ -1,7 +1,8 @@
 //! A play of team mail: what was accepted arrives once, and in the order in which it was written.
 
 use crate::line::{Answered, Line};
-use crate::play::{OUTCOME, Play, list, text};
+use crate::play::{Play, list, text};
+use gooselake_harness::demo::OUTCOME;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! Plays of sessions: turns, floods, queues, questions, refusals, terminals, agents that die by themselves.
 
-use crate::play::{ENDS, OUTCOME, Play, text};
+use crate::play::{ENDS, Play, text};
+use gooselake_harness::demo::{OUTCOME, flood_text, slow_text};
 use gooselake_harness::stream::Record;
 use serde_json::json;
 
@@ -12,8 +13,7 @@ const MARK: &str = "run echo once >> marks";
 /// Many chunks; none may be lost or doubled.
 pub(crate) fn flood(play: &mut Play) {
     let (count, bytes) = (100 + play.rng.below(3000), 20 + play.rng.below(80) as usize);
-    let said: String =
-        (1..=count).map(|number| format!("{:.<bytes$}", format!("{number} "))).collect();
+    let said = flood_text(count, bytes);
     one_turn(play, &format!("flood {count} {bytes}"), "completed", &said, &[]);
 }
 
@@ -163,9 +163,4 @@ fn end(play: &Play, session: &str, turns: &[String]) {
 
 fn end_unchecked(play: &Play, session: &str) -> Vec<Record> {
     play.close(session, &play.folder)
-}
-
-/// What the demo agent says for `slow count …`.
-fn slow_text(count: u64) -> String {
-    (1..=count).map(|number| format!("{number} ")).collect()
 }

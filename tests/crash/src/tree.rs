@@ -1,7 +1,8 @@
 //! Plays of worktrees: what an agent has done there is never lost, and what holds nothing goes.
 
 use crate::line::Answered;
-use crate::play::{OUTCOME, Play, text};
+use crate::play::{Play, text};
+use gooselake_harness::demo::OUTCOME;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;

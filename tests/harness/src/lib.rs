@@ -7,8 +7,8 @@
 //! NDJSON from it. `server` starts, kills and restarts the built server, and leaves nothing of it behind.
 //! `fault` is a machine that goes wrong under a server: disk, clock, threads, power. `preload` builds what is put
 //! between a server and the C library for that.
-//! `proof` holds what must be true of any session's log, whatever happened. `plot` draws figures as SVG, with the line
-//! that fits them best.
+//! `proof` holds what must be true of any session's log, whatever happened; `demo` is what the demo agent says. `plot`
+//! draws figures as SVG, with the line that fits them best.
 //!
 //! Everything here fails by a panic that says what was awaited and what came instead, because a caller is a test; the
 //! few functions that a test of failure needs are called `try_…` and give a `Result`. Nothing waits without a
@@ -16,6 +16,7 @@
 
 pub mod client;
 mod connection;
+pub mod demo;
 #[cfg(test)]
 mod fake;
 pub mod fault;

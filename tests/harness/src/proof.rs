@@ -17,18 +17,20 @@ const GONE: Duration = Duration::from_secs(15);
 
 /// Every rule of a session's log.
 pub fn log(events: &[Record]) {
-    numbers(events);
-    items(events);
-    turns(events);
-    approvals(events);
-    agents(events);
+    open_in(events);
 }
 
 /// The same of one that is closed: whatever has begun has ended.
 pub fn closed_log(events: &[Record]) {
-    log(events);
-    let open = [items(events), turns(events), approvals(events)].concat();
+    let open = open_in(events);
     assert!(open.is_empty(), "the session is closed, and {open:?} have no end");
+}
+
+/// Holds the log against every rule; gives what has no end in it.
+fn open_in(events: &[Record]) -> Vec<String> {
+    numbers(events);
+    agents(events);
+    [items(events), turns(events), approvals(events)].concat()
 }
 
 /// `seq` counts from 1 without a hole, and rows only grow.

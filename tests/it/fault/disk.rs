@@ -1,9 +1,9 @@
 //! A disk that is full, read only, slow, or that errs: nothing is told that is not kept, and it goes on by itself.
 
-use super::{Broken, options, slow_text};
+use super::{Broken, options};
 use crate::hostile_agent::{ends, opening};
-use crate::kill::flood_text;
 use crate::stage::{SOON, Stage, check_error, check_told, text};
+use gooselake_harness::demo::{flood_text, slow_text};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::Server;
 use gooselake_harness::stream::Record;

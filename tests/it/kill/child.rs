@@ -1,7 +1,8 @@
 //! Agents, keepers and terminals that die, end or begin while the server is away.
 
 use super::follower::Follower;
-use super::scene::{OUTCOME, SOON, Scene, agent_pid, flood_text, names_in, slow_text, text};
+use super::scene::{SOON, Scene, agent_pid, names_in, text};
+use gooselake_harness::demo::{OUTCOME, flood_text, slow_text};
 use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;

@@ -6,7 +6,8 @@
 //! run; how the processes are scheduled is left to the machine.
 
 use super::follower::Follower;
-use super::scene::{OUTCOME, Scene, flood_text, slow_text, text};
+use super::scene::{Scene, text};
+use gooselake_harness::demo::{OUTCOME, flood_text, slow_text};
 use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::stream::Record;

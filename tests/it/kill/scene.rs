@@ -179,9 +179,6 @@ impl Scene {
     }
 }
 
-/// What the demo agent says of a command that went well.
-pub(super) const OUTCOME: &str = "The command ended with exit code 0.";
-
 /// The pid of the agent that was started last.
 pub(super) fn agent_pid(events: &[Record]) -> u32 {
     let started = events.iter().rev().find(|event| event.kind == "agent.started");
@@ -210,17 +207,6 @@ pub(super) fn list(value: Value) -> Vec<Value> {
         Value::Array(list) => list,
         other => panic!("no list: {other}"),
     }
-}
-
-/// What the demo agent says for `flood count bytes`.
-pub(crate) fn flood_text(count: u64, bytes: usize) -> String {
-    let chunk = |number| format!("{:.<bytes$}", format!("{number} "));
-    (1..=count).map(chunk).collect()
-}
-
-/// What it says for `slow count …`.
-pub(super) fn slow_text(count: u64) -> String {
-    (1..=count).map(|number| format!("{number} ")).collect()
 }
 
 fn merge(into: &mut Value, fields: Value) {

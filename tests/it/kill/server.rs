@@ -1,7 +1,8 @@
 //! Starts and ends of the server itself: TERM, a kill in the middle of the end, two servers, locks.
 
 use super::follower::Follower;
-use super::scene::{SOON, Scene, agent_pid, names_in, slow_text};
+use super::scene::{SOON, Scene, agent_pid, names_in};
+use gooselake_harness::demo::slow_text;
 use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::proof;
 use gooselake_harness::server::program;

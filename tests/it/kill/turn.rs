@@ -1,7 +1,8 @@
 //! Turns, queues and approvals, over the death of the server.
 
 use super::follower::Follower;
-use super::scene::{OUTCOME, SOON, Scene, agent_pid, flood_text, slow_text, text};
+use super::scene::{SOON, Scene, agent_pid, text};
+use gooselake_harness::demo::{OUTCOME, flood_text, slow_text};
 use gooselake_harness::proc;
 use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
