@@ -11,6 +11,7 @@ mod answer;
 pub mod approval;
 pub mod backup;
 mod cache;
+mod checkpoint;
 pub mod claim;
 pub mod event;
 pub mod idempotency;
@@ -42,6 +43,7 @@ pub use writer::{Tx, WRITER, WriterCounters};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::thread::Thread;
+use checkpoint::Checkpoints;
 use crossbeam_channel::{Receiver, Sender, select};
 use rusqlite::OpenFlags;
 use std::path::{Path, PathBuf};
@@ -56,6 +58,16 @@ pub enum Synchronous {
     Normal,
     /// The disk has it.
     Full,
+}
+
+impl Synchronous {
+    /// SQLite's word for it.
+    fn sql(self) -> &'static str {
+        match self {
+            Synchronous::Normal => "NORMAL",
+            Synchronous::Full => "FULL",
+        }
+    }
 }
 
 /// A handle on the ledger; cheap to clone. The writer thread ends when the last handle is gone, or with
@@ -97,13 +109,14 @@ impl Ledger {
         synchronous: Synchronous,
         bytes_max: Option<u64>,
     ) -> Result<(Ledger, Thread)> {
-        let connection = Connection::open(path).map_err(|error| {
+        let mut connection = Connection::open(path).map_err(|error| {
             Error::internal(format!("the database {} can not be opened", path.display()))
                 .source(error)
         })?;
         schema::prepare_writer(&connection, synchronous)?;
         schema::migrate(&connection)?;
         let pages_max = bytes_max.map(|bytes| schema::pages(&connection, bytes)).transpose()?;
+        let checkpoints = Checkpoints::start(&mut connection, path, synchronous)?;
         let tail = Arc::new(Tail::new(event::newest_row_id(&connection)?));
         let cache = Arc::new(cache::SessionCache::default());
         let counters = Arc::new(WriterCounters::default());
@@ -111,6 +124,7 @@ impl Ledger {
         let (end, ends) = crossbeam_channel::bounded(1);
         let thread = writer::start(
             connection,
+            checkpoints,
             writer::Inbox { jobs: waiting, end: ends },
             Arc::clone(&tail),
             Arc::clone(&cache),

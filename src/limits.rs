@@ -1,11 +1,19 @@
 //! The bounds that are not settings: each constant says what it bounds and what happens at it.
 
+use std::time::Duration;
+
 /// Jobs waiting for the writer. At the bound the caller waits: that is the back-pressure on agents and clients.
 pub const WRITER_QUEUE: usize = 1024;
 /// Jobs that one transaction takes. More would make the first of them wait longer for its answer.
 pub const WRITER_BATCH: usize = 256;
 /// Scopes whose head the writer remembers; at the bound it forgets all and asks the database again.
 pub const SCOPE_HEADS: usize = 8192;
+/// Pages of 4 KiB in the write-ahead log at which they begin to be moved into the database: about 16 MiB.
+pub const WAL_PAGES: usize = 4000;
+/// Pages that come while others are moved; at the bound the writer waits until these are moved.
+pub const WAL_PAGES_MAX: usize = 4 * WAL_PAGES;
+/// Pages that may be left to be moved by the writer.
+pub const WAL_PAGES_LAST: usize = 500;
 /// Read-only connections; a further read waits for one.
 pub const READERS: usize = 4;
 
@@ -42,6 +50,8 @@ pub const SESSION_INBOX: usize = 256;
 pub const AGENT_INBOX: usize = 64;
 /// Bytes of agent output that one commit of a session covers.
 pub const SESSION_BATCH_BYTES: usize = 1024 * 1024;
+/// How long text of an item may leave the time of its session as it is. What else a client can see moves it at once.
+pub const SESSION_TIME_STEP: Duration = Duration::from_secs(1);
 /// Turns waiting in one session; a further one is 409.
 pub const QUEUED_TURNS: usize = 100;
 /// Approvals pending in one turn; a further one is answered at once: with an error by an adapter that has as many open,

@@ -30,10 +30,7 @@ pub const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) -> Result<()> {
     connection.set_prepared_statement_cache_capacity(128);
     keep_plans(connection)?;
-    let synchronous = match synchronous {
-        Synchronous::Normal => "NORMAL",
-        Synchronous::Full => "FULL",
-    };
+    let synchronous = synchronous.sql();
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = {synchronous};
@@ -41,7 +38,20 @@ pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) 
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -2048;
          PRAGMA mmap_size = 0;
-         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA journal_size_limit = 33554432;"
+    ))?;
+    Ok(())
+}
+
+/// Settings of the connection that moves pages from the log into the database, and does nothing else.
+pub(super) fn prepare_mover(connection: &Connection, synchronous: Synchronous) -> Result<()> {
+    let synchronous = synchronous.sql();
+    connection.execute_batch(&format!(
+        "PRAGMA synchronous = {synchronous};
+         PRAGMA cache_size = -64;
+         PRAGMA mmap_size = 0;
+         PRAGMA wal_autocheckpoint = 0;
          PRAGMA journal_size_limit = 33554432;"
     ))?;
     Ok(())

@@ -9,6 +9,7 @@
 
 use super::answer::{self, Answer, Answered, Sleeper, Sleepers};
 use super::cache::SessionCache;
+use super::checkpoint::Checkpoints;
 use super::event::{self, Frame, NewEvent};
 use super::tail::Tail;
 use crate::error::{Code, Error, Result};
@@ -211,6 +212,7 @@ struct Writer<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
     state: State,
+    checkpoints: Checkpoints,
     tail: Arc<Tail>,
     cache: Arc<SessionCache>,
     counters: Arc<WriterCounters>,
@@ -248,6 +250,7 @@ pub(super) struct Inbox {
 
 pub(super) fn start(
     connection: Connection,
+    checkpoints: Checkpoints,
     inbox: Inbox,
     tail: Arc<Tail>,
     cache: Arc<SessionCache>,
@@ -267,8 +270,11 @@ pub(super) fn start(
             watchdog::watch();
             let statements = Statements::new(&connection).expect("these statements need no table");
             let connection = &connection;
-            let mut writer = Writer { connection, statements, state, tail, cache, counters };
+            let mut writer =
+                Writer { connection, statements, state, checkpoints, tail, cache, counters };
             writer.serve(&inbox);
+            drop(writer.checkpoints);
+            close(connection);
         }));
         if outcome.is_err() {
             log::error!("the writer thread panicked; the process ends, the last commit stands");
@@ -299,10 +305,6 @@ impl Writer<'_> {
             batch.push(first);
             self.serve_batch(&mut batch, jobs);
         }
-        let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);";
-        if let Err(error) = self.connection.execute_batch(closing) {
-            log::warn!("the last checkpoint failed, the next start makes it: {error}");
-        }
     }
 
     fn serve_batch(&mut self, batch: &mut Vec<Box<dyn Job>>, jobs: &Receiver<Box<dyn Job>>) {
@@ -321,6 +323,7 @@ impl Writer<'_> {
         self.state.touched.clear();
         let callers = batch.drain(..).map(|job| job.finish(failure.as_ref().map(copy)));
         Sleepers::new(callers.collect()).wake();
+        self.checkpoints.step(self.connection);
     }
 
     fn commit(
@@ -420,6 +423,14 @@ impl Writer<'_> {
             Ok(newest) => self.state.newest_row_id = newest.max(self.tail.newest_row_id()),
             Err(error) => log::error!("the head of the log can not be read: {error}"),
         }
+    }
+}
+
+/// What a server that ends leaves to none that comes.
+fn close(connection: &Connection) {
+    let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);";
+    if let Err(error) = connection.execute_batch(closing) {
+        log::warn!("the last checkpoint failed, the next start makes it: {error}");
     }
 }
 

@@ -141,6 +141,8 @@ pub(super) struct Actor {
     pub reservation: Option<Reservation>,
     /// Set while the ledger refuses to commit: nothing is read from the agent until then.
     pub(super) retry_at: Option<Instant>,
+    /// When the time of the record was written last, by this thread.
+    touched_at: Option<Instant>,
     is_ending: bool,
     /// The server shuts down: nothing new is started.
     pub is_stopping: bool,
@@ -283,6 +285,7 @@ impl Actor {
             state: State::default(),
             reservation: None,
             retry_at: None,
+            touched_at: None,
             is_ending: false,
             is_stopping: false,
             is_final_stop: false,
@@ -396,7 +399,9 @@ impl Actor {
         }
         let stdin = std::mem::take(&mut step.stdin);
         let is_session_changed = step.is_session_changed;
-        let is_visible = step.is_visible;
+        // Each delta with a time of its own would make a third of what a steady delta writes.
+        let is_due = self.touched_at.is_none_or(|at| at.elapsed() >= limits::SESSION_TIME_STEP);
+        let is_touched = step.is_visible || (step.is_text_longer && is_due);
         let session_id = Arc::clone(&self.session_id);
         let session_key = self.session_key;
         let agent = self.state.agent.as_mut().map(|agent| {
@@ -431,7 +436,7 @@ impl Actor {
             if is_session_changed {
                 apply::session_updated(tx, &session_id)?;
             }
-            if is_visible {
+            if is_touched {
                 tx.touch_session(&session_id)?;
             }
             Ok(())
@@ -439,6 +444,9 @@ impl Actor {
         if let Err(error) = committed {
             self.give_up_copy(&error);
             return Err(error);
+        }
+        if is_touched {
+            self.touched_at = Some(Instant::now());
         }
         if let Some(agent) = &mut self.state.agent {
             agent.is_committed(stdin);

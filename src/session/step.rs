@@ -33,8 +33,10 @@ pub(super) struct Step {
     pub unparsed: usize,
     /// The record of the session has changed, beyond its time.
     pub is_session_changed: bool,
-    /// Anything that a client can see has changed.
+    /// Anything that a client can see has changed, beyond the text of items.
     pub is_visible: bool,
+    /// An item has got more text.
+    pub is_text_longer: bool,
 }
 
 /// Deltas of one field of one item that came one behind the other.
@@ -59,6 +61,7 @@ impl Step {
             unparsed: 0,
             is_session_changed: false,
             is_visible: false,
+            is_text_longer: false,
         }
     }
 
@@ -109,7 +112,7 @@ impl Step {
         field: DeltaField,
         text: &str,
     ) {
-        self.is_visible = true;
+        self.is_text_longer = true;
         let is_same = self
             .delta
             .as_ref()

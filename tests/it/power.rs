@@ -33,8 +33,8 @@ const TURNS: usize = 40;
 /// Rows at the end of the log that a server which starts on a disk is asked for.
 const LAST_ROWS: i64 = 500;
 
-/// What the write-ahead log may hold between two checkpoints, in frames: `wal_autocheckpoint`, and one commit more.
-const FRAMES_MAX: usize = 4000 + 500;
+/// What the write-ahead log may hold between two checkpoints, in frames: the bound of the server, and one commit more.
+const FRAMES_MAX: usize = 16_000 + 500;
 const FRAME_BYTES: usize = 4096 + 24;
 
 /// Something that a client was told: the row of the event that says so, and the trace at that time.

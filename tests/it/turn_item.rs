@@ -3,8 +3,9 @@
 use crate::stage::{SOON, Stage, each, list, records, text};
 use gooselake_harness::stream::Record;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::time::Instant;
 
 /// The items as the events alone tell them: by `item.started`, deltas, and `item.completed`.
 ///
@@ -221,4 +222,26 @@ fn a_transcript_is_read_in_pages() {
         next = format!("&cursor={cursor}");
     }
     assert_eq!((seen.len(), &seen), (8, &whole));
+}
+
+#[test]
+fn text_moves_the_time_of_its_session_once_a_second_at_most() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    let mut stream = stage.stream(&session_id, "?control=false&kinds=item.delta");
+    stage.start(&session_id, "slow 300 5");
+    let begun = Instant::now();
+    let (mut deltas, mut times) = (0, BTreeSet::new());
+    loop {
+        let delta = stream.expect(SOON).record();
+        deltas += 1;
+        times.insert(stage.record(&session_id)["updated_at"].as_i64().unwrap());
+        if delta.payload["delta"].as_str().unwrap().contains("299 ") {
+            break;
+        }
+    }
+    // Each whole second, and the first delta of all.
+    let most = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    assert!(times.len() >= 2 && times.len() <= most, "{} times in {deltas} deltas", times.len());
+    assert!(deltas > 2 * most, "{deltas} deltas prove nothing");
 }
