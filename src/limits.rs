@@ -12,7 +12,8 @@ pub const SCOPE_HEADS: usize = 8192;
 pub const WAL_PAGES: usize = 4000;
 /// Pages that come while others are moved; at the bound the writer waits until these are moved.
 pub const WAL_PAGES_MAX: usize = 4 * WAL_PAGES;
-/// Pages that may be left to be moved by the writer.
+/// Pages that may be left to be moved by the writer; and that come before it is tried again after a reader of an old
+/// snapshot was in the way.
 pub const WAL_PAGES_LAST: usize = 500;
 /// Read-only connections; a further read waits for one.
 pub const READERS: usize = 4;

@@ -14,9 +14,9 @@ use crate::limits;
 use crate::thread::{self, Thread};
 use crate::watchdog;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,20 +29,33 @@ pub(super) struct Checkpoints {
     due: usize,
     is_moving: bool,
     ask: Sender<()>,
-    moved: Receiver<Option<usize>>,
+    passes: Receiver<Option<Pass>>,
     _thread: Thread,
 }
 
+/// What one pass through the log has done.
+#[derive(Clone, Copy)]
+struct Pass {
+    /// Pages in the log when it began.
+    in_log: usize,
+    /// How many of them are in the database now.
+    moved: usize,
+}
+
+impl Pass {
+    /// Whether no reader of an old snapshot was in the way.
+    fn is_whole(self) -> bool {
+        self.moved >= self.in_log
+    }
+}
+
 impl Checkpoints {
-    /// Starts the thread, and counts from now on what `writer` adds to the log, which moves nothing by itself any more.
-    /// Errors: the database can not be opened once more, the system has no thread to give.
+    /// Starts the thread, and counts from now on what `writer` adds to the log. Errors: the system has no thread to give.
     pub(super) fn start(
         writer: &mut Connection,
         path: &Path,
         synchronous: Synchronous,
     ) -> Result<Checkpoints> {
-        let mover = Connection::open(path)?;
-        schema::prepare_mover(&mover, synchronous)?;
         let pages = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&pages);
         writer.wal_hook(Some(move |_: &mut Wal, in_log| {
@@ -50,12 +63,21 @@ impl Checkpoints {
             Ok(())
         }))?;
         let (ask, asked) = crossbeam_channel::bounded(1);
-        let (tell, moved) = crossbeam_channel::bounded(1);
-        let thread = thread::spawn("checkpointer", move || serve(&mover, &asked, &tell)).map_err(
-            |error| Error::internal("the checkpointer can not be started").source(error),
-        )?;
+        let (tell, passes) = crossbeam_channel::bounded(1);
+        let path = path.to_owned();
+        let open = move || {
+            // Not made where it is not: this is a second look at a file that the writer has open.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let mover = Connection::open_with_flags(&path, flags)?;
+            schema::prepare_mover(&mover, synchronous)?;
+            Ok(mover)
+        };
+        let thread =
+            thread::spawn("checkpointer", move || serve(open, &asked, &tell)).map_err(|error| {
+                Error::internal("the checkpointer can not be started").source(error)
+            })?;
         let due = limits::WAL_PAGES;
-        Ok(Checkpoints { pages, due, is_moving: false, ask, moved, _thread: thread })
+        Ok(Checkpoints { pages, due, is_moving: false, ask, passes, _thread: thread })
     }
 
     /// Does what is to be done now. For the writer, between two transactions, when nobody waits for the last one.
@@ -67,18 +89,23 @@ impl Checkpoints {
             }
             return;
         }
-        let told = match self.moved.try_recv() {
-            Err(TryRecvError::Empty) if pages < limits::WAL_PAGES_MAX => return,
-            Err(TryRecvError::Empty) => self.moved.recv().ok().flatten(),
+        let is_bounded = pages < limits::WAL_PAGES_MAX;
+        let pass = match self.passes.try_recv() {
+            Err(TryRecvError::Empty) if is_bounded => return,
+            Err(TryRecvError::Empty) => self.passes.recv().ok().flatten(),
             told => told.ok().flatten(),
         };
         self.is_moving = false;
-        match told {
-            // What is left may be moved once more comes to it: until then the next try would end as this one did.
-            None => self.due = pages + limits::WAL_PAGES,
-            Some(moved) if pages <= moved + limits::WAL_PAGES_LAST => self.end(writer, pages),
-            Some(_) if pages >= limits::WAL_PAGES_MAX => self.end(writer, pages),
-            Some(_) => self.begin(writer, pages),
+        match pass {
+            None if is_bounded => self.due = pages + limits::WAL_PAGES,
+            Some(pass) if is_bounded && pages > pass.moved + limits::WAL_PAGES_LAST => {
+                if pass.is_whole() {
+                    self.begin(writer, pages);
+                } else {
+                    self.due = pages + limits::WAL_PAGES_LAST;
+                }
+            }
+            _ => self.end(writer, pages),
         }
     }
 
@@ -90,31 +117,41 @@ impl Checkpoints {
         }
     }
 
-    /// Moves what is left, so that the next transaction finds an empty log. A reader of an old snapshot may need a part
-    /// of it: then the log goes on.
+    /// Moves what is left, so that the next transaction finds an empty log. While a reader of an old snapshot needs a
+    /// part of it, the log goes on.
     fn end(&mut self, writer: &Connection, pages: usize) {
-        let is_empty = move_pages(writer).is_some_and(|(pages, moved)| moved >= pages);
-        self.due = if is_empty { limits::WAL_PAGES } else { pages + limits::WAL_PAGES };
+        self.due = match move_pages(writer) {
+            Some(pass) if pass.is_whole() => limits::WAL_PAGES,
+            Some(_) => pages + limits::WAL_PAGES_LAST,
+            None => pages + limits::WAL_PAGES,
+        };
     }
 }
 
-fn serve(mover: &Connection, asked: &Receiver<()>, tell: &Sender<Option<usize>>) {
+fn serve(open: impl Fn() -> Result<Connection>, asked: &Receiver<()>, tell: &Sender<Option<Pass>>) {
     watchdog::watch();
+    // With the first pages: a server that writes little has no need of it, and it knows the whole schema.
+    let mut mover = None;
     while watchdog::rest(|| asked.recv()).is_ok() {
-        let moved = move_pages(mover).map(|(_, moved)| moved);
+        if mover.is_none() {
+            let told =
+                |error| log::warn!("the database can not be opened for a checkpoint: {error}");
+            mover = open().map_err(told).ok();
+        }
+        let pass = mover.as_ref().and_then(move_pages);
         // There is room: the writer has taken the last word before it asked again. Or it is gone.
-        if tell.try_send(moved).is_err() {
+        if tell.try_send(pass).is_err() {
             return;
         }
     }
 }
 
-/// Moves what no reader needs in the log, and tells how many pages the log has and how many of them are moved; None
-/// when it failed, which the log of the program tells.
-fn move_pages(connection: &Connection) -> Option<(usize, usize)> {
+/// Moves what no reader needs in the log. None: it failed, as the log of the program tells.
+fn move_pages(connection: &Connection) -> Option<Pass> {
     match connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE) {
-        Ok((pages, moved)) => {
-            Some((usize::try_from(pages).unwrap_or(0), usize::try_from(moved).unwrap_or(0)))
+        Ok((in_log, moved)) => {
+            let pages = |number| usize::try_from(number).unwrap_or(0);
+            Some(Pass { in_log: pages(in_log), moved: pages(moved) })
         }
         Err(error) => {
             log::warn!("a checkpoint failed, it is tried again with the next pages: {error}");
