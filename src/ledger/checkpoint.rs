@@ -50,7 +50,7 @@ impl Pass {
 }
 
 impl Checkpoints {
-    /// Starts the thread, and counts from now on what `writer` adds to the log. Errors: the system has no thread to give.
+    /// Starts the thread, and counts from now on what `writer` adds to the log. Errors: there is no thread to be had.
     pub(super) fn start(
         writer: &mut Connection,
         path: &Path,
