@@ -212,6 +212,10 @@ fn cursor(call: &Call, head: i64) -> Result<Cursor> {
                 .hint("send the id of the last event, or leave the header out")),
         };
     }
+    if call.text("cursor").is_some() {
+        return Err(Error::bad_request("cursor is a word of lists")
+            .hint("a stream goes on behind after_seq, or the header Last-Event-ID"));
+    }
     match call.text("after_seq") {
         None => Ok(Cursor::Start),
         Some("latest") => Ok(Cursor::After(head)),

@@ -385,7 +385,7 @@ routes! {
         => op("member_activity", "What a member is doing.").answers::<Activity>();
     post("/v1/teams/{team_id}/members/{agent_id}/interrupt", OptionalJson, team::interrupt_member)
         => op("interrupt_member", "End its running turn.").with_status::<MemberInterrupted>(202)
-            .takes::<Anything>(json!({}))
+            .takes::<super::body::NoFields>(json!({}))
             .fails(&[Conflict, SessionClosed, AgentFailed, AgentTimeout]);
     post("/v1/teams/{team_id}/lead", Json, team::set_lead)
         => op("set_lead", "Another member leads.").answers::<Roster>()
@@ -403,7 +403,7 @@ routes! {
             .makes("message_id", "/messages/0/id");
     post("/v1/teams/{team_id}/messages/{message_id}/cancel", OptionalJson, team::message::cancel)
         => op("cancel_message", "Take it back while all its deliveries wait.")
-            .takes::<Anything>(json!({}))
+            .takes::<super::body::NoFields>(json!({}))
             .answers::<Vec<DeliveryRecord>>().fails(&[Conflict]);
     post("/v1/teams/{team_id}/broadcasts", LargeJson, team::message::broadcast)
         => op("send_broadcast", "Write to all.").answers::<Ack>().idempotent()
@@ -419,7 +419,7 @@ routes! {
             .makes("delivery_id", "/0/id");
     post("/v1/teams/{team_id}/deliveries/{delivery_id}/retry", OptionalJson, team::message::retry)
         => op("retry_delivery", "Try it again.").answers::<DeliveryRecord>()
-            .takes::<Anything>(json!({})).fails(&[Conflict]);
+            .takes::<super::body::NoFields>(json!({})).fails(&[Conflict]);
     get("/v1/teams/{team_id}/status", team::status)
         => op("team_status", "The lead, and how each member is.").answers::<TeamStatus>();
     get("/v1/teams/{team_id}/view", team::message::view)
@@ -430,7 +430,7 @@ routes! {
             .query(text("delivery_recipient_filter", "Only deliveries to this member."));
     post("/v1/teams/{team_id}/interrupt-all", OptionalJson, team::interrupt_all)
         => op("interrupt_team", "End all running turns of its members.").answers::<InterruptAll>()
-            .takes::<Anything>(json!({})).fails(&[Conflict]);
+            .takes::<super::body::NoFields>(json!({})).fails(&[Conflict]);
     get("/v1/teams/{team_id}/events", event::list_of_team)
         => op("list_team_events", "The team's log in pages.").log();
     get("/v1/teams/{team_id}/events/stream", event::stream_of_team)

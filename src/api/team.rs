@@ -3,7 +3,7 @@
 pub(super) mod message;
 pub(super) mod spawn;
 
-use super::body::{check_length, check_words};
+use super::body::{NoFields, check_length, check_words};
 use super::{Api, Call, json, page};
 use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
@@ -136,10 +136,12 @@ pub(super) fn set_lead(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(super) fn interrupt_all(api: &Api, call: &Call) -> Result<Answer> {
+    let NoFields {} = call.optional_body()?;
     Ok(json(200, to_json(&api.teams.interrupt_all(call.part(0))?)))
 }
 
 pub(super) fn interrupt_member(api: &Api, call: &Call) -> Result<Answer> {
+    let NoFields {} = call.optional_body()?;
     let turn_id = api.teams.interrupt_member(call.part(0), call.part(1))?;
     Ok(json(202, to_json(&json!({"session_id": call.part(1), "turn_id": turn_id}))))
 }

@@ -189,6 +189,7 @@ fn a_query_value_that_is_none_is_named() {
         ("/v1/events/stream?until=;".to_owned(), "until"),
         ("/v1/events/stream?control=x".to_owned(), "control"),
         ("/v1/events/stream?limit=-5".to_owned(), "limit"),
+        ("/v1/events/stream?cursor=5".to_owned(), "after_seq"),
         ("/v1/events/stream?after_seq=soon".to_owned(), "after_seq"),
         (of_session("/turns?status=x"), "status"),
         (of_session("/turns?limit=1.5"), "limit"),

@@ -61,6 +61,8 @@ fn mail_for_a_member_that_closes_or_leaves_has_failed() {
     assert_eq!(crew.failed(&stage, &waiting[1]), "recipient_not_member");
     // What failed can be asked for again, and fails again while nothing has changed.
     let path = crew.path(&format!("deliveries/{}/retry", text(&waiting[0], "id")));
+    let why = json!({"why": "x"});
+    check_told(&stage.client.post(&path, &why), 400, "bad_request", "why");
     let again = stage.client.post(&path, &json!({})).expect(200).json();
     assert_eq!((&again["status"], &again["attempts"]), (&json!("pending"), &json!(0)));
     let mut stream = crew.stream(&stage);
@@ -104,6 +106,7 @@ fn a_message_is_taken_back_while_it_waits() {
     let delivery = crew.send(&stage, 1, "say never", json!({}));
     crew.told(&stage, &delivery, "deferred", "turn_running");
     let path = crew.path(&format!("messages/{}/cancel", text(&delivery, "message_id")));
+    check_told(&stage.client.post(&path, &json!({"why": "x"})), 400, "bad_request", "why");
     let cancelled = stage.client.post(&path, &json!({})).expect(200).json();
     assert_eq!(cancelled[0]["status"], "cancelled");
     assert_eq!(cancelled[0]["deferred_reason"], "turn_running");

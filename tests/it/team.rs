@@ -135,13 +135,17 @@ fn who_watches_sees_what_members_do_and_can_end_it() {
     assert_eq!(activity["current_item"]["command"], "sleep 1000");
     assert_eq!(activity["last_message"]["id"], delivery["message_id"]);
     let interrupt = crew.path(&format!("members/{}/interrupt", crew.members[1]));
+    let why = json!({"why": "x"});
+    check_told(&stage.client.post(&interrupt, &why), 400, "bad_request", "why");
     let reply = stage.client.post(&interrupt, &json!({})).expect(202).json();
     assert_eq!(reply["turn_id"], turn_id.as_str());
     assert_eq!(stage.ended(&crew.members[1], &turn_id)["status"], "interrupted");
     check_told(&stage.client.post(&interrupt, &json!({})), 409, "conflict", "no turn");
     assert_eq!(stage.get(&path)["state"], "idle");
     let running = stage.start(&crew.members[2], "slow 100000 20");
-    let result = stage.client.post(&crew.path("interrupt-all"), &json!({})).expect(200).json();
+    let all = crew.path("interrupt-all");
+    check_told(&stage.client.post(&all, &why), 400, "bad_request", "why");
+    let result = stage.client.post(&all, &json!({})).expect(200).json();
     assert_eq!(result["interrupted_session_ids"], json!([crew.members[2]]));
     assert_eq!(list(result["skipped_session_ids"].clone()).len(), 2);
     assert_eq!(stage.ended(&crew.members[2], &running)["status"], "interrupted");

@@ -403,20 +403,3 @@ impl JsonSchema for ToolInvoke {
         })
     }
 }
-
-/// A body that may be left out and whose fields are not looked at.
-pub(in crate::api) struct Anything;
-
-impl JsonSchema for Anything {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Anything".into()
-    }
-
-    fn json_schema(_generator: &mut SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "object", "additionalProperties": true})
-    }
-}

@@ -1,6 +1,6 @@
 //! Team mail: messages to one and to all, how far they have come, tried again, taken back; and a whole team at a look.
 
-use super::super::body::check_words;
+use super::super::body::{NoFields, check_words};
 use super::super::{Api, Call, json, page};
 use super::named;
 use crate::error::{Error, Result};
@@ -200,10 +200,12 @@ pub(in crate::api) fn deliveries(api: &Api, call: &Call) -> Result<Answer> {
 }
 
 pub(in crate::api) fn retry(api: &Api, call: &Call) -> Result<Answer> {
+    let NoFields {} = call.optional_body()?;
     Ok(json(200, to_json(&api.teams.retry(call.part(0), call.part(1))?)))
 }
 
 pub(in crate::api) fn cancel(api: &Api, call: &Call) -> Result<Answer> {
+    let NoFields {} = call.optional_body()?;
     Ok(json(200, to_json(&api.teams.cancel(call.part(0), call.part(1))?)))
 }
 
