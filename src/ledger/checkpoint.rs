@@ -121,7 +121,11 @@ impl Checkpoints {
     /// part of it, the log goes on.
     fn end(&mut self, writer: &Connection, pages: usize) {
         self.due = match move_pages(writer) {
-            Some(pass) if pass.is_whole() => limits::WAL_PAGES,
+            Some(pass) if pass.is_whole() => {
+                // The next commit that writes says otherwise if a reader of now keeps the log from beginning again.
+                self.pages.store(0, Ordering::Relaxed);
+                limits::WAL_PAGES
+            }
             Some(_) => pages + limits::WAL_PAGES_LAST,
             None => pages + limits::WAL_PAGES,
         };

@@ -51,8 +51,7 @@ pub(super) fn prepare_mover(connection: &Connection, synchronous: Synchronous) -
         "PRAGMA synchronous = {synchronous};
          PRAGMA cache_size = -64;
          PRAGMA mmap_size = 0;
-         PRAGMA wal_autocheckpoint = 0;
-         PRAGMA journal_size_limit = 33554432;"
+         PRAGMA wal_autocheckpoint = 0;"
     ))?;
     Ok(())
 }
