@@ -126,7 +126,7 @@ start)
     ;;
 stop)
     [ -n "\$pid" ] || exit 0
-    kill -TERM "\$pid" 2>/dev/null || :
+    kill -TERM -- "-\$pid" 2>/dev/null || :
     timeout 30 tail --pid="\$pid" -f /dev/null >/dev/null
     rm -f "$folder/pid"
     [ ! -e "$folder/hang-up" ] || { rm "$folder/hang-up" && kill -HUP "\$PPID"; }
@@ -246,7 +246,8 @@ scene "a release that changes the schema and does not start"
 if command -v python3 >/dev/null; then
     broken migrates "python3 -c 'import sqlite3,sys; sqlite3.connect(sys.argv[1]).execute(\"PRAGMA user_version = 999\")' $data/runtime.sqlite3"
     release v4 "$folder/migrates"
-    must_not "the upgrade fails" env GG_RUNTIME_HEALTH_SECS=3 scripts/upgrade-runtime.sh
+    # Long enough for the schema to be changed before it is given up.
+    must_not "the upgrade fails" env GG_RUNTIME_HEALTH_SECS=10 scripts/upgrade-runtime.sh
     told "the database is put back"
     told "serves again"
     call GET "/v1/sessions/$session/turns/$turn" >"$folder/must.log"
