@@ -163,6 +163,7 @@ pub(crate) fn die_at_each<S: Story>(
             assert!(!has_died);
             commits = seen;
         }
+        assert!(number == 0 || has_died || seen < number, "no death at {number} of {seen} commits");
         story.check(deadly);
         died += usize::from(has_died);
         number += 1;
