@@ -60,16 +60,6 @@ pub enum Synchronous {
     Full,
 }
 
-impl Synchronous {
-    /// SQLite's word for it.
-    fn sql(self) -> &'static str {
-        match self {
-            Synchronous::Normal => "NORMAL",
-            Synchronous::Full => "FULL",
-        }
-    }
-}
-
 /// A handle on the ledger; cheap to clone. The writer thread ends when the last handle is gone, or with
 /// [`Ledger::close`].
 #[derive(Clone)]
@@ -116,7 +106,7 @@ impl Ledger {
         schema::prepare_writer(&connection, synchronous)?;
         schema::migrate(&connection)?;
         let pages_max = bytes_max.map(|bytes| schema::pages(&connection, bytes)).transpose()?;
-        let checkpoints = Checkpoints::start(&mut connection, path, synchronous)?;
+        let checkpoints = Checkpoints::start(&mut connection, path)?;
         let tail = Arc::new(Tail::new(event::newest_row_id(&connection)?));
         let cache = Arc::new(cache::SessionCache::default());
         let counters = Arc::new(WriterCounters::default());

@@ -10,7 +10,7 @@ pub const WRITER_BATCH: usize = 256;
 pub const SCOPE_HEADS: usize = 8192;
 /// Pages of 4 KiB in the write-ahead log at which they begin to be moved into the database: about 16 MiB.
 pub const WAL_PAGES: usize = 4000;
-/// Pages that come while others are moved; at the bound the writer waits until these are moved.
+/// Pages in the log at which the writer waits until those that are being moved are.
 pub const WAL_PAGES_MAX: usize = 4 * WAL_PAGES;
 /// Pages that may be left to be moved by the writer; and that come before it is tried again after a reader of an old
 /// snapshot was in the way.

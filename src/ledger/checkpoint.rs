@@ -4,10 +4,10 @@
 //! moved by that thread while the writer goes on: to move 16 MiB takes longer than a hundred commits. But a log begins
 //! again at its start only when all of it is moved and nobody writes, which under load is never: so the writer moves
 //! the last pages, which have come meanwhile and are few, between two commits. When pages come faster than they can be
-//! moved the writer waits for the thread at a bound. Promises: the log is no longer than that bound, but for what a
-//! reader of an old snapshot keeps from being moved, or a disk that takes nothing. It deliberately knows no event.
+//! moved the writer waits for the thread at a bound. Promises: the log is no longer than that bound and the commit that
+//! reaches it, but for what a reader of an old snapshot keeps from being moved, or a disk that takes nothing. It
+//! deliberately knows no event.
 
-use super::Synchronous;
 use super::schema;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -51,11 +51,7 @@ impl Pass {
 
 impl Checkpoints {
     /// Starts the thread, and counts from now on what `writer` adds to the log. Errors: there is no thread to be had.
-    pub(super) fn start(
-        writer: &mut Connection,
-        path: &Path,
-        synchronous: Synchronous,
-    ) -> Result<Checkpoints> {
+    pub(super) fn start(writer: &mut Connection, path: &Path) -> Result<Checkpoints> {
         let pages = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&pages);
         writer.wal_hook(Some(move |_: &mut Wal, in_log| {
@@ -69,7 +65,7 @@ impl Checkpoints {
             // Not made where it is not: this is a second look at a file that the writer has open.
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let mover = Connection::open_with_flags(&path, flags)?;
-            schema::prepare_mover(&mover, synchronous)?;
+            schema::prepare_mover(&mover)?;
             Ok(mover)
         };
         let thread =
@@ -167,21 +163,23 @@ fn move_pages(connection: &Connection) -> Option<Pass> {
 #[cfg(test)]
 mod tests {
     use crate::ledger::event::NewEvent;
-    use crate::ledger::{Ledger, Synchronous, open_reader};
+    use crate::ledger::tests::Folder;
+    use crate::ledger::{Ledger, Tx, open_reader};
     use crate::limits;
     use crate::model::event::EventKind;
-    use gooselake_harness::temp::TempDir;
 
     const PAGE_BYTES: usize = 4096;
     /// A page in the log has a head of its own.
     const LOGGED_BYTES: u64 = 4096 + 24;
     const PAGES_OF_EVENT: usize = 100;
+    /// The commit that reaches the bound is in the log.
+    const LOG_MAX: usize = limits::WAL_PAGES_MAX + 2 * PAGES_OF_EVENT;
 
     fn write_pages(ledger: &Ledger, pages: usize) {
         let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(PAGES_OF_EVENT * PAGE_BYTES));
         for _ in 0..pages.div_ceil(PAGES_OF_EVENT) {
             let payload = payload.clone();
-            let event = move |tx: &mut crate::ledger::Tx<'_>| {
+            let event = move |tx: &mut Tx<'_>| {
                 tx.append(NewEvent::system(EventKind::RuntimeStarted, payload.as_str()))
             };
             ledger.write(event).unwrap();
@@ -194,39 +192,38 @@ mod tests {
 
     #[test]
     fn the_log_begins_again_although_the_writer_never_rests() {
-        let dir = TempDir::new("checkpoint");
-        let path = dir.path().join("log.sqlite3");
-        let (ledger, writer) = Ledger::open(&path, Synchronous::Normal).unwrap();
+        let folder = Folder::new();
+        let opened = folder.ledger();
+        let ledger = &opened.ledger;
         let mut longest = 0;
         for _ in 0..4 {
-            write_pages(&ledger, limits::WAL_PAGES_MAX / 2);
-            longest = longest.max(log_pages(&ledger));
+            write_pages(ledger, limits::WAL_PAGES_MAX / 2);
+            longest = longest.max(log_pages(ledger));
         }
-        let bound = limits::WAL_PAGES_MAX + 2 * PAGES_OF_EVENT;
-        assert!(longest >= limits::WAL_PAGES && longest <= bound, "{longest} pages");
-        drop(ledger);
-        assert!(writer.join());
-        assert!(!path.with_extension("sqlite3-wal").exists(), "the end leaves a log");
+        assert!((limits::WAL_PAGES..=LOG_MAX).contains(&longest), "{longest} pages");
+        let log = ledger.path().with_file_name("db-wal");
+        assert!(log.exists());
+        assert!(opened.end());
+        assert!(!log.exists(), "the end leaves a log");
     }
 
     #[test]
     fn a_reader_of_an_old_snapshot_stops_nobody_and_what_it_kept_goes_after_it() {
-        let dir = TempDir::new("checkpoint");
-        let path = dir.path().join("log.sqlite3");
-        let (ledger, writer) = Ledger::open(&path, Synchronous::Normal).unwrap();
-        write_pages(&ledger, PAGES_OF_EVENT);
-        let reader = open_reader(&path).unwrap();
+        let folder = Folder::new();
+        let opened = folder.ledger();
+        let ledger = &opened.ledger;
+        write_pages(ledger, PAGES_OF_EVENT);
+        let reader = open_reader(ledger.path()).unwrap();
         reader.execute_batch("BEGIN; SELECT count(*) FROM event").unwrap();
-        write_pages(&ledger, limits::WAL_PAGES_MAX + 2 * limits::WAL_PAGES);
-        let kept = log_pages(&ledger);
-        assert!(kept > limits::WAL_PAGES_MAX, "{kept} pages: the snapshot kept nothing");
+        write_pages(ledger, limits::WAL_PAGES_MAX + 2 * limits::WAL_PAGES);
+        let kept = log_pages(ledger);
+        assert!(kept > LOG_MAX, "{kept} pages: the snapshot kept nothing");
         reader.execute_batch("COMMIT").unwrap();
         // As many as it takes until the next try, and until that one is over.
-        write_pages(&ledger, limits::WAL_PAGES_MAX);
-        write_pages(&ledger, 2 * PAGES_OF_EVENT);
-        let left = log_pages(&ledger);
-        assert!(left <= limits::WAL_PAGES_MAX, "{left} pages of {kept}");
-        drop(ledger);
-        assert!(writer.join());
+        write_pages(ledger, limits::WAL_PAGES_MAX);
+        write_pages(ledger, 2 * PAGES_OF_EVENT);
+        let left = log_pages(ledger);
+        assert!(left <= LOG_MAX, "{left} pages of {kept}");
+        assert!(opened.end());
     }
 }

@@ -30,7 +30,10 @@ pub const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) -> Result<()> {
     connection.set_prepared_statement_cache_capacity(128);
     keep_plans(connection)?;
-    let synchronous = synchronous.sql();
+    let synchronous = match synchronous {
+        Synchronous::Normal => "NORMAL",
+        Synchronous::Full => "FULL",
+    };
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = {synchronous};
@@ -44,15 +47,10 @@ pub(super) fn prepare_writer(connection: &Connection, synchronous: Synchronous) 
     Ok(())
 }
 
-/// Settings of the connection that moves pages from the log into the database, and does nothing else.
-pub(super) fn prepare_mover(connection: &Connection, synchronous: Synchronous) -> Result<()> {
-    let synchronous = synchronous.sql();
-    connection.execute_batch(&format!(
-        "PRAGMA synchronous = {synchronous};
-         PRAGMA cache_size = -64;
-         PRAGMA mmap_size = 0;
-         PRAGMA wal_autocheckpoint = 0;"
-    ))?;
+/// Settings of the connection that moves pages from the log into the database, and does nothing else: for both values
+/// of [`Synchronous`] a checkpoint syncs the log before it and the database behind it.
+pub(super) fn prepare_mover(connection: &Connection) -> Result<()> {
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
     Ok(())
 }
 

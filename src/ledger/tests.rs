@@ -40,6 +40,15 @@ pub(super) struct Opened {
     writer: Thread,
 }
 
+impl Opened {
+    /// Ends it; false when the writer has panicked.
+    pub(super) fn end(self) -> bool {
+        let Opened { ledger, writer } = self;
+        drop(ledger);
+        writer.join()
+    }
+}
+
 fn open(path: &Path) -> Opened {
     let (ledger, writer) = Ledger::open(path, Synchronous::Normal).unwrap();
     Opened { ledger, writer }

@@ -270,11 +270,8 @@ pub(super) fn start(
             watchdog::watch();
             let statements = Statements::new(&connection).expect("these statements need no table");
             let connection = &connection;
-            let mut writer =
-                Writer { connection, statements, state, checkpoints, tail, cache, counters };
-            writer.serve(&inbox);
-            drop(writer.checkpoints);
-            close(connection);
+            Writer { connection, statements, state, checkpoints, tail, cache, counters }
+                .serve(&inbox);
         }));
         if outcome.is_err() {
             log::error!("the writer thread panicked; the process ends, the last commit stands");
@@ -285,7 +282,7 @@ pub(super) fn start(
 }
 
 impl Writer<'_> {
-    fn serve(&mut self, Inbox { jobs, end }: &Inbox) {
+    fn serve(mut self, Inbox { jobs, end }: &Inbox) {
         let mut batch = Vec::new();
         let next = || {
             watchdog::rest(|| {
@@ -304,6 +301,12 @@ impl Writer<'_> {
             let Ok(first) = jobs.try_recv() else { break };
             batch.push(first);
             self.serve_batch(&mut batch, jobs);
+        }
+        // Its thread moves no page any more.
+        drop(self.checkpoints);
+        let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);";
+        if let Err(error) = self.connection.execute_batch(closing) {
+            log::warn!("the last checkpoint failed, the next start makes it: {error}");
         }
     }
 
@@ -423,14 +426,6 @@ impl Writer<'_> {
             Ok(newest) => self.state.newest_row_id = newest.max(self.tail.newest_row_id()),
             Err(error) => log::error!("the head of the log can not be read: {error}"),
         }
-    }
-}
-
-/// What a server that ends leaves to none that comes.
-fn close(connection: &Connection) {
-    let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);";
-    if let Err(error) = connection.execute_batch(closing) {
-        log::warn!("the last checkpoint failed, the next start makes it: {error}");
     }
 }
 

@@ -400,8 +400,9 @@ impl Actor {
         let stdin = std::mem::take(&mut step.stdin);
         let is_session_changed = step.is_session_changed;
         // Each delta with a time of its own would make a third of what a steady delta writes.
-        let is_due = self.touched_at.is_none_or(|at| at.elapsed() >= limits::SESSION_TIME_STEP);
-        let is_touched = step.is_visible || (step.is_text_longer && is_due);
+        let is_due = |at: Instant| at.elapsed() >= limits::SESSION_TIME_STEP;
+        let is_touched =
+            step.is_visible || (step.is_text_longer && self.touched_at.is_none_or(is_due));
         let session_id = Arc::clone(&self.session_id);
         let session_key = self.session_key;
         let agent = self.state.agent.as_mut().map(|agent| {

@@ -168,7 +168,7 @@ pub(crate) fn die_at_each<S: Story>(
         died += usize::from(has_died);
         number += 1;
     }
-    // What threads commit at once is one commit, so a telling may have less than the one that was counted.
-    assert!(died * 2 > commits, "{died} deaths in {commits} commits");
+    // What threads commit at once is one commit, so a telling may have a few less than the one that was counted.
+    assert!(died * 10 > commits * 7, "{died} deaths in {commits} commits");
     commits
 }

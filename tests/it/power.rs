@@ -10,6 +10,7 @@ mod disk;
 
 use crate::stage::{SOON, list, text};
 use disk::{Disk, Place, Trace};
+use gooselake::limits;
 use gooselake_harness::fault::Fault;
 use gooselake_harness::rng::Rng;
 use gooselake_harness::server::{Options, Server, program};
@@ -34,7 +35,7 @@ const TURNS: usize = 40;
 const LAST_ROWS: i64 = 500;
 
 /// What the write-ahead log may hold between two checkpoints, in frames: the bound of the server, and one commit more.
-const FRAMES_MAX: usize = 16_000 + 500;
+const FRAMES_MAX: usize = limits::WAL_PAGES_MAX + 500;
 const FRAME_BYTES: usize = 4096 + 24;
 
 /// Something that a client was told: the row of the event that says so, and the trace at that time.

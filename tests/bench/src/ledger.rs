@@ -1,8 +1,9 @@
 //! `ledger`: appends through [`Ledger`] against a bare loop of SQLite inserts.
 //!
-//! The bare loop has the same file system, schema, pragmas, columns and values, and as many rows in a
-//! transaction as the ledger had on average. What is left between the two is what group commit, the
-//! waiting callers and the frame for the streams cost.
+//! The bare loop has the same file system, schema, columns and values, pragmas but for its checkpoints,
+//! which it makes itself, and as many rows in a transaction as the ledger had on average. What is left
+//! between the two is what group commit, the waiting callers and the frame for the streams cost, and
+//! what a thread for checkpoints saves.
 
 use crate::report::{Report, Target};
 use gooselake::ledger::event::NewEvent;
@@ -163,7 +164,7 @@ fn insert_until(
         Synchronous::Full => "FULL",
         Synchronous::Normal => "NORMAL",
     };
-    // As src/ledger/schema.rs sets them.
+    // As src/ledger/schema.rs sets them, but that it moves its pages itself, as SQLite does.
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;
          PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048; PRAGMA mmap_size = 0;

@@ -1,7 +1,8 @@
 /* Ends the process at one commit of its database, from outside: preloaded, it stands between SQLite and the C library.
  *
- * While the file $GG_DIE is there, each sync of a write-ahead log adds a byte to $GG_DIE.seen. "a12" in $GG_DIE: die when
- * the 12th is through. "b12": die before the first byte is written that the 12th would sync, so that it never was.
+ * While the file $GG_DIE is there, each sync of a write-ahead log that has something to sync adds a byte to $GG_DIE.seen.
+ * "a12" in $GG_DIE: die when the 12th is through. "b12": die before the first byte is written that the 12th would sync,
+ * so that it never was.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -47,7 +48,8 @@ static _Atomic int is_written;
 
 static void synced(int fd) {
     long number, seen;
-    if (is_log(fd) && atomic_exchange(&is_written, 0) && order(1, &number, &seen) == 'a' && seen == number) kill(getpid(), SIGKILL);
+    if (!is_log(fd) || !atomic_exchange(&is_written, 0)) return;
+    if (order(1, &number, &seen) == 'a' && seen == number) kill(getpid(), SIGKILL);
 }
 
 static void writes(int fd) {

@@ -14,8 +14,8 @@ const BOUNDS: &[(&str, Option<f64>)] = &[
     ("private_mib", Some(4.0)),
     ("descriptors", Some(30.0)),
     ("threads", Some(20.0)),
-    // The files keep the room of their fullest moment, and a fuller one may come; the log's is cut at 32 MiB.
-    ("wal_mib", Some(10.0)),
+    ("wal_mib", Some(1.0)),
+    // The file keeps the room of its fullest moment, and a fuller one may come.
     ("database_mib", Some(10.0)),
     ("files_mib", Some(4.0)),
     ("keepers", None),
