@@ -9,7 +9,7 @@ use gooselake_harness::proc;
 use gooselake_harness::server::Server;
 use gooselake_harness::wait;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,9 @@ pub(crate) struct Sample {
     pub(crate) threads: f64,
     pub(crate) wal_mib: f64,
     pub(crate) database_mib: f64,
+    /// Pages of the database that are not free, as its last checkpoint left them: the file keeps the room of its
+    /// fullest moment.
+    pub(crate) used_mib: f64,
     /// All else in the data folder: journals of live children, logs of processes.
     pub(crate) files_mib: f64,
     pub(crate) keepers: f64,
@@ -50,6 +53,7 @@ pub(crate) const COLUMNS: &[Column] = &[
     ("threads", |sample| sample.threads),
     ("wal_mib", |sample| sample.wal_mib),
     ("database_mib", |sample| sample.database_mib),
+    ("used_mib", |sample| sample.used_mib),
     ("files_mib", |sample| sample.files_mib),
     ("keepers", |sample| sample.keepers),
     ("keeper_kib", |sample| sample.keeper_kib),
@@ -95,7 +99,8 @@ impl Sampler {
         let keepers = proc::keepers_of(server.data_dir());
         let kept: u64 = keepers.iter().map(|pid| proc::memory(*pid).pss_kib).sum();
         let wal = size(&server.data_dir().join("runtime.sqlite3-wal"));
-        let database = size(&server.data_dir().join("runtime.sqlite3"));
+        let database_path = server.data_dir().join("runtime.sqlite3");
+        let database = size(&database_path);
         let all = folder_bytes(server.data_dir());
         let sample = Sample {
             hours: (now - self.begun).as_secs_f64() / 3600.0,
@@ -105,6 +110,7 @@ impl Sampler {
             threads: proc::thread_count(pid) as f64,
             wal_mib: wal as f64 / MIB,
             database_mib: database as f64 / MIB,
+            used_mib: used_bytes(&database_path) as f64 / MIB,
             files_mib: all.saturating_sub(wal + database) as f64 / MIB,
             keepers: keepers.len() as f64,
             keeper_kib: kept as f64 / keepers.len().max(1) as f64,
@@ -162,7 +168,7 @@ impl Sampler {
             ("memory of the server, MiB", &["rss_mib", "private_mib"]),
             ("threads and descriptors of the server", &["threads", "descriptors"]),
             ("WAL, MiB", &["wal_mib"]),
-            ("data folder, MiB", &["database_mib", "files_mib"]),
+            ("data folder, MiB", &["database_mib", "used_mib", "files_mib"]),
             ("keepers, sessions, streams", &["keepers", "sessions", "streams"]),
             ("memory of one keeper (PSS), KiB", &["keeper_kib"]),
             ("CPU of the server, % of one", &["cpu_percent"]),
@@ -187,6 +193,20 @@ impl Sampler {
 
 fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// What is not free in a database, by its header (SQLite's file format, 1.3): the bytes of a page at 16, all pages at
+/// 28, free ones at 36.
+fn used_bytes(database: &Path) -> u64 {
+    let mut header = [0; 40];
+    let read = fs::File::open(database).and_then(|mut file| file.read_exact(&mut header));
+    if read.is_err() {
+        return 0;
+    }
+    let number = |at: usize, length: usize| {
+        header[at..at + length].iter().fold(0, |number: u64, byte| (number << 8) | u64::from(*byte))
+    };
+    number(16, 2) * number(28, 4).saturating_sub(number(36, 4))
 }
 
 /// All files below; what goes while it is counted counts nothing.

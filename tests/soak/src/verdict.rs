@@ -17,6 +17,7 @@ const BOUNDS: &[(&str, Option<f64>)] = &[
     ("wal_mib", Some(1.0)),
     // The file keeps the room of its fullest moment, and a fuller one may come.
     ("database_mib", Some(10.0)),
+    ("used_mib", Some(10.0)),
     ("files_mib", Some(4.0)),
     ("keepers", None),
     ("keeper_kib", Some(60.0)),

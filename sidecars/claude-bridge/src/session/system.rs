@@ -59,7 +59,6 @@ fn retry(message: &Value) -> String {
     let (attempt, most) = (number("attempt"), number("max_retries"));
     let status = number("error_status").map_or_else(|| "no answer".to_owned(), |s| s.to_string());
     let kind = text(message, "error").replace('_', " ");
-    #[allow(clippy::cast_precision_loss, reason = "a pause is short")]
     let pause = message["retry_delay_ms"].as_f64().unwrap_or_default() / 1000.0;
     let (attempt, most) = (attempt.unwrap_or_default(), most.unwrap_or_default());
     format!("the model failed ({status}, {kind}); try {attempt} of {most} again in {pause:.1} s")
