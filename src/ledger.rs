@@ -45,7 +45,7 @@ use crate::limits;
 use crate::thread::Thread;
 use checkpoint::Checkpoints;
 use crossbeam_channel::{Receiver, Sender, select};
-use rusqlite::OpenFlags;
+use rusqlite::{OpenFlags, ffi};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -257,6 +257,9 @@ impl Drop for Lent<'_> {
     }
 }
 
+/// A journal that is to be brought back into its database before that can be read (SQLite's extended result codes).
+const CUT_OFF: [i32; 2] = [ffi::SQLITE_READONLY_ROLLBACK, ffi::SQLITE_READONLY_RECOVERY];
+
 /// JSON of a record of ours. Such a record holds no map with keys that are not text, so this cannot fail.
 pub fn to_json(record: &impl serde::Serialize) -> String {
     serde_json::to_string(record).expect("records serialise")
@@ -264,11 +267,16 @@ pub fn to_json(record: &impl serde::Serialize) -> String {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
-        let code = error.sqlite_error_code();
-        let told = match code {
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        let told = match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => {
                 Error::new(Code::Capacity, "there is no room for the database")
                     .hint("free space on its disk; what was asked for has changed nothing")
+            }
+            // Who only reads has met what a death has left, as in the first start of a server.
+            Some(_) if extended.is_some_and(|code| CUT_OFF.contains(&code)) => {
+                Error::new(Code::Conflict, "a change of the database was cut off")
+                    .hint("start the server, which takes that change back, then try again")
             }
             Some(rusqlite::ErrorCode::ReadOnly) => {
                 Error::new(Code::Capacity, "the database can not be written")

@@ -319,3 +319,28 @@ fn verify_finds_a_missing_event_and_an_open_file() {
     assert!(failed.iter().any(|told| told.contains(&session_id)), "{failed:?}");
     assert!(failed.iter().any(|told| told.starts_with("modes ")), "{failed:?}");
 }
+
+/// As a kill leaves it that meets the first write of a first start, before there is a write-ahead log.
+#[test]
+fn a_database_whose_first_change_was_cut_off_is_the_servers_to_bring_in_order() {
+    let folder = TempDir::new("cut-off");
+    let (data_dir, other) = (folder.path().join("data"), folder.path().join("other"));
+    fs::create_dir(&data_dir).unwrap();
+    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o700)).unwrap();
+    let writer = Connection::open(&other).unwrap();
+    // What does not fit into this cache is in the file before the commit.
+    let change = "PRAGMA cache_size = 1; BEGIN; CREATE TABLE a (x);
+        INSERT INTO a SELECT zeroblob(100000) FROM (VALUES (1), (2), (3), (4));";
+    writer.execute_batch(change).unwrap();
+    fs::copy(&other, data_dir.join("runtime.sqlite3")).unwrap();
+    fs::copy(folder.path().join("other-journal"), data_dir.join("runtime.sqlite3-journal"))
+        .unwrap();
+    let before = names_in(&data_dir);
+    let said = run_on(&data_dir, &["verify"]).expect(1);
+    let all = format!("{}{}", said.stdout, said.stderr);
+    assert!(all.contains("was cut off") && all.contains("start the server"), "{all}");
+    assert_eq!(names_in(&data_dir), before);
+    let options = Options { data_dir: Some(data_dir.clone()), ..Options::default() };
+    drop(Server::start(options));
+    run_on(&data_dir, &["verify"]).expect(0);
+}
