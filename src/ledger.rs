@@ -257,13 +257,13 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// A journal that is to be brought back into its database before that can be read (SQLite's extended result codes).
-const CUT_OFF: [i32; 2] = [ffi::SQLITE_READONLY_ROLLBACK, ffi::SQLITE_READONLY_RECOVERY];
-
 /// JSON of a record of ours. Such a record holds no map with keys that are not text, so this cannot fail.
 pub fn to_json(record: &impl serde::Serialize) -> String {
     serde_json::to_string(record).expect("records serialise")
 }
+
+/// A journal that is to be brought back into its database before that can be read (SQLite's extended result codes).
+const CUT_OFF: [i32; 2] = [ffi::SQLITE_READONLY_ROLLBACK, ffi::SQLITE_READONLY_RECOVERY];
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
@@ -273,10 +273,14 @@ impl From<rusqlite::Error> for Error {
                 Error::new(Code::Capacity, "there is no room for the database")
                     .hint("free space on its disk; what was asked for has changed nothing")
             }
-            // Who only reads has met what a death has left, as in the first start of a server.
-            Some(_) if extended.is_some_and(|code| CUT_OFF.contains(&code)) => {
-                Error::new(Code::Conflict, "a change of the database was cut off")
-                    .hint("start the server, which takes that change back, then try again")
+            // What a death has left, as in the first start of a server, met by who may not write.
+            Some(rusqlite::ErrorCode::ReadOnly)
+                if extended.is_some_and(|code| CUT_OFF.contains(&code)) =>
+            {
+                Error::new(Code::Conflict, "a change of the database was cut off").hint(
+                    "start the server where it may write: it brings that in order first; \
+                     a copy is to be made anew, with `backup`",
+                )
             }
             Some(rusqlite::ErrorCode::ReadOnly) => {
                 Error::new(Code::Capacity, "the database can not be written")
