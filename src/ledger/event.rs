@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::model::ScopeKind;
 use crate::model::event::{EventFilter, EventKind};
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// An event that is to be appended.
@@ -110,14 +110,19 @@ pub struct Frame {
     pub seq: i64,
     pub kind: &'static str,
     pub droppable: bool,
-    pub turn_id: Option<Box<str>>,
     /// The event record of the contract, one line.
     pub json: Box<str>,
+    /// Where in the record its turn's id is.
+    pub(super) turn_id_at: Option<Range<usize>>,
 }
 
 impl Frame {
+    pub fn turn_id(&self) -> Option<&str> {
+        self.turn_id_at.clone().map(|at| &self.json[at])
+    }
+
     pub fn is_taken_by(&self, filter: &EventFilter) -> bool {
-        filter.is_all() || filter.takes(self.kind, self.droppable, self.turn_id.as_deref())
+        filter.is_all() || filter.takes(self.kind, self.droppable, self.turn_id())
     }
 }
 
@@ -160,37 +165,33 @@ struct Fields<'a> {
     created_at: i64,
 }
 
-/// Inserts the event, and makes its record in `text`, whatever was there before.
-pub(super) fn insert(
-    connection: &Connection,
-    event: &NewEvent<'_>,
-    place: Place,
-    now_ms: i64,
-    text: &mut String,
-) -> Result<Frame> {
-    let droppable = event.kind.is_droppable();
-    connection
-        .prepare_cached(
+/// What puts events into the log. Kept by the writer, which every change shares.
+pub(super) trait Log {
+    /// Inserts the event, and makes its frame.
+    fn insert(&mut self, event: &NewEvent<'_>, place: Place, now_ms: i64) -> Result<Frame>;
+}
+
+/// The statement that nearly every change needs, compiled once.
+pub(super) struct Inserts<'c> {
+    statement: Statement<'c>,
+    /// Where a record is made; as long as the longest so far.
+    text: String,
+}
+
+impl<'c> Inserts<'c> {
+    pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Inserts<'c>> {
+        let statement = connection.prepare(
             "INSERT INTO event (row_id, scope_key, seq, kind, droppable, session_id, team_id,
                  turn_id, payload, provider, provider_seq, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        )?
-        .execute(params![
-            place.row_id,
-            place.scope_key,
-            place.seq,
-            event.kind.as_str(),
-            droppable,
-            event.session_id,
-            event.team_id,
-            event.turn_id,
-            event.payload,
-            event.provider.map(|(name, _)| name),
-            event.provider.map(|(_, offset)| offset),
-            now_ms,
-        ])?;
-    record_json(
-        &Fields {
+        )?;
+        Ok(Inserts { statement, text: String::new() })
+    }
+}
+
+impl Log for Inserts<'_> {
+    fn insert(&mut self, event: &NewEvent<'_>, place: Place, now_ms: i64) -> Result<Frame> {
+        let fields = Fields {
             row_id: place.row_id,
             scope: event.scope.as_str(),
             scope_id: event.scope_id,
@@ -199,29 +200,48 @@ pub(super) fn insert(
             turn_id: event.turn_id,
             seq: place.seq,
             kind: event.kind.as_str(),
-            droppable,
+            droppable: event.kind.is_droppable(),
             payload: &event.payload,
             provider: event.provider.map(|(name, _)| name),
             provider_seq: event.provider.map(|(_, offset)| offset),
             created_at: now_ms,
-        },
-        text,
-    );
-    Ok(Frame {
-        row_id: place.row_id,
-        scope_key: place.scope_key,
-        seq: place.seq,
-        kind: event.kind.as_str(),
-        droppable,
-        turn_id: event.turn_id.map(Box::from),
-        json: Box::from(text.as_str()),
-    })
+        };
+        self.statement.execute(params![
+            fields.row_id,
+            place.scope_key,
+            fields.seq,
+            fields.kind,
+            fields.droppable,
+            fields.session_id,
+            fields.team_id,
+            fields.turn_id,
+            fields.payload,
+            fields.provider,
+            fields.provider_seq,
+            fields.created_at,
+        ])?;
+        Ok(frame(place.scope_key, event.kind.as_str(), &fields, &mut self.text))
+    }
 }
 
-/// Makes `out` the event record of the contract. The payload is JSON text of ours and goes in as it is.
-///
-/// The text is used again and the frame gets a copy: that is less than to cut a frame's memory to its length.
-fn record_json(fields: &Fields<'_>, out: &mut String) {
+/// The frame of an event. `text` is where its record is made, whatever was there before: it is used again and the
+/// frame gets a copy, which is less than to cut a frame's memory to its length.
+fn frame(scope_key: i64, kind: &'static str, fields: &Fields<'_>, text: &mut String) -> Frame {
+    let turn_id_at = record_json(fields, text);
+    Frame {
+        row_id: fields.row_id,
+        scope_key,
+        seq: fields.seq,
+        kind,
+        droppable: fields.droppable,
+        json: Box::from(text.as_str()),
+        turn_id_at,
+    }
+}
+
+/// Makes `out` the event record of the contract, and says where its turn's id is. The payload is JSON text of ours
+/// and goes in as it is.
+fn record_json(fields: &Fields<'_>, out: &mut String) -> Option<Range<usize>> {
     out.clear();
     out.push_str("{\"row_id\":");
     push_number(out, fields.row_id);
@@ -237,6 +257,7 @@ fn record_json(fields: &Fields<'_>, out: &mut String) {
     push_text(out, ",\"session_id\":", session_id);
     push_text(out, ",\"team_id\":", team_id);
     push_text(out, ",\"turn_id\":", fields.turn_id);
+    let turn_id_at = fields.turn_id.map(|turn_id| out.len() - 1 - turn_id.len()..out.len() - 1);
     out.push_str(",\"seq\":");
     push_number(out, fields.seq);
     push_text(out, ",\"kind\":", Some(fields.kind));
@@ -255,10 +276,11 @@ fn record_json(fields: &Fields<'_>, out: &mut String) {
     out.push_str(",\"created_at\":");
     push_number(out, fields.created_at);
     out.push('}');
+    turn_id_at
 }
 
 fn push_number(out: &mut String, number: i64) {
-    write!(out, "{number}").expect("a String takes all that is written to it");
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Appends `,"name":` and a text or null. Ids, kinds and provider names of ours hold nothing that JSON escapes.
@@ -360,17 +382,9 @@ fn frame_of(
         provider_seq: row.get(10)?,
         created_at: row.get(11)?,
     };
-    record_json(&fields, text);
-    Ok(Frame {
-        row_id: fields.row_id,
-        scope_key: row.get(1)?,
-        seq: fields.seq,
-        // A kind that this version has no word for can only come from a newer one, whose database is refused.
-        kind: EventKind::parse(kind).map_or("unknown", EventKind::as_str),
-        droppable: fields.droppable,
-        turn_id: fields.turn_id.map(Box::from),
-        json: Box::from(text.as_str()),
-    })
+    // A kind that this version has no word for can only come from a newer one, whose database is refused.
+    let known = EventKind::parse(kind).map_or("unknown", EventKind::as_str);
+    Ok(frame(row.get(1)?, known, &fields, text))
 }
 
 /// The key of a scope; `QueryReturnedNoRows` when nothing was ever told in it.

@@ -323,8 +323,8 @@ mod tests {
             seq: row_id,
             kind: "item.delta",
             droppable: true,
-            turn_id: None,
             json: "{}".into(),
+            turn_id_at: None,
         })
     }
 

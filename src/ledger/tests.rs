@@ -1,6 +1,6 @@
 //! Properties of the ledger as a whole: whatever comes in whatever order, and wherever it is cut off.
 
-use super::event::{self, NewEvent, Page};
+use super::event::{self, Frame, NewEvent, Page};
 use super::session::NewSession;
 use super::turn::NewTurn;
 use super::{Ledger, Readers, Synchronous, Tx, writer};
@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -112,6 +113,19 @@ pub(crate) fn insert_closed(tx: &mut Tx<'_>, session_id: &str, closed_at: i64) -
     Ok(session_key)
 }
 
+/// All that is in the log, as a page reads it.
+fn stored_frames(ledger: &Ledger) -> Vec<Arc<Frame>> {
+    let page = Page {
+        scope_key: None,
+        after: None,
+        before: None,
+        descending: false,
+        events_max: limits::TAIL_FRAMES,
+        bytes_max: usize::MAX,
+    };
+    ledger.read(|db| event::page(db, &page, &EventFilter::default())).unwrap()
+}
+
 /// A change of a session, whose title counts them, and the event that tells of it.
 fn append(ledger: &Ledger, session_id: &str, is_good: bool) -> Result<i64> {
     let session_id = session_id.to_owned();
@@ -193,18 +207,35 @@ fn many_writers_and_failing_changes_leave_no_hole_and_no_double() {
     // What the tail published is what the database has.
     let mut frames = Vec::new();
     watch.look(0, usize::MAX, &mut frames);
-    let page = Page {
-        scope_key: None,
-        after: None,
-        before: None,
-        descending: false,
-        events_max: limits::TAIL_FRAMES,
-        bytes_max: usize::MAX,
-    };
-    let stored = ledger.read(|db| event::page(db, &page, &EventFilter::default())).unwrap();
+    let stored = stored_frames(ledger);
     assert_eq!(frames.len(), stored.len());
     for (live, replayed) in frames.iter().zip(&stored) {
         assert_eq!(live.json, replayed.json);
+    }
+}
+
+#[test]
+fn a_frame_knows_its_turn_whether_it_is_live_or_read_again() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    let watch = ledger.tail().watch(None);
+    let turns = [Some("turn_a"), None, Some("turn_with_a_longer_name")];
+    ledger
+        .write(move |tx| {
+            for turn_id in turns {
+                let payload = "{\"turn_id\":\"turn_of_somebody_else\"}";
+                let event = NewEvent::session("s", EventKind::ItemDelta, payload);
+                tx.append(NewEvent { turn_id, ..event })?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let mut live = Vec::new();
+    watch.look(0, usize::MAX, &mut live);
+    let stored = stored_frames(ledger);
+    for frames in [&live, &stored] {
+        assert!(frames.iter().map(|frame| frame.turn_id()).eq(turns), "{frames:?}");
     }
 }
 

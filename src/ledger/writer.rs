@@ -94,6 +94,7 @@ pub(super) fn job<T: Send + 'static>(
 /// The transaction that a change runs in.
 pub struct Tx<'a> {
     connection: &'a Connection,
+    log: &'a mut dyn event::Log,
     state: &'a mut State,
     now_ms: i64,
     /// How many sessions earlier changes of the same transaction had touched.
@@ -106,8 +107,6 @@ struct State {
     heads: HashMap<String, Head>,
     newest_row_id: i64,
     frames: Vec<Arc<Frame>>,
-    /// Where a record is made; as long as the longest so far.
-    text: String,
     touched: Vec<String>,
     /// How many pages the database may hold; None = as many as fit on the disk.
     pages_max: Option<i64>,
@@ -133,11 +132,11 @@ impl Tx<'_> {
 
     /// Adds an event to its scope and returns its seq.
     pub fn append(&mut self, event: NewEvent<'_>) -> Result<i64> {
-        let State { heads, newest_row_id, frames, text, .. } = self.state;
+        let State { heads, newest_row_id, frames, .. } = self.state;
         let head = head(heads, self.connection, event.scope, event.scope_id)?;
         let (row_id, seq) = (*newest_row_id + 1, head.seq + 1);
         let place = event::Place { row_id, scope_key: head.scope_key, seq };
-        let frame = event::insert(self.connection, &event, place, self.now_ms, text)?;
+        let frame = self.log.insert(&event, place, self.now_ms)?;
         frames.push(Arc::new(frame));
         (*newest_row_id, head.seq) = (row_id, seq);
         Ok(seq)
@@ -211,6 +210,7 @@ fn head<'h>(
 struct Writer<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
+    log: event::Inserts<'c>,
     state: State,
     checkpoints: Checkpoints,
     tail: Arc<Tail>,
@@ -261,7 +261,6 @@ pub(super) fn start(
         heads: HashMap::new(),
         newest_row_id: event::newest_row_id(&connection)?,
         frames: Vec::new(),
-        text: String::new(),
         touched: Vec::new(),
         pages_max,
     };
@@ -269,8 +268,9 @@ pub(super) fn start(
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             watchdog::watch();
             let statements = Statements::new(&connection).expect("these statements need no table");
+            let log = event::Inserts::new(&connection).expect("the schema has been made");
             let connection = &connection;
-            Writer { connection, statements, state, checkpoints, tail, cache, counters }
+            Writer { connection, statements, log, state, checkpoints, tail, cache, counters }
                 .serve(&inbox);
         }));
         if outcome.is_err() {
@@ -374,6 +374,7 @@ impl Writer<'_> {
         let rows_changed = self.connection.total_changes();
         let mut tx = Tx {
             connection: self.connection,
+            log: &mut self.log,
             state: &mut self.state,
             now_ms: id::now_ms(),
             touched_before: touched,
