@@ -64,7 +64,7 @@ pub enum Synchronous {
 /// [`Ledger::close`].
 #[derive(Clone)]
 pub struct Ledger {
-    jobs: Sender<Box<dyn writer::Job>>,
+    jobs: Sender<writer::Pending>,
     /// Tells the writer to end although there are handles.
     end: Sender<()>,
     readers: Readers,
@@ -133,10 +133,10 @@ impl Ledger {
         &self,
         change: impl Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (job, answer) = writer::job(change);
+        let (pending, caller) = writer::job(change);
         let gone = || Error::new(Code::ShuttingDown, "the ledger is closed");
-        self.jobs.send(job).map_err(|_| gone())?;
-        answer.wait().ok_or_else(gone)?
+        self.jobs.send(pending).map_err(|_| gone())?;
+        caller.wait().ok_or_else(gone)?
     }
 
     /// Ends the writer once it has done what waits for it now, whoever has a handle still: a thread that hangs must not

@@ -4,7 +4,8 @@
 //! within microseconds. This one comes after a commit, so its caller sleeps at once and leaves the CPU to the writer.
 //! To wake a thread costs as much as a small change, so the writer wakes two callers of a batch, and who is woken wakes
 //! two more. Promises: the caller is woken by the answer, or by the end of whoever was to give it. A caller that finds
-//! its answer before it is woken leaves no gap: it is seen to be gone, and the next is woken in its place.
+//! its answer before it is woken leaves no gap: it is seen to be gone, and the next is woken in its place. It
+//! deliberately knows nothing of what was asked.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::{Arc, PoisonError};
@@ -12,11 +13,11 @@ use std::sync::{Arc, PoisonError};
 /// How many callers the writer wakes, and each of those that are woken.
 const WOKEN_AT_ONCE: usize = 2;
 
-/// The writer's end. Dropping it without an answer tells the caller that none comes.
-pub(super) struct Answer<T>(Arc<Slot<T>>);
-
-/// The caller's end.
-pub(super) struct Answered<T>(Arc<Slot<T>>);
+/// Where one caller waits for its answer.
+pub(super) struct Slot<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
 
 /// Callers that have their answers and may be asleep.
 pub(super) struct Sleepers(Mutex<Vec<Arc<dyn Sleeper>>>);
@@ -25,11 +26,6 @@ pub(super) struct Sleepers(Mutex<Vec<Arc<dyn Sleeper>>>);
 pub(super) trait Sleeper: Send + Sync {
     /// Wakes it and leaves the others to it. False: it has taken its answer already.
     fn wake(&self, others: &Arc<Sleepers>) -> bool;
-}
-
-struct Slot<T> {
-    state: Mutex<State<T>>,
-    changed: Condvar,
 }
 
 struct State<T> {
@@ -46,38 +42,33 @@ enum Outcome<T> {
     Over,
 }
 
-pub(super) fn pair<T>() -> (Answer<T>, Answered<T>) {
-    let state = State { outcome: Outcome::Awaited, is_asleep: false, others: None };
-    let slot = Arc::new(Slot { state: Mutex::new(state), changed: Condvar::new() });
-    (Answer(Arc::clone(&slot)), Answered(slot))
-}
-
-impl<T: Send + 'static> Answer<T> {
-    /// Gives the answer. The caller sleeps on until it is woken as one of [`Sleepers`].
-    pub(super) fn give(self, answer: T) -> Arc<dyn Sleeper> {
-        lock(&self.0.state).outcome = Outcome::Given(answer);
-        Arc::clone(&self.0) as Arc<dyn Sleeper>
+impl<T> Slot<T> {
+    pub(super) fn new() -> Slot<T> {
+        let state = State { outcome: Outcome::Awaited, is_asleep: false, others: None };
+        Slot { state: Mutex::new(state), changed: Condvar::new() }
     }
-}
 
-impl<T> Drop for Answer<T> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
+    /// Gives the answer. The caller sleeps on until it is woken as one of [`Sleepers`].
+    pub(super) fn give(&self, answer: T) {
+        lock(&self.state).outcome = Outcome::Given(answer);
+    }
+
+    /// Tells the caller that no answer comes, unless one was given.
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
         if matches!(state.outcome, Outcome::Awaited) {
             state.outcome = Outcome::Over;
             drop(state);
-            self.0.changed.notify_one();
+            self.changed.notify_one();
         }
     }
-}
 
-impl<T> Answered<T> {
-    /// Waits for the answer; None when the other end is gone without one.
-    pub(super) fn wait(self) -> Option<T> {
-        let mut state = lock(&self.0.state);
+    /// Waits for the answer; None when none comes. For the one caller, once.
+    pub(super) fn wait(&self) -> Option<T> {
+        let mut state = lock(&self.state);
         while matches!(state.outcome, Outcome::Awaited) {
             state.is_asleep = true;
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let outcome = std::mem::replace(&mut state.outcome, Outcome::Over);
         let others = state.others.take();
@@ -138,37 +129,51 @@ mod tests {
     use super::*;
     use crate::thread;
 
-    fn wake(sleeper: Arc<dyn Sleeper>) {
-        Sleepers::new(vec![sleeper]).wake();
+    fn pair<T>() -> (Arc<Slot<T>>, Arc<Slot<T>>) {
+        let slot = Arc::new(Slot::new());
+        (Arc::clone(&slot), slot)
+    }
+
+    fn give<T: Send + 'static>(slot: Arc<Slot<T>>, answer: T) {
+        slot.give(answer);
+        Sleepers::new(vec![slot]).wake();
     }
 
     #[test]
     fn an_answer_arrives_before_and_during_the_wait() {
-        let (answer, answered) = pair();
-        wake(answer.give(7));
-        assert_eq!(answered.wait(), Some(7));
-        let (answer, answered) = pair();
-        let giver = thread::spawn("giver", move || wake(answer.give(8))).unwrap();
-        assert_eq!(answered.wait(), Some(8));
+        let (writers, callers) = pair();
+        give(writers, 7);
+        assert_eq!(callers.wait(), Some(7));
+        let (writers, callers) = pair();
+        let giver = thread::spawn("giver", move || give(writers, 8)).unwrap();
+        assert_eq!(callers.wait(), Some(8));
         assert!(giver.join());
     }
 
     #[test]
-    fn a_giver_that_is_gone_ends_the_wait() {
-        let (answer, answered) = pair::<()>();
-        drop(answer);
-        assert_eq!(answered.wait(), None);
-        let (answer, answered) = pair::<()>();
-        let giver = thread::spawn("giver", move || drop(answer)).unwrap();
-        assert_eq!(answered.wait(), None);
+    fn an_end_without_an_answer_ends_the_wait() {
+        let (writers, callers) = pair::<()>();
+        writers.end();
+        assert_eq!(callers.wait(), None);
+        let (writers, callers) = pair::<()>();
+        let giver = thread::spawn("giver", move || writers.end()).unwrap();
+        assert_eq!(callers.wait(), None);
         assert!(giver.join());
+    }
+
+    #[test]
+    fn an_end_takes_no_answer_back() {
+        let (writers, callers) = pair();
+        writers.give(7);
+        writers.end();
+        assert_eq!(callers.wait(), Some(7));
     }
 
     #[test]
     fn a_caller_that_is_gone_does_not_matter() {
-        let (answer, answered) = pair();
-        drop(answered);
-        wake(answer.give("nobody hears it"));
+        let (writers, callers) = pair();
+        drop(callers);
+        give(writers, "nobody hears it");
     }
 
     #[test]
@@ -177,21 +182,21 @@ mod tests {
             let mut threads = Vec::new();
             let (to_writer, answers) = crossbeam_channel::unbounded();
             for number in 0..33usize {
-                let (answer, answered) = pair();
-                to_writer.send((number, answer)).unwrap();
+                let (writers, callers) = pair();
+                to_writer.send((number, writers)).unwrap();
                 let caller = thread::spawn("caller", move || {
-                    assert_eq!(answered.wait(), Some(number));
+                    assert_eq!(callers.wait(), Some(number));
                 });
                 threads.push(caller.unwrap());
             }
             drop(to_writer);
             // Some find their answer long before anybody is woken, more in later rounds.
-            let give = |(number, answer): (usize, Answer<usize>)| {
-                let sleeper = answer.give(number);
+            let give = |(number, slot): (usize, Arc<Slot<usize>>)| {
+                slot.give(number);
                 if number % 7 < round % 7 {
                     std::thread::yield_now();
                 }
-                sleeper
+                slot as Arc<dyn Sleeper>
             };
             let sleepers = Sleepers::new(answers.iter().map(give).collect());
             sleepers.wake();

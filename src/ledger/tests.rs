@@ -240,6 +240,35 @@ fn a_frame_knows_its_turn_whether_it_is_live_or_read_again() {
 }
 
 #[test]
+fn an_append_that_fails_takes_no_number() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    let refuse = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON event WHEN NEW.payload = 'bad'
+                  BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+    ledger.write(move |tx| Ok(tx.connection().execute_batch(refuse)?)).unwrap();
+    let append =
+        |tx: &mut Tx<'_>, payload| tx.append(NewEvent::session("s", EventKind::ItemDelta, payload));
+    // The first of its scope and a later one, in a change that goes on without it.
+    for seq in [1, 2] {
+        let appended = ledger.write(move |tx| {
+            assert!(append(tx, "bad").is_err());
+            append(tx, "{}")
+        });
+        assert_eq!(appended.unwrap(), seq);
+    }
+    ledger.read(|db| Ok(check_log(db))).unwrap();
+    assert!(stored_frames(ledger).iter().map(|frame| frame.row_id).eq([1, 2]));
+}
+
+#[test]
+fn a_change_that_is_lost_on_the_way_tells_its_caller() {
+    let (pending, caller) = writer::job(|_| Ok(7));
+    drop(pending);
+    assert!(caller.wait().is_none(), "there was nobody to answer");
+}
+
+#[test]
 fn a_change_that_fails_half_way_takes_no_other_of_its_transaction_along() {
     let folder = Folder::new();
     let opened = folder.ledger();

@@ -7,7 +7,7 @@
 //! end, and ends when the last [`super::Ledger`] is dropped or one is closed, and what waits is done. A panic in a job
 //! is a defect that could leave half a change behind: the process ends, and the next start finds the last commit.
 
-use super::answer::{self, Answer, Answered, Sleeper, Sleepers};
+use super::answer::{Sleeper, Sleepers, Slot};
 use super::cache::SessionCache;
 use super::checkpoint::Checkpoints;
 use super::event::{self, Frame, NewEvent};
@@ -20,8 +20,8 @@ use crate::watchdog;
 use crossbeam_channel::{Receiver, select};
 use rusqlite::{Connection, OptionalExtension, Statement};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// The name of its thread.
@@ -41,54 +41,111 @@ pub struct WriterCounters {
     pub failed: AtomicU64,
 }
 
-/// One change, waiting for the writer.
-pub(super) trait Job: Send {
+/// One change and its caller, as the writer sees them.
+trait Job: Sleeper {
     /// Runs the change, perhaps once more, and keeps what it returns. False when it failed and is to be undone.
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    fn run(&self, tx: &mut Tx<'_>) -> bool;
     /// Why the change failed, for the others that are undone with it.
     fn failure(&self) -> Option<Error>;
     /// Answers the caller, who is still to be woken: with what the change returned, or with the failure of the whole
     /// transaction.
-    fn finish(self: Box<Self>, failure: Option<Error>) -> Arc<dyn Sleeper>;
+    fn finish(&self, failure: Option<Error>);
+    /// Wakes the caller without an answer.
+    fn end(&self);
 }
 
-struct Change<F, T> {
+/// A change, what it returned, and where its caller waits: one piece of memory. The caller is nearly always the last to
+/// let go of it, so what the change holds is freed by a thread that has the time.
+pub(super) struct Change<F, T> {
+    work: Mutex<Work<F, T>>,
+    slot: Slot<Result<T>>,
+}
+
+/// The writer's alone: the caller waits, and never looks.
+struct Work<F, T> {
     change: F,
     result: Option<Result<T>>,
-    answer: Answer<Result<T>>,
+}
+
+impl<F, T> Change<F, T> {
+    /// Waits until the change is committed or has failed; None when the writer is gone.
+    pub(super) fn wait(&self) -> Option<Result<T>> {
+        self.slot.wait()
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work<F, T>> {
+        // A change that panics ends the process.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<F, T> Job for Change<F, T>
 where
     F: Fn(&mut Tx<'_>) -> Result<T> + Send,
-    T: Send + 'static,
+    T: Send,
 {
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
-        let result = (self.change)(tx);
+    fn run(&self, tx: &mut Tx<'_>) -> bool {
+        let mut work = self.work();
+        let result = (work.change)(tx);
         let is_good = result.is_ok();
-        self.result = Some(result);
+        work.result = Some(result);
         is_good
     }
 
     fn failure(&self) -> Option<Error> {
-        self.result.as_ref()?.as_ref().err().map(copy)
+        self.work().result.as_ref()?.as_ref().err().map(copy)
     }
 
-    fn finish(self: Box<Self>, failure: Option<Error>) -> Arc<dyn Sleeper> {
-        let result = match failure {
+    fn finish(&self, failure: Option<Error>) {
+        self.slot.give(match failure {
             Some(failure) => Err(failure),
-            None => self.result.expect("finish comes after run"),
-        };
-        self.answer.give(result)
+            None => self.work().result.take().expect("finish comes after run"),
+        });
+    }
+
+    fn end(&self) {
+        self.slot.end();
     }
 }
 
-/// A job for `change`, and where its answer will come.
-pub(super) fn job<T: Send + 'static>(
-    change: impl Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
-) -> (Box<dyn Job>, Answered<Result<T>>) {
-    let (answer, answered) = answer::pair();
-    (Box::new(Change { change, result: None, answer }), answered)
+impl<F: Send, T: Send> Sleeper for Change<F, T> {
+    fn wake(&self, others: &Arc<Sleepers>) -> bool {
+        self.slot.wake(others)
+    }
+}
+
+/// A change on its way to the writer. Lost on the way, it tells its caller. Empty once it is answered.
+pub(super) struct Pending(Option<Arc<dyn Job>>);
+
+impl Pending {
+    fn job(&self) -> &dyn Job {
+        self.0.as_deref().expect("it is taken out only by finish")
+    }
+
+    fn finish(mut self, failure: Option<Error>) -> Arc<dyn Sleeper> {
+        let job = self.0.take().expect("it is taken out only here, with self");
+        job.finish(failure);
+        job
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(job) = &self.0 {
+            job.end();
+        }
+    }
+}
+
+/// What goes to the writer for `change`, and where its caller waits.
+pub(super) fn job<F, T>(change: F) -> (Pending, Arc<Change<F, T>>)
+where
+    F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let work = Mutex::new(Work { change, result: None });
+    let change = Arc::new(Change { work, slot: Slot::new() });
+    (Pending(Some(Arc::clone(&change) as Arc<dyn Job>)), change)
 }
 
 /// The transaction that a change runs in.
@@ -133,12 +190,28 @@ impl Tx<'_> {
     /// Adds an event to its scope and returns its seq.
     pub fn append(&mut self, event: NewEvent<'_>) -> Result<i64> {
         let State { heads, newest_row_id, frames, .. } = self.state;
-        let head = head(heads, self.connection, event.scope, event.scope_id)?;
-        let (row_id, seq) = (*newest_row_id + 1, head.seq + 1);
-        let place = event::Place { row_id, scope_key: head.scope_key, seq };
-        let frame = self.log.insert(&event, place, self.now_ms)?;
-        frames.push(Arc::new(frame));
-        (*newest_row_id, head.seq) = (row_id, seq);
+        let (scope_key, seq) = match heads.get_mut(event.scope_id) {
+            Some(head) if head.scope == event.scope => {
+                head.seq += 1;
+                (head.scope_key, head.seq)
+            }
+            _ => {
+                let head = read_head(self.connection, event.scope, event.scope_id)?;
+                let (scope_key, seq) = (head.scope_key, head.seq + 1);
+                remember(heads, event.scope_id, Head { seq, ..head });
+                (scope_key, seq)
+            }
+        };
+        let row_id = *newest_row_id + 1;
+        match self.log.insert(&event, event::Place { row_id, scope_key, seq }, self.now_ms) {
+            Ok(frame) => frames.push(Arc::new(frame)),
+            Err(error) => {
+                // It counts what is not there; the database knows.
+                heads.remove(event.scope_id);
+                return Err(error);
+            }
+        }
+        *newest_row_id = row_id;
         Ok(seq)
     }
 
@@ -179,32 +252,30 @@ impl Tx<'_> {
 
     /// Makes the log of a scope before there is anything in it.
     pub(super) fn open_scope(&mut self, scope: ScopeKind, scope_id: &str) -> Result<()> {
-        head(&mut self.state.heads, self.connection, scope, scope_id)?;
+        let heads = &mut self.state.heads;
+        if heads.get(scope_id).is_none_or(|head| head.scope != scope) {
+            let head = read_head(self.connection, scope, scope_id)?;
+            remember(heads, scope_id, head);
+        }
         Ok(())
     }
 }
 
-/// The head of a scope that may be new.
-fn head<'h>(
-    heads: &'h mut HashMap<String, Head>,
-    connection: &Connection,
-    scope: ScopeKind,
-    scope_id: &str,
-) -> Result<&'h mut Head> {
-    // Looked up twice: the borrow checker does not see that a head which is not there is not borrowed.
-    if heads.get(scope_id).is_none_or(|head| head.scope != scope) {
-        if heads.len() >= limits::SCOPE_HEADS {
-            heads.clear();
-        }
-        let known = event::scope_key(connection, scope, scope_id).optional()?;
-        let scope_key = match known {
-            Some(scope_key) => scope_key,
-            None => event::insert_scope(connection, scope, scope_id)?,
-        };
-        let seq = event::newest_seq(connection, scope_key)?;
-        heads.insert(scope_id.to_owned(), Head { scope, scope_key, seq });
+/// The head of a scope as the database has it, which makes the scope if it is new.
+fn read_head(connection: &Connection, scope: ScopeKind, scope_id: &str) -> Result<Head> {
+    let known = event::scope_key(connection, scope, scope_id).optional()?;
+    let scope_key = match known {
+        Some(scope_key) => scope_key,
+        None => event::insert_scope(connection, scope, scope_id)?,
+    };
+    Ok(Head { scope, scope_key, seq: event::newest_seq(connection, scope_key)? })
+}
+
+fn remember(heads: &mut HashMap<String, Head>, scope_id: &str, head: Head) {
+    if heads.len() >= limits::SCOPE_HEADS {
+        heads.clear();
     }
-    Ok(heads.get_mut(scope_id).expect("it was there, or was put there"))
+    heads.insert(scope_id.to_owned(), head);
 }
 
 struct Writer<'c> {
@@ -243,7 +314,7 @@ impl<'c> Statements<'c> {
 
 /// Where the writer hears what to do.
 pub(super) struct Inbox {
-    pub(super) jobs: Receiver<Box<dyn Job>>,
+    pub(super) jobs: Receiver<Pending>,
     /// A word here, or the last handle gone: do what waits, then end.
     pub(super) end: Receiver<()>,
 }
@@ -310,7 +381,7 @@ impl Writer<'_> {
         }
     }
 
-    fn serve_batch(&mut self, batch: &mut Vec<Box<dyn Job>>, jobs: &Receiver<Box<dyn Job>>) {
+    fn serve_batch(&mut self, batch: &mut Vec<Pending>, jobs: &Receiver<Pending>) {
         let failure = self.commit(batch, jobs).err();
         if let Some(error) = &failure {
             log::error!("a transaction of {} changes failed: {error}", batch.len());
@@ -329,15 +400,11 @@ impl Writer<'_> {
         self.checkpoints.step(self.connection);
     }
 
-    fn commit(
-        &mut self,
-        batch: &mut Vec<Box<dyn Job>>,
-        jobs: &Receiver<Box<dyn Job>>,
-    ) -> Result<()> {
+    fn commit(&mut self, batch: &mut Vec<Pending>, jobs: &Receiver<Pending>) -> Result<()> {
         self.statements.begin.execute([])?;
         let (mut done, mut is_careful) = (0, false);
         while done < batch.len() {
-            if self.run_change(&mut *batch[done], is_careful)? {
+            if self.run_change(batch[done].job(), is_careful)? {
                 done += 1;
             } else {
                 self.begin_anew()?;
@@ -365,7 +432,7 @@ impl Writer<'_> {
     /// Runs one change. One that fails without having written anything leaves nothing to be undone; one that has
     /// written is undone alone when that was asked for. False: it was not, so the transaction is to begin anew. Errors:
     /// the transaction as a whole is lost.
-    fn run_change(&mut self, job: &mut dyn Job, is_careful: bool) -> Result<bool> {
+    fn run_change(&mut self, job: &dyn Job, is_careful: bool) -> Result<bool> {
         if is_careful {
             self.statements.savepoint.execute([])?;
         }

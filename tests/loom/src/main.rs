@@ -19,7 +19,10 @@ use std::time::Instant;
 const MODELS: &[(&str, fn())] = &[
     ("an_answer_wakes_its_caller", ledger::model::an_answer_wakes_its_caller),
     ("who_is_woken_wakes_the_others", ledger::model::who_is_woken_wakes_the_others),
-    ("a_giver_that_is_gone_wakes_the_caller", ledger::model::a_giver_that_is_gone_wakes_the_caller),
+    (
+        "an_end_without_an_answer_wakes_the_caller",
+        ledger::model::an_end_without_an_answer_wakes_the_caller,
+    ),
     ("a_commit_wakes_the_streams_of_its_scope", ledger::model::a_commit_wakes_its_streams),
     ("a_stream_that_leaves_takes_no_wake_up_along", ledger::model::leaving_takes_no_wake_up_along),
     ("a_close_ends_every_wait", ledger::model::a_close_ends_every_wait),

@@ -1,6 +1,6 @@
 //! Models of the hand-over from the writer: to the callers that wait for their answer, and to the streams.
 
-use super::answer::{self, Sleepers};
+use super::answer::{Sleeper, Sleepers, Slot};
 use super::cache::SessionCache;
 use super::event::Frame;
 use super::tail::{Look, Tail, Watch, Woken};
@@ -37,11 +37,22 @@ fn follow(watch: &Watch, mut row_id: i64, until: i64) -> Vec<i64> {
     }
 }
 
+/// The place of one answer, for the writer and for the caller.
+fn pair<T>() -> (Arc<Slot<T>>, Arc<Slot<T>>) {
+    let slot = Arc::new(Slot::new());
+    (Arc::clone(&slot), slot)
+}
+
+fn given(slot: Arc<Slot<u8>>, answer: u8) -> Arc<dyn Sleeper> {
+    slot.give(answer);
+    slot
+}
+
 pub(crate) fn an_answer_wakes_its_caller() {
     loom::model(|| {
-        let (answer, answered) = answer::pair();
-        let writer = thread::spawn(move || Sleepers::new(vec![answer.give(7)]).wake());
-        assert_eq!(answered.wait(), Some(7));
+        let (writers, callers) = pair();
+        let writer = thread::spawn(move || Sleepers::new(vec![given(writers, 7)]).wake());
+        assert_eq!(callers.wait(), Some(7));
         writer.join().unwrap();
     });
 }
@@ -51,26 +62,28 @@ pub(crate) fn who_is_woken_wakes_the_others() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
-        let (answers, callers): (Vec<_>, Vec<_>) = (0..3)
+        let (slots, callers): (Vec<_>, Vec<_>) = (0..3)
             .map(|number| {
-                let (answer, answered) = answer::pair();
-                let caller = thread::spawn(move || assert_eq!(answered.wait(), Some(number)));
-                (answer, caller)
+                let (writers, callers) = pair();
+                let caller = thread::spawn(move || assert_eq!(callers.wait(), Some(number)));
+                (writers, caller)
             })
             .unzip();
-        let given = answers.into_iter().zip(0..).map(|(answer, number)| answer.give(number));
-        Sleepers::new(given.collect()).wake();
+        Sleepers::new(
+            slots.into_iter().zip(0..).map(|(slot, number)| given(slot, number)).collect(),
+        )
+        .wake();
         for caller in callers {
             caller.join().unwrap();
         }
     });
 }
 
-pub(crate) fn a_giver_that_is_gone_wakes_the_caller() {
+pub(crate) fn an_end_without_an_answer_wakes_the_caller() {
     loom::model(|| {
-        let (answer, answered) = answer::pair::<()>();
-        let writer = thread::spawn(move || drop(answer));
-        assert_eq!(answered.wait(), None);
+        let (writers, callers) = pair::<u8>();
+        let writer = thread::spawn(move || writers.end());
+        assert_eq!(callers.wait(), None);
         writer.join().unwrap();
     });
 }
