@@ -48,7 +48,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use rusqlite::{OpenFlags, ffi};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How far a commit must have reached before it is answered.
@@ -67,6 +67,8 @@ pub struct Ledger {
     jobs: Sender<writer::Pending>,
     /// Tells the writer to end although there are handles.
     end: Sender<()>,
+    /// Whether it looks for jobs no more.
+    is_over: Arc<AtomicBool>,
     readers: Readers,
     tail: Arc<Tail>,
     cache: Arc<cache::SessionCache>,
@@ -112,17 +114,18 @@ impl Ledger {
         let counters = Arc::new(WriterCounters::default());
         let (jobs, waiting) = crossbeam_channel::bounded(limits::WRITER_QUEUE);
         let (end, ends) = crossbeam_channel::bounded(1);
+        let is_over = Arc::new(AtomicBool::new(false));
         let thread = writer::start(
             connection,
             checkpoints,
-            writer::Inbox { jobs: waiting, end: ends },
+            writer::Inbox { jobs: waiting, end: ends, is_over: Arc::clone(&is_over) },
             Arc::clone(&tail),
             Arc::clone(&cache),
             Arc::clone(&counters),
             pages_max,
         )?;
         let (readers, path) = (Readers::new(), Arc::new(path.to_owned()));
-        Ok((Ledger { jobs, end, readers, tail, cache, counters, path }, thread))
+        Ok((Ledger { jobs, end, is_over, readers, tail, cache, counters, path }, thread))
     }
 
     /// Runs `change` on the writer thread in a transaction, and returns when that is committed and published. An
@@ -133,10 +136,14 @@ impl Ledger {
         &self,
         change: impl Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (pending, caller) = writer::job(change);
+        let (pending, change) = writer::job(change);
         let gone = || Error::new(Code::ShuttingDown, "the ledger is closed");
         self.jobs.send(pending).map_err(|_| gone())?;
-        caller.wait().ok_or_else(gone)?
+        if self.is_over.load(Ordering::SeqCst) {
+            // Perhaps it came behind the last look into the channel.
+            change.end();
+        }
+        change.wait().ok_or_else(gone)?
     }
 
     /// Ends the writer once it has done what waits for it now, whoever has a handle still: a thread that hangs must not

@@ -3,9 +3,9 @@
 //! Not a channel: the channels that we use yield the CPU many times before they sleep, which pays for an answer
 //! within microseconds. This one comes after a commit, so its caller sleeps at once and leaves the CPU to the writer.
 //! To wake a thread costs as much as a small change, so the writer wakes two callers of a batch, and who is woken wakes
-//! two more. Promises: the caller is woken by the answer, or by the end of whoever was to give it. A caller that finds
-//! its answer before it is woken leaves no gap: it is seen to be gone, and the next is woken in its place. It
-//! deliberately knows nothing of what was asked.
+//! two more. Promises: the caller is woken by the answer, or by the end of whoever was to give it, who says so in
+//! [`Slot::end`]. A caller that finds its answer before it is woken leaves no gap: it is seen to be gone, and the next is
+//! woken in its place. It deliberately knows nothing of what was asked.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::{Arc, PoisonError};
@@ -141,39 +141,39 @@ mod tests {
 
     #[test]
     fn an_answer_arrives_before_and_during_the_wait() {
-        let (writers, callers) = pair();
-        give(writers, 7);
-        assert_eq!(callers.wait(), Some(7));
-        let (writers, callers) = pair();
-        let giver = thread::spawn("giver", move || give(writers, 8)).unwrap();
-        assert_eq!(callers.wait(), Some(8));
+        let (giver, caller) = pair();
+        give(giver, 7);
+        assert_eq!(caller.wait(), Some(7));
+        let (giver, caller) = pair();
+        let giver = thread::spawn("giver", move || give(giver, 8)).unwrap();
+        assert_eq!(caller.wait(), Some(8));
         assert!(giver.join());
     }
 
     #[test]
     fn an_end_without_an_answer_ends_the_wait() {
-        let (writers, callers) = pair::<()>();
-        writers.end();
-        assert_eq!(callers.wait(), None);
-        let (writers, callers) = pair::<()>();
-        let giver = thread::spawn("giver", move || writers.end()).unwrap();
-        assert_eq!(callers.wait(), None);
+        let (giver, caller) = pair::<()>();
+        giver.end();
+        assert_eq!(caller.wait(), None);
+        let (giver, caller) = pair::<()>();
+        let giver = thread::spawn("giver", move || giver.end()).unwrap();
+        assert_eq!(caller.wait(), None);
         assert!(giver.join());
     }
 
     #[test]
     fn an_end_takes_no_answer_back() {
-        let (writers, callers) = pair();
-        writers.give(7);
-        writers.end();
-        assert_eq!(callers.wait(), Some(7));
+        let (giver, caller) = pair();
+        giver.give(7);
+        giver.end();
+        assert_eq!(caller.wait(), Some(7));
     }
 
     #[test]
     fn a_caller_that_is_gone_does_not_matter() {
-        let (writers, callers) = pair();
-        drop(callers);
-        give(writers, "nobody hears it");
+        let (giver, caller) = pair();
+        drop(caller);
+        give(giver, "nobody hears it");
     }
 
     #[test]
@@ -182,10 +182,10 @@ mod tests {
             let mut threads = Vec::new();
             let (to_writer, answers) = crossbeam_channel::unbounded();
             for number in 0..33usize {
-                let (writers, callers) = pair();
-                to_writer.send((number, writers)).unwrap();
+                let (giver, caller) = pair();
+                to_writer.send((number, giver)).unwrap();
                 let caller = thread::spawn("caller", move || {
-                    assert_eq!(callers.wait(), Some(number));
+                    assert_eq!(caller.wait(), Some(number));
                 });
                 threads.push(caller.unwrap());
             }

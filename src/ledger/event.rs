@@ -1,7 +1,7 @@
 //! Events: appending them, and reading them in pages.
 
-use super::Tx;
 use super::key::{self, Keyed};
+use super::{Tx, writer};
 use crate::error::Result;
 use crate::model::ScopeKind;
 use crate::model::event::{EventFilter, EventKind};
@@ -165,13 +165,14 @@ struct Fields<'a> {
     created_at: i64,
 }
 
-/// What puts events into the log. Kept by the writer, which every change shares.
+/// What puts events into the log, as a transaction sees it: [`Inserts`], whose statement would give the lifetime of the
+/// connection to every function that is handed a transaction.
 pub(super) trait Log {
     /// Inserts the event, and makes its frame.
     fn insert(&mut self, event: &NewEvent<'_>, place: Place, now_ms: i64) -> Result<Frame>;
 }
 
-/// The statement that nearly every change needs, compiled once.
+/// The statement that nearly every change needs, compiled once. It keeps the values of the last event.
 pub(super) struct Inserts<'c> {
     statement: Statement<'c>,
     /// Where a record is made; as long as the longest so far.
@@ -180,7 +181,8 @@ pub(super) struct Inserts<'c> {
 
 impl<'c> Inserts<'c> {
     pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Inserts<'c>> {
-        let statement = connection.prepare(
+        let statement = writer::compile(
+            connection,
             "INSERT INTO event (row_id, scope_key, seq, kind, droppable, session_id, team_id,
                  turn_id, payload, provider, provider_seq, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",

@@ -220,7 +220,7 @@ fn a_frame_knows_its_turn_whether_it_is_live_or_read_again() {
     let opened = folder.ledger();
     let ledger = &opened.ledger;
     let watch = ledger.tail().watch(None);
-    let turns = [Some("turn_a"), None, Some("turn_with_a_longer_name")];
+    let turns = [Some("turn_a"), None, Some("turn_with_a_longer_name"), Some(""), Some("turn_ä")];
     ledger
         .write(move |tx| {
             for turn_id in turns {
@@ -262,10 +262,68 @@ fn an_append_that_fails_takes_no_number() {
 }
 
 #[test]
+fn one_name_in_two_kinds_of_scope_has_two_logs() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    for seq in [1, 2, 3] {
+        for scope in [ScopeKind::Session, ScopeKind::Team] {
+            let appended = opened.ledger.write(move |tx| {
+                let event = NewEvent::session("same", EventKind::SessionUpdated, "{}");
+                tx.append(NewEvent { scope, ..event })
+            });
+            assert_eq!(appended.unwrap(), seq, "{scope:?}");
+        }
+    }
+}
+
+#[test]
 fn a_change_that_is_lost_on_the_way_tells_its_caller() {
-    let (pending, caller) = writer::job(|_| Ok(7));
+    let (pending, change) = writer::job(|_| Ok(7));
     drop(pending);
-    assert!(caller.wait().is_none(), "there was nobody to answer");
+    assert!(change.wait().is_none(), "there was nobody to answer");
+}
+
+#[test]
+fn changes_that_come_while_the_ledger_closes_are_made_or_refused() {
+    for _ in 0..10 {
+        let folder = Folder::new();
+        let opened = folder.ledger();
+        let (tell, told) = crossbeam_channel::bounded(8);
+        let callers = ["s1", "s2", "s3", "s4"].map(|scope| {
+            let (ledger, tell) = (opened.ledger.clone(), tell.clone());
+            let body = move || {
+                let mut made = append(&ledger, scope, true).unwrap();
+                tell.send(Ok(made)).unwrap();
+                let refused = loop {
+                    match append(&ledger, scope, true) {
+                        Ok(seq) => made = seq,
+                        Err(error) => break error.code,
+                    }
+                };
+                tell.send(Err((made, refused))).unwrap();
+            };
+            thread::spawn("test-caller", body).unwrap()
+        });
+        for _ in &callers {
+            assert_eq!(told.recv_timeout(SOON), Ok(Ok(1)), "they are at work");
+        }
+        // They keep their handles, and one is about to send whenever the writer looks for the last time.
+        opened.ledger.close();
+        let mut made = 0;
+        for _ in &callers {
+            let Ok(Err((last, refused))) = told.recv_timeout(SOON) else {
+                // To drop them is to wait for them.
+                std::mem::forget(callers);
+                panic!("somebody waits for ever");
+            };
+            assert_eq!(refused, Code::ShuttingDown);
+            made += last;
+        }
+        assert!(callers.into_iter().all(Thread::join));
+        let heads = opened.ledger.read(|db| Ok(check_log(db))).unwrap();
+        assert_eq!(heads.values().sum::<i64>(), made, "what was answered, and nothing else");
+        assert!(opened.end());
+    }
 }
 
 #[test]
@@ -280,19 +338,19 @@ fn a_change_that_fails_half_way_takes_no_other_of_its_transaction_along() {
         tx.append(NewEvent::session("held", EventKind::SessionUpdated, "{}"))
     });
     ledger.jobs.send(holding).unwrap();
-    let mut answers = Vec::new();
+    let mut changes = Vec::new();
     for is_good in [true, false, true, true, false] {
-        let (job, answered) = writer::job(move |tx| {
+        let (pending, change) = writer::job(move |tx| {
             let seq = tx.append(NewEvent::session("s", EventKind::SessionUpdated, "{}"))?;
             if is_good { Ok(seq) } else { Err(Error::new(Code::Conflict, "on purpose")) }
         });
-        ledger.jobs.send(job).unwrap();
-        answers.push(answered);
+        ledger.jobs.send(pending).unwrap();
+        changes.push(change);
     }
     drop(open);
     assert_eq!(held.wait().unwrap().unwrap(), 1);
     let seqs: Vec<Option<i64>> =
-        answers.into_iter().map(|answered| answered.wait().unwrap().ok()).collect();
+        changes.into_iter().map(|change| change.wait().unwrap().ok()).collect();
     assert_eq!(seqs, [Some(1), None, Some(2), Some(3), None]);
     assert_eq!(ledger.counters().commits.load(Ordering::Relaxed), 1);
     assert_eq!(ledger.counters().events.load(Ordering::Relaxed), 4);

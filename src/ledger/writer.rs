@@ -18,9 +18,9 @@ use crate::model::{ScopeKind, id};
 use crate::thread::{self, Thread};
 use crate::watchdog;
 use crossbeam_channel::{Receiver, select};
-use rusqlite::{Connection, OptionalExtension, Statement};
+use rusqlite::{Connection, OptionalExtension, PrepFlags, Statement};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -50,13 +50,14 @@ trait Job: Sleeper {
     /// Answers the caller, who is still to be woken: with what the change returned, or with the failure of the whole
     /// transaction.
     fn finish(&self, failure: Option<Error>);
-    /// Wakes the caller without an answer.
+    /// Tells the caller that no answer comes.
     fn end(&self);
 }
 
 /// A change, what it returned, and where its caller waits: one piece of memory. The caller is nearly always the last to
 /// let go of it, so what the change holds is freed by a thread that has the time.
 pub(super) struct Change<F, T> {
+    /// Nobody contends for it: the lock is there since what two threads hold must be fit for both.
     work: Mutex<Work<F, T>>,
     slot: Slot<Result<T>>,
 }
@@ -71,6 +72,11 @@ impl<F, T> Change<F, T> {
     /// Waits until the change is committed or has failed; None when the writer is gone.
     pub(super) fn wait(&self) -> Option<Result<T>> {
         self.slot.wait()
+    }
+
+    /// Says that there is no writer, unless it has answered.
+    pub(super) fn end(&self) {
+        self.slot.end();
     }
 
     fn work(&self) -> MutexGuard<'_, Work<F, T>> {
@@ -104,7 +110,7 @@ where
     }
 
     fn end(&self) {
-        self.slot.end();
+        Change::end(self);
     }
 }
 
@@ -302,14 +308,22 @@ struct Statements<'c> {
 impl<'c> Statements<'c> {
     fn new(connection: &'c Connection) -> rusqlite::Result<Statements<'c>> {
         Ok(Statements {
-            begin: connection.prepare("BEGIN IMMEDIATE")?,
-            commit: connection.prepare("COMMIT")?,
-            rollback: connection.prepare("ROLLBACK")?,
-            savepoint: connection.prepare("SAVEPOINT change")?,
-            release: connection.prepare("RELEASE change")?,
-            rollback_to: connection.prepare("ROLLBACK TO change")?,
+            begin: compile(connection, "BEGIN IMMEDIATE")?,
+            commit: compile(connection, "COMMIT")?,
+            rollback: compile(connection, "ROLLBACK")?,
+            savepoint: compile(connection, "SAVEPOINT change")?,
+            release: compile(connection, "RELEASE change")?,
+            rollback_to: compile(connection, "ROLLBACK TO change")?,
         })
     }
+}
+
+/// A statement that is kept for as long as its connection.
+pub(super) fn compile<'c>(
+    connection: &'c Connection,
+    sql: &str,
+) -> rusqlite::Result<Statement<'c>> {
+    connection.prepare_with_flags(sql, PrepFlags::SQLITE_PREPARE_PERSISTENT)
 }
 
 /// Where the writer hears what to do.
@@ -317,6 +331,8 @@ pub(super) struct Inbox {
     pub(super) jobs: Receiver<Pending>,
     /// A word here, or the last handle gone: do what waits, then end.
     pub(super) end: Receiver<()>,
+    /// Says that nobody looks for jobs any more.
+    pub(super) is_over: Arc<AtomicBool>,
 }
 
 pub(super) fn start(
@@ -353,7 +369,7 @@ pub(super) fn start(
 }
 
 impl Writer<'_> {
-    fn serve(mut self, Inbox { jobs, end }: &Inbox) {
+    fn serve(mut self, Inbox { jobs, end, is_over }: &Inbox) {
         let mut batch = Vec::new();
         let next = || {
             watchdog::rest(|| {
@@ -372,6 +388,12 @@ impl Writer<'_> {
             let Ok(first) = jobs.try_recv() else { break };
             batch.push(first);
             self.serve_batch(&mut batch, jobs);
+        }
+        // A channel that nobody reads keeps what is in it while somebody could write to it, so it is emptied. Who sends
+        // behind this last look finds that it is over.
+        is_over.store(true, Ordering::SeqCst);
+        while let Ok(late) = jobs.try_recv() {
+            drop(late);
         }
         // Its thread moves no page any more.
         drop(self.checkpoints);
@@ -395,7 +417,7 @@ impl Writer<'_> {
         }
         self.state.frames.clear();
         self.state.touched.clear();
-        let callers = batch.drain(..).map(|job| job.finish(failure.as_ref().map(copy)));
+        let callers = batch.drain(..).map(|pending| pending.finish(failure.as_ref().map(copy)));
         Sleepers::new(callers.collect()).wake();
         self.checkpoints.step(self.connection);
     }

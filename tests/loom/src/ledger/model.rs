@@ -50,9 +50,9 @@ fn given(slot: Arc<Slot<u8>>, answer: u8) -> Arc<dyn Sleeper> {
 
 pub(crate) fn an_answer_wakes_its_caller() {
     loom::model(|| {
-        let (writers, callers) = pair();
-        let writer = thread::spawn(move || Sleepers::new(vec![given(writers, 7)]).wake());
-        assert_eq!(callers.wait(), Some(7));
+        let (giver, caller) = pair();
+        let writer = thread::spawn(move || Sleepers::new(vec![given(giver, 7)]).wake());
+        assert_eq!(caller.wait(), Some(7));
         writer.join().unwrap();
     });
 }
@@ -64,9 +64,9 @@ pub(crate) fn who_is_woken_wakes_the_others() {
     model.check(|| {
         let (slots, callers): (Vec<_>, Vec<_>) = (0..3)
             .map(|number| {
-                let (writers, callers) = pair();
-                let caller = thread::spawn(move || assert_eq!(callers.wait(), Some(number)));
-                (writers, caller)
+                let (giver, caller) = pair();
+                let caller = thread::spawn(move || assert_eq!(caller.wait(), Some(number)));
+                (giver, caller)
             })
             .unzip();
         Sleepers::new(
@@ -81,9 +81,9 @@ pub(crate) fn who_is_woken_wakes_the_others() {
 
 pub(crate) fn an_end_without_an_answer_wakes_the_caller() {
     loom::model(|| {
-        let (writers, callers) = pair::<u8>();
-        let writer = thread::spawn(move || writers.end());
-        assert_eq!(callers.wait(), None);
+        let (giver, caller) = pair::<u8>();
+        let writer = thread::spawn(move || giver.end());
+        assert_eq!(caller.wait(), None);
         writer.join().unwrap();
     });
 }
