@@ -17,15 +17,15 @@ mod watch;
 mod world;
 
 use crossbeam_channel::{Receiver, Sender};
+use gooselake_harness::driver::{self, tell};
 use gooselake_harness::rng::Rng;
 use gooselake_harness::thread::{self, Thread};
 use play::{Play, STORIES, Story};
 use std::any::Any;
-use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use world::{Deaths, World};
 
 const ROUNDS: u64 = 500;
@@ -40,11 +40,11 @@ const LIFE_MS: u64 = 500;
 const ROUND_TIME: Duration = Duration::from_secs(240);
 
 fn main() -> ExitCode {
-    let rounds = number("ROUNDS").unwrap_or(ROUNDS);
-    let seed = number("SEED").unwrap_or_else(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        since.as_secs()
-    });
+    let settings = match driver::settings("ROUNDS") {
+        Ok(settings) => settings,
+        Err(wrong) => return wrong,
+    };
+    let (rounds, seed) = (settings.length.unwrap_or(ROUNDS), settings.seed);
     tell(&format!("SEED={seed} ROUNDS={rounds}"));
     let (begin, mut total) = (Instant::now(), Deaths::default());
     let mut number = 0;
@@ -201,14 +201,4 @@ impl Deaths {
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-}
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
-}
-
-fn tell(text: &str) {
-    // A closed stdout has no reader to miss it.
-    drop(writeln!(io::stdout(), "{text}"));
 }

@@ -8,7 +8,7 @@
 //! `fault` is a machine that goes wrong under a server: disk, clock, threads, power. `preload` builds what is put
 //! between a server and the C library for that.
 //! `proof` holds what must be true of any session's log, whatever happened; `demo` is what the demo agent says. `plot`
-//! draws figures as SVG, with the line that fits them best.
+//! draws figures as SVG, with the line that fits them best. `driver` is what the programs that run for long are told.
 //!
 //! Everything here fails by a panic that says what was awaited and what came instead, because a caller is a test; the
 //! few functions that a test of failure needs are called `try_…` and give a `Result`. Nothing waits without a
@@ -17,6 +17,7 @@
 pub mod client;
 mod connection;
 pub mod demo;
+pub mod driver;
 #[cfg(test)]
 mod fake;
 pub mod fault;

@@ -14,6 +14,7 @@ mod sample;
 mod talk;
 mod verdict;
 
+use gooselake_harness::driver::{self, tell};
 use gooselake_harness::proc;
 use gooselake_harness::proof;
 use gooselake_harness::rng::Rng;
@@ -21,10 +22,9 @@ use gooselake_harness::server::{Options, Server, program};
 use gooselake_harness::wait;
 use load::Load;
 use sample::Sampler;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Agents sleep after seconds, and what is over is kept for minutes: an hour then sees everything come and go.
 const CONFIG: &str = "[server]\nmax_connections = 1024\n\
@@ -41,10 +41,11 @@ const READER_DESCRIPTORS: usize = 8;
 const WARM_UP: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let minutes = number("MINUTES").unwrap_or(60);
-    let seed = number("SEED").unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-    });
+    let settings = match driver::settings("MINUTES") {
+        Ok(settings) => settings,
+        Err(wrong) => return wrong,
+    };
+    let (minutes, seed) = (settings.length.unwrap_or(60), settings.seed);
     let out = std::env::var_os("OUT").map_or_else(|| PathBuf::from("docs/plots"), PathBuf::from);
     tell(&format!("SEED={seed} MINUTES={minutes}"));
     let options = Options { config_toml: CONFIG.to_owned(), ..Options::default() };
@@ -129,15 +130,4 @@ fn end_of(server: &mut Server) -> Vec<String> {
         Err(error) => failed.push(format!("verify: {error}")),
     }
     failed
-}
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
-}
-
-fn tell(text: &str) {
-    let mut stdout = io::stdout().lock();
-    // A closed stdout has no reader to miss it.
-    drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
 }
