@@ -27,6 +27,9 @@ pub const PAGE_EVENTS: usize = 500;
 /// A page ends early when it holds this many bytes of JSON; one larger event still makes a page of its own.
 pub const PAGE_BYTES: usize = 512 * 1024;
 
+/// Kinds and families that one filter may name.
+pub const FILTER_KINDS: usize = 100;
+
 /// Sessions whose serialised record is kept for `GET /v1/sessions/{id}`; at the bound all are forgotten.
 pub const SESSION_CACHE: usize = 2048;
 /// The same in bytes of their JSON.
@@ -69,6 +72,8 @@ pub const TERMINAL_OUTPUT_BYTES: u64 = 1024 * 1024;
 
 /// Processes that wait for a place to run; a further one is 503.
 pub const QUEUED_PROCESSES: i64 = 1000;
+/// Processes that one change asks to end, when all of them are to.
+pub const PROCESSES_ENDED: usize = 50;
 /// Bytes for the stdin of one process that it has not read; more is 503.
 pub const PROCESS_STDIN_BYTES: i64 = 8 * 1024 * 1024;
 /// Chunks of output waiting for a process's thread; at the bound the keeper keeps the rest in its journal.

@@ -93,15 +93,22 @@ fn scope_of(
     })
 }
 
+/// The kinds and families that a parameter names.
+fn kinds(call: &Call, name: &str) -> Result<Vec<String>> {
+    let kinds = EventFilter::parse_kinds(call.text(name).unwrap_or_default()).map_err(|word| {
+        Error::bad_request(format!("{name}: {word:?} can not name an event"))
+            .hint("write kinds like turn.completed and families like item.*, with commas between")
+    })?;
+    if kinds.len() > limits::FILTER_KINDS {
+        let message = format!("{name}: {} names, at most {}", kinds.len(), limits::FILTER_KINDS);
+        return Err(Error::bad_request(message).hint("name families like item.*, or leave it out"));
+    }
+    Ok(kinds)
+}
+
 fn filter(call: &Call) -> Result<EventFilter> {
-    let kinds =
-        EventFilter::parse_kinds(call.text("kinds").unwrap_or_default()).map_err(|word| {
-            Error::bad_request(format!("kinds: {word:?} can not name an event")).hint(
-                "write kinds like turn.completed and families like item.*, with commas between",
-            )
-        })?;
     Ok(EventFilter {
-        kinds,
+        kinds: kinds(call, "kinds")?,
         critical_only: call.is_on("critical_only", false)?,
         turn_id: call.text("turn_id").map(str::to_owned),
     })
@@ -176,8 +183,7 @@ fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         .hint("drop the cursor and read the state anew")
         .detail("head", head.to_string()));
     }
-    let until = EventFilter::parse_kinds(call.text("until").unwrap_or_default())
-        .map_err(|word| Error::bad_request(format!("until: {word:?} can not name an event")))?;
+    let until = kinds(call, "until")?;
     let until = (!until.is_empty()).then(|| EventFilter { kinds: until, ..EventFilter::default() });
     let limit = match call.number("limit")? {
         Some(limit) => Some(usize::try_from(limit).map_err(|_| {

@@ -91,6 +91,10 @@ struct Stream<'a> {
     cursor: i64,
     /// The row up to which the log was looked at; None while the database is read.
     row_id: Option<i64>,
+    /// The position up to which the database was looked at, once what was found there is passed.
+    looked_to: i64,
+    /// When the client is to hear or to be asked something again, if nothing is written before.
+    beat_at: Instant,
     out: Vec<u8>,
     sent: usize,
     is_over: bool,
@@ -107,7 +111,21 @@ impl<'a> Stream<'a> {
             Some(_) => (cursor == plan.head).then_some(plan.published),
         };
         let is_over = plan.limit == Some(0);
-        Stream { plan, ledger, place, watch, cursor, row_id, out: Vec::new(), sent: 0, is_over }
+        let (beat_at, out) = (Instant::now() + plan.heartbeat, Vec::new());
+        let looked_to = cursor;
+        Stream {
+            plan,
+            ledger,
+            place,
+            watch,
+            cursor,
+            row_id,
+            looked_to,
+            beat_at,
+            out,
+            sent: 0,
+            is_over,
+        }
     }
 
     fn run(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
@@ -134,6 +152,12 @@ impl<'a> Stream<'a> {
             let is_at_head = frames.is_empty() && self.row_id.is_some();
             for frame in frames.drain(..) {
                 self.pass(&frame, writer)?;
+            }
+            // What the filter left out need not be read again.
+            self.cursor = self.cursor.max(self.looked_to);
+            if self.row_id.is_none() && self.ledger.tail().is_closing() {
+                self.tell_closing();
+                break;
             }
             if !is_at_head || self.is_over {
                 continue;
@@ -172,11 +196,20 @@ impl<'a> Stream<'a> {
             events_max: limits::PAGE_EVENTS,
             bytes_max: limits::PAGE_BYTES,
         };
-        *frames = self.ledger.read(|db| event::page(db, &page, &self.plan.filter))?;
+        // The head is read before the page, which sees at least as much.
+        let (head, page) = self.ledger.read(|db| {
+            let head = match self.plan.scope_key {
+                Some(scope_key) => event::newest_seq(db, scope_key)?,
+                None => head_row_id,
+            };
+            Ok((head, event::page(db, &page, &self.plan.filter)?))
+        })?;
+        *frames = page;
         let bytes: usize = frames.iter().map(|frame| frame.json.len()).sum();
         if frames.len() < limits::PAGE_EVENTS && bytes < limits::PAGE_BYTES {
             let last_row_id = frames.last().map_or(0, |frame| frame.row_id);
             self.row_id = Some(head_row_id.max(last_row_id));
+            self.looked_to = head;
         }
         Ok(())
     }
@@ -191,14 +224,17 @@ impl<'a> Stream<'a> {
         if !frame.is_taken_by(&self.plan.filter) {
             return Ok(());
         }
-        if self.plan.is_ndjson {
-            self.out.extend_from_slice(frame.json.as_bytes());
-            self.out.push(b'\n');
-        } else {
+        if !self.plan.is_ndjson {
             write!(self.out, "id: {position}\nevent: {}\ndata: ", frame.kind)?;
-            self.out.extend_from_slice(frame.json.as_bytes());
-            self.out.extend_from_slice(b"\n\n");
         }
+        if frame.json.len() > WRITE_BYTES {
+            // It is large enough for a write of its own, and many streams may have it at once.
+            self.write_out(writer)?;
+            self.write(writer, frame.json.as_bytes())?;
+        } else {
+            self.out.extend_from_slice(frame.json.as_bytes());
+        }
+        self.out.extend_from_slice(if self.plan.is_ndjson { b"\n" } else { b"\n\n" });
         self.sent += 1;
         let is_last = self.plan.until.as_ref().is_some_and(|until| frame.is_taken_by(until));
         self.is_over = is_last || self.plan.limit == Some(self.sent);
@@ -212,39 +248,55 @@ impl<'a> Stream<'a> {
         }
     }
 
+    fn tell_closing(&mut self) {
+        self.control("stream.closing", r#"{"reason":"shutdown"}"#);
+    }
+
     fn flush(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
+        self.write_out(writer)?;
+        self.place.pass(self.cursor);
+        Ok(())
+    }
+
+    fn write_out(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
         if !self.out.is_empty() {
-            writer.write_all(&self.out)?;
+            let out = std::mem::take(&mut self.out);
+            self.write(writer, &out)?;
+            self.out = out;
             self.out.clear();
         }
-        self.place.pass(self.cursor);
+        Ok(())
+    }
+
+    fn write(&mut self, writer: &mut StreamWriter, bytes: &[u8]) -> io::Result<()> {
+        writer.write_all(bytes)?;
+        self.beat_at = Instant::now() + self.plan.heartbeat;
         Ok(())
     }
 
     /// Waits for news at the head. False when the stream is to end.
     fn wait(&mut self, writer: &mut StreamWriter) -> io::Result<bool> {
         let row_id = self.row_id.unwrap_or(0);
-        let heartbeat_at = Instant::now() + self.plan.heartbeat;
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
         // First a short wait with the buffer in hand; a stream that is quiet for longer gives it back.
-        let mut woken = self.watch.wait(row_id, self.plan.heartbeat.min(KEEP_BUFFER));
+        let mut woken = self.watch.wait(row_id, left(self.beat_at).min(KEEP_BUFFER));
         if woken == Woken::TimedOut {
             self.out = Vec::new();
-            let left = heartbeat_at.saturating_duration_since(Instant::now());
-            woken = self.watch.wait(row_id, left);
+            woken = self.watch.wait(row_id, left(self.beat_at));
         }
-        match woken {
-            Woken::News => Ok(true),
-            Woken::TimedOut => {
-                if !self.plan.is_ndjson {
-                    writer.write_all(b":\n\n")?;
-                }
-                Ok(!writer.is_client_gone())
-            }
-            Woken::Closing => {
-                self.control("stream.closing", r#"{"reason":"shutdown"}"#);
-                Ok(false)
-            }
+        if woken == Woken::Closing {
+            self.tell_closing();
+            return Ok(false);
         }
+        if !left(self.beat_at).is_zero() {
+            return Ok(true);
+        }
+        // Also when there is news all the time: it may be nothing that this client wants.
+        self.beat_at = Instant::now() + self.plan.heartbeat;
+        if !self.plan.is_ndjson {
+            writer.write_all(b":\n\n")?;
+        }
+        Ok(!writer.is_client_gone())
     }
 }
 

@@ -117,7 +117,9 @@ impl EventFilter {
             if !is_name {
                 return Err(word.to_owned());
             }
-            kinds.push(word.to_owned());
+            if !kinds.iter().any(|kind| kind == word) {
+                kinds.push(word.to_owned());
+            }
         }
         Ok(kinds)
     }

@@ -183,6 +183,8 @@ fn a_query_value_that_is_none_is_named() {
         ("/v1/approvals?status=x".to_owned(), "status"),
         ("/v1/approvals?cursor=x".to_owned(), "cursor"),
         ("/v1/events?kinds=Turn".to_owned(), "kinds"),
+        (format!("/v1/events?kinds={}", many_kinds()), "kinds"),
+        (format!("/v1/events/stream?until={}", many_kinds()), "until"),
         ("/v1/events?order=up".to_owned(), "order"),
         ("/v1/events?after_seq=x".to_owned(), "after_seq"),
         ("/v1/events?critical_only=1".to_owned(), "critical_only"),
@@ -279,4 +281,11 @@ fn a_session_that_can_not_be_is_not_made() {
     let fields = json!({"provider": "acp"});
     check_told(&stage.post_session(&fields, &[]), 404, "not_found", "acp");
     assert_eq!(stage.get("/v1/sessions"), json!([]));
+}
+
+/// More names than a filter takes, each of them another.
+fn many_kinds() -> String {
+    let letter = |number: u8| char::from(b'a' + number);
+    let names = (0..26).flat_map(|one| (0..26).map(move |two| [letter(one), letter(two)]));
+    names.map(|name| name.iter().collect()).collect::<Vec<String>>().join(",")
 }

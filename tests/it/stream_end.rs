@@ -1,9 +1,10 @@
 //! How streams end, how quiet ones live, and what slow readers miss: nothing.
 
-use crate::stage::{SOON, Stage, check_error, check_told, records};
+use crate::stage::{SOON, Stage, check_error, check_told, records, text};
 use gooselake_harness::stream::Record;
+use gooselake_harness::wait;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_stream_ends_behind_the_first_event_of_a_wanted_kind() {
@@ -50,6 +51,54 @@ fn a_quiet_stream_beats() {
     assert_eq!(stream.expect(SOON).event, "turn.completed");
 }
 
+/// News that a client does not want must not be taken for a sign that it is there.
+#[test]
+fn a_stream_that_wants_nothing_of_a_busy_log_beats_and_a_client_that_is_gone_is_missed() {
+    let stage = Stage::with_config("[events]\nheartbeat_secs = 1\n");
+    let session_id = stage.session();
+    stage.start(&session_id, "slow 100000 5");
+    let mut stream = stage.stream(&session_id, "?after_seq=0&kinds=turn.completed");
+    stream.until("stream.caught_up", SOON);
+    // An event comes every few milliseconds, none of them for it.
+    let deadline = Instant::now() + SOON;
+    while stream.comments() < 2 {
+        assert_eq!(stream.next(Duration::from_millis(500)), None);
+        assert!(stream.end().is_none() && Instant::now() < deadline, "it does not beat");
+    }
+    let body = json!({"command": "while :; do echo line; sleep 0.01; done", "cwd": stage.cwd});
+    let process_id = text(&stage.start_process(&body)["process"], "process_id");
+    let path = format!("/v1/processes/{process_id}/logs?follow=true&stream=stderr");
+    let follower = stage.client.stream(&path, &[]);
+    let open = || stage.get("/v1/diagnostics")["streams"]["open"].clone();
+    assert_eq!(open(), 2);
+    drop((stream, follower));
+    wait::until(SOON, "both places are free", || (open() == 0).then_some(()));
+}
+
+/// The position of a stream moves with what it has looked at, wanted or not.
+#[test]
+fn what_a_filter_left_out_is_behind_the_stream() {
+    let mut stage = Stage::with_config("[events]\nheartbeat_secs = 1\n");
+    let session_id = stage.session();
+    stage.run(&session_id, "slow 50 1");
+    // So that the newest events are not at hand any more.
+    stage.restart();
+    for path in [format!("/v1/sessions/{session_id}/events/stream"), "/v1/events/stream".to_owned()]
+    {
+        let path = format!("{path}?after_seq=0&kinds=approval.*");
+        let mut stream = stage.client.stream(&path, &[]);
+        stream.until("stream.caught_up", SOON);
+        let streams = || stage.get("/v1/diagnostics")["streams"].clone();
+        let reader = wait::until(SOON, "it is at the head", || {
+            let reader = streams()["readers"][0].clone();
+            (reader["lag"] == 0).then_some(reader)
+        });
+        assert!(reader["cursor"].as_i64().unwrap() > 20, "{reader}");
+        drop(stream);
+        wait::until(SOON, "its place is free", || (streams()["open"] == 0).then_some(()));
+    }
+}
+
 #[test]
 fn there_is_room_for_so_many_streams() {
     let stage = Stage::with_config("[server]\nmax_streams = 2\n");
@@ -63,7 +112,7 @@ fn there_is_room_for_so_many_streams() {
     check_error(&open().unwrap_err(), 503, "capacity");
     drop((first, second));
     let session_id = stage.session();
-    let again = gooselake_harness::wait::until(SOON, "there is room again", || {
+    let again = wait::until(SOON, "there is room again", || {
         // An event makes the server write to those who are gone.
         stage.run(&session_id, "instant");
         open().ok()
@@ -77,7 +126,7 @@ fn a_head_request_holds_no_place_of_a_stream() {
     stage.client.request("HEAD", "/v1/events/stream", &[], b"").expect(200);
     // The answer is there a moment before the place is free.
     let open = || stage.client.try_stream("/v1/events/stream", &[]).unwrap().ok();
-    gooselake_harness::wait::until(SOON, "the place is free", open).expect(SOON);
+    wait::until(SOON, "the place is free", open).expect(SOON);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::process::log::{last_lines, open_character, read_from};
 use crate::process::{Excerpt, ExcerptRequest, Processes, end};
 use serde_json::json;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much of a followed log is read at once.
 const BLOCK: u64 = 64 * 1024;
@@ -125,6 +125,7 @@ impl Follow {
     fn run(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
         let tail = std::sync::Arc::clone(self.ledger.tail());
         let watch = tail.watch(Some(self.scope_key));
+        let mut ask_at = Instant::now() + self.heartbeat;
         loop {
             let row_id = tail.newest_row_id();
             let process_id = &self.process_id;
@@ -133,10 +134,17 @@ impl Follow {
             if row.status.is_terminal() {
                 return self.tell_end(&row, writer);
             }
-            match watch.wait(row_id, self.heartbeat) {
-                Woken::Closing => return Ok(()),
-                Woken::TimedOut if writer.is_client_gone() => return Ok(()),
-                _ => {}
+            if watch.wait(row_id, ask_at.saturating_duration_since(Instant::now()))
+                == Woken::Closing
+            {
+                return Ok(());
+            }
+            // Also when there is news all the time: it may be of another stream.
+            if ask_at <= Instant::now() {
+                if writer.is_client_gone() {
+                    return Ok(());
+                }
+                ask_at = Instant::now() + self.heartbeat;
             }
         }
     }
