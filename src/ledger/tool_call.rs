@@ -33,11 +33,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    pub fn delete_tool_call(&mut self, call_id: &str) -> Result<()> {
-        self.connection()
+    /// False when there is none any more: its session was purged.
+    pub fn delete_tool_call(&mut self, call_id: &str) -> Result<bool> {
+        let deleted = self
+            .connection()
             .prepare_cached("DELETE FROM tool_call WHERE call_id = ?1")?
             .execute([call_id])?;
-        Ok(())
+        Ok(deleted > 0)
     }
 
     /// All that are open, in the order in which they began, out of the table.

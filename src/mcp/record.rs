@@ -79,10 +79,8 @@ impl Gateway {
         let (call_id, session_id, begun_in) = (call.call_id, call.session_id, call.begun_in);
         self.ledger.write(move |tx| {
             let turn_id = match &begun_in {
-                Some(turn_id) => {
-                    tx.delete_tool_call(&call_id)?;
-                    turn_id.clone()
-                }
+                Some(_) if !tx.delete_tool_call(&call_id)? => return Ok(()),
+                Some(turn_id) => turn_id.clone(),
                 None => tx.session(&session_id)?.active_turn_id,
             };
             let kind = EventKind::McpToolCalled;
