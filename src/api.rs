@@ -91,11 +91,11 @@ impl Floors {
         sidecars: Sidecars,
         gateway: Option<GatewayAccess>,
     ) -> Result<(Floors, Receiver<()>)> {
-        let keeper = sidecars.keeper.clone();
-        let processes = Processes::new(Arc::clone(config), ledger.clone(), keeper);
+        let (worktrees, worktrees_due) = Worktrees::new(config, ledger.clone())?;
+        let (keeper, ended) = (sidecars.keeper.clone(), worktrees.due());
+        let processes = Processes::new(Arc::clone(config), ledger.clone(), keeper, ended);
         let bridge = sidecars.claude_bridge.clone().unwrap_or_default();
         let readiness = Readiness::new(Arc::clone(config), bridge)?;
-        let (worktrees, worktrees_due) = Worktrees::new(config, ledger.clone())?;
         let sessions = Sessions::new(
             Arc::clone(config),
             ledger.clone(),

@@ -31,6 +31,7 @@ use crate::keeper::{self, Stream};
 use crate::ledger::idempotency;
 use crate::ledger::process::{self as rows, Kill, ProcessRow};
 use crate::ledger::{Ledger, event};
+use crate::limits;
 use crate::model::{KilledBy, ProcessStatus, ScopeKind};
 use crate::thread::{self, Thread};
 use crossbeam_channel::Sender;
@@ -53,6 +54,8 @@ struct Shared {
     ledger: Ledger,
     /// The `gg-keeper` program.
     keeper: PathBuf,
+    /// A word here says that a process of a session has ended.
+    ended: Sender<()>,
     threads: Mutex<Threads>,
     is_stopping: AtomicBool,
     /// All end with the server, and that can not be written down: their threads end them all the same.
@@ -79,11 +82,19 @@ const END_SLACK: Duration = Duration::from_secs(keeper::STOP_SLACK.as_secs() + 5
 const START_WAIT: Duration = Duration::from_secs(15);
 
 impl Processes {
-    pub fn new(config: Arc<Config>, ledger: Ledger, keeper: PathBuf) -> Processes {
+    /// `ended` gets a word when a process of a session has ended, unless one waits in it: for whoever waits for the last
+    /// of them.
+    pub fn new(
+        config: Arc<Config>,
+        ledger: Ledger,
+        keeper: PathBuf,
+        ended: Sender<()>,
+    ) -> Processes {
         let shared = Shared {
             config,
             ledger,
             keeper,
+            ended,
             threads: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             is_ending_all: AtomicBool::new(false),
@@ -101,7 +112,7 @@ impl Processes {
             shared.start_thread(process_id)?;
         }
         for process_id in shared.ledger.read(|db| rows::active_of(db, None))? {
-            self.kill(&process_id, session_closed())?;
+            self.kill(&process_id, session_over())?;
         }
         shared.admit()?;
         Ok(running.len())
@@ -187,16 +198,23 @@ impl Processes {
         Ok(())
     }
 
-    /// Ends the processes of a session that is closed, and waits for their ends.
+    /// Ends the processes of a session that is over, and waits for their ends.
     pub fn end_owned(&self, session_id: &str) -> Result<()> {
-        let owned = self.shared.ledger.read(|db| rows::active_of(db, Some(session_id)))?;
-        for process_id in &owned {
-            self.kill(process_id, session_closed())?;
-        }
-        for process_id in &owned {
+        for process_id in &self.kill_owned(session_id)? {
             self.wait_killed(process_id)?;
         }
         Ok(())
+    }
+
+    /// Asks for the ends of the processes of a session that is over, and does not wait for them. Returns their ids.
+    pub fn kill_owned(&self, session_id: &str) -> Result<Vec<String>> {
+        let owned = self.shared.ledger.read(|db| rows::active_of(db, Some(session_id)))?;
+        for process_id in &owned {
+            self.kill(process_id, session_over())?;
+        }
+        // Those that waited for a place have ended with that.
+        self.shared.tell_ended();
+        Ok(owned)
     }
 
     /// Waits until the process is over, `is_enough` for the caller, or the time has passed; the record as it is then.
@@ -278,10 +296,22 @@ impl Processes {
     }
 
     fn end_all(&self) -> Result<()> {
-        for process_id in self.shared.ledger.read(rows::active)? {
-            let reason = "the server was stopped".to_owned();
-            let killed_by = KilledBy::Shutdown;
-            self.kill(&process_id, Kill { killed_by, reason, signal: TERM, grace_ms: None })?;
+        let active = self.shared.ledger.read(rows::active)?;
+        for process_ids in active.chunks(limits::PROCESSES_ENDED) {
+            let process_ids = process_ids.to_vec();
+            let ending = self.shared.ledger.write(move |tx| {
+                let reason = "the server was stopped".to_owned();
+                let killed_by = KilledBy::Shutdown;
+                let kill = Kill { killed_by, reason, signal: TERM, grace_ms: None };
+                let mut ending = Vec::new();
+                for process_id in &process_ids {
+                    if tx.kill_process(process_id, &kill)? {
+                        ending.push(process_id.clone());
+                    }
+                }
+                Ok(ending)
+            })?;
+            ending.iter().for_each(|process_id| self.shared.tell(process_id));
         }
         Ok(())
     }
@@ -294,8 +324,8 @@ const DETACH_WAIT: Duration = Duration::from_millis(500);
 pub const TERM: i32 = 15;
 pub const KILL: i32 = 9;
 
-fn session_closed() -> Kill {
-    let reason = "its session was closed".to_owned();
+fn session_over() -> Kill {
+    let reason = "its session is over".to_owned();
     Kill { killed_by: KilledBy::Session, reason, signal: TERM, grace_ms: None }
 }
 
@@ -328,6 +358,11 @@ impl Shared {
         for handle in self.lock().live.values() {
             let _: std::result::Result<(), _> = handle.words.try_send(());
         }
+    }
+
+    fn tell_ended(&self) {
+        // A word that does not fit says what is said already; without a reader the server ends.
+        let _: std::result::Result<(), _> = self.ended.try_send(());
     }
 
     /// Starts the thread of a process that the ledger has as running. Errors: there is no thread to be had; the record

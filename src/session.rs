@@ -347,8 +347,14 @@ impl Sessions {
             return self.shared.processes.end_owned(session_id);
         }
         let reason = reason.to_owned();
-        self.call(session_id, |answer| Command::Close { reason, answer })?;
-        self.shared.processes.end_owned(session_id)
+        let closed = self.call(session_id, |answer| Command::Close { reason, answer });
+        // Also when the answer did not come in time: the session may be closed all the same.
+        if closed.is_ok()
+            || self.shared.ledger.read(|db| session_rows::get(db, session_id))?.status == "closed"
+        {
+            self.shared.processes.end_owned(session_id)?;
+        }
+        closed
     }
 
     /// Removes a session that was closed before, and its whole log, for good; in steps: others write between them.
@@ -386,8 +392,13 @@ impl Sessions {
     pub fn shut_down(&self, is_final: bool, deadline: Instant) {
         self.shared.is_stopping.store(true, Ordering::SeqCst);
         let handles: Vec<(String, Handle)> = self.shared.lock().live.drain().collect();
-        for (_, handle) in &handles {
-            drop(handle.commands.send_deadline(Box::new(Command::Shutdown { is_final }), deadline));
+        let end = || Box::new(Command::Shutdown { is_final });
+        // First those that hear it at once: one whose inbox is full must not keep the others from ending.
+        let is_told = |(_, handle): &&(String, Handle)| handle.commands.try_send(end()).is_err();
+        let full: Vec<&(String, Handle)> =
+            handles.iter().filter(|handle| is_told(handle)).collect();
+        for (_, handle) in full {
+            drop(handle.commands.send_deadline(end(), deadline));
         }
         let (done, joined) = crossbeam_channel::bounded::<()>(0);
         let retired = std::mem::take(&mut self.shared.lock().retired);

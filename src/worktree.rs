@@ -157,6 +157,11 @@ impl Worktrees {
         self.look_for_due();
     }
 
+    /// For whoever ends what a worktree may wait for: a word in it has the same look taken as [`Worktrees::look_for_due`].
+    pub fn due(&self) -> Sender<()> {
+        self.shared.due.clone()
+    }
+
     /// A session has come to rest: its worktree may be due. Does not wait.
     pub fn look_for_due(&self) {
         // A full channel has told it already.

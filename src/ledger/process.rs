@@ -226,7 +226,8 @@ pub fn active_of(connection: &Connection, session_id: Option<&str>) -> Result<Ve
             connection,
             &format!(
                 "{active} AND session_id IS NOT NULL AND session_id NOT IN
-                     (SELECT session_id FROM session WHERE state <> 'closed') ORDER BY process_key"
+                     (SELECT session_id FROM session WHERE state NOT IN ('closed', 'failed'))
+                 ORDER BY process_key"
             ),
             [],
         ),

@@ -102,6 +102,7 @@ pub(crate) fn new_turn(turn_id: &str, session_key: i64) -> NewTurn<'_> {
         mode: None,
         reasoning_level: None,
         permission_mode: None,
+        is_taken: false,
     }
 }
 
@@ -304,9 +305,7 @@ fn changes_that_come_while_the_ledger_closes_are_made_or_refused() {
             };
             thread::spawn("test-caller", body).unwrap()
         });
-        for _ in &callers {
-            assert_eq!(told.recv_timeout(SOON), Ok(Ok(1)), "they are at work");
-        }
+        callers.iter().for_each(|_| assert_eq!(told.recv_timeout(SOON), Ok(Ok(1)), "they work"));
         // They keep their handles, and one is about to send whenever the writer looks for the last time.
         opened.ledger.close();
         let mut made = 0;

@@ -62,6 +62,8 @@ pub struct NewTurn<'a> {
     pub mode: Option<&'a str>,
     pub reasoning_level: Option<&'a str>,
     pub permission_mode: Option<&'a str>,
+    /// Its input was taken before: it is not refused for want of room.
+    pub is_taken: bool,
 }
 
 /// How a turn ended.
@@ -196,9 +198,9 @@ fn one(connection: &Connection, session_key: i64, which: &str) -> Result<Option<
 
 impl Tx<'_> {
     /// Errors: `turn_active` when the turn is to be active and the session has one; `capacity` when a bounded database
-    /// is full, unless the agent has begun the turn by itself.
+    /// is full, unless the agent has begun the turn by itself or its input was taken before.
     pub fn insert_turn(&mut self, new: &NewTurn<'_>) -> Result<()> {
-        if new.source != TurnSource::Agent {
+        if new.source != TurnSource::Agent && !new.is_taken {
             self.refuse_when_full()?;
         }
         let now_ms = self.now_ms();

@@ -184,7 +184,7 @@ pub fn living(connection: &Connection) -> Result<Vec<WorktreeRecord>> {
     Ok(records.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Worktrees whose cleanup is due and in which no agent lives any more.
+/// Worktrees whose cleanup is due and in which no agent lives and no process of a session runs any more.
 pub fn due(connection: &Connection) -> Result<Vec<String>> {
     let mut statement = connection.prepare_cached(
         "SELECT worktree_id FROM worktree
@@ -194,6 +194,10 @@ pub fn due(connection: &Connection) -> Result<Vec<String>> {
                  JOIN agent USING (session_key)
                  WHERE worktree_claim.worktree_key = worktree.worktree_key
                      AND session.worktree_id = worktree.worktree_id)
+             AND NOT EXISTS (
+                 SELECT 1 FROM worktree_claim JOIN process USING (session_id)
+                 WHERE worktree_claim.worktree_key = worktree.worktree_key
+                     AND process.status IN ('queued', 'running'))
          ORDER BY worktree_key",
     )?;
     let ids = statement.query_map([], |row| row.get(0))?;

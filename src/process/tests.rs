@@ -25,7 +25,12 @@ impl Scene {
         let overrides = Overrides { data_dir, ..Overrides::default() };
         let config = Config::parse(config_toml, &folder, "/usr/bin:/bin", &overrides).unwrap();
         let (ledger, writer) = Ledger::open(&folder.join("db"), Synchronous::Normal).unwrap();
-        let processes = Processes::new(Arc::new(config), ledger, folder.join("no-keeper"));
+        let processes = Processes::new(
+            Arc::new(config),
+            ledger,
+            folder.join("no-keeper"),
+            crossbeam_channel::bounded(1).0,
+        );
         Scene { processes, _writer: writer, folder }
     }
 

@@ -121,7 +121,7 @@ pub(super) fn never_started(
 ) -> Result<Vec<String>> {
     let (id, error) = (process_id.to_owned(), error.to_string());
     let running_max = shared.config.processes.running_max;
-    shared.ledger.write(move |tx| {
+    let admitted = shared.ledger.write(move |tx| {
         let end = ProcessEnd {
             status: ProcessStatus::Failed,
             exit_code: None,
@@ -133,7 +133,9 @@ pub(super) fn never_started(
         };
         tx.end_process(&id, &end)?;
         tx.admit_processes(running_max)
-    })
+    })?;
+    shared.tell_ended();
+    Ok(admitted)
 }
 
 impl<'a> Worker<'a> {
@@ -502,6 +504,9 @@ impl<'a> Worker<'a> {
         }
         self.is_over = true;
         self.keeper = None;
+        if self.row.session_id.is_some() {
+            self.shared.tell_ended();
+        }
         self.shared.start_all(admitted);
         if let Err(error) = keeper::forget(&self.dir) {
             log::warn!("the journal {} can not be removed: {error}", self.dir.display());

@@ -450,7 +450,7 @@ impl Actor {
             self.touched_at = Some(Instant::now());
         }
         if let Some(agent) = &mut self.state.agent {
-            agent.is_committed(stdin);
+            agent.is_committed(stdin, self.shared.config.journal_bytes_max);
         }
         self.give_back_room();
         afterwards.into_iter().for_each(|action| action());

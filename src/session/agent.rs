@@ -58,8 +58,8 @@ pub(super) struct Agent {
     pub(super) trim_at: Option<Instant>,
 }
 
-/// Output is acknowledged to the keeper in steps of this size while a turn runs.
-const ACKNOWLEDGE_BYTES: i64 = 256 * 1024;
+/// Output is acknowledged to the keeper in steps of this size at most while a turn runs.
+const ACKNOWLEDGE_BYTES: u64 = 256 * 1024;
 /// A quiet agent's journal is emptied after this pause.
 const TRIM_PAUSE: Duration = Duration::from_secs(1);
 
@@ -115,7 +115,7 @@ impl Agent {
     }
 
     /// The step is committed: its bytes may go out, and what it covered may leave the journal.
-    pub(super) fn is_committed(&mut self, stdin: Vec<u8>) {
+    pub(super) fn is_committed(&mut self, stdin: Vec<u8>, journal_bytes_max: u64) {
         let at = self.committed.stdin;
         self.committed = self.offsets;
         self.forgotten = self.accepted;
@@ -123,7 +123,9 @@ impl Agent {
             self.unsent.push_back((at, stdin));
             self.send_unsent();
         }
-        if self.committed.stdout - self.acknowledged >= ACKNOWLEDGE_BYTES {
+        // Well before the journal is full: an agent that can not write can not end its turn.
+        let step = ACKNOWLEDGE_BYTES.min(journal_bytes_max / 4);
+        if self.committed.stdout - self.acknowledged >= offset_of(step) {
             self.acknowledge(false);
         }
     }
@@ -179,7 +181,9 @@ impl Actor {
             }
             Phase::Asleep => {
                 self.state.openers.push(answer);
-                self.launch(self.step());
+                if self.launch(self.step()) {
+                    self.start_next();
+                }
             }
         }
     }
@@ -202,19 +206,19 @@ impl Actor {
         }
     }
 
-    /// Starts the agent and begins the handshake, in the transaction of `step`.
-    pub(super) fn launch(&mut self, mut step: Step) {
+    /// Starts the agent and begins the handshake, in the transaction of `step`. Returns whether that has failed already,
+    /// with whatever needed the agent.
+    pub(super) fn launch(&mut self, mut step: Step) -> bool {
         if self.reservation.is_none() {
             self.reservation = self.shared.reserve(&self.provider);
         }
         if self.reservation.is_none() {
             drop(self.commit(step));
-            self.opening_failed(&AgentError {
+            return self.opening_failed(&AgentError {
                 code: "capacity".to_owned(),
                 message: "as many agents live as the configuration allows".to_owned(),
                 data: Value::Null,
             });
-            return;
         }
         let child_id: Arc<str> = id::new("agent").into();
         let opening = self.how_to_open().and_then(|(mut open, is_resume)| {
@@ -251,6 +255,7 @@ impl Actor {
                 self.after_output();
             }
         }
+        false
     }
 
     /// What the agent is to open, and whether the session was open before. A native session in which nothing was said
@@ -372,6 +377,8 @@ impl Actor {
         agent.pid = Some(pid);
         agent.is_deaf = hello.is_stdin_closed;
         agent.accept(offset_of(hello.stdin_end));
+        // The last server may have died between the commit and this word.
+        agent.acknowledge(false);
         agent.send_unsent();
         if agent.is_deaf && self.state.phase == Phase::Open {
             // The last server had told it to sleep. A turn that is for it already is told to the next one.
@@ -542,7 +549,7 @@ impl Agent {
         let held = offset_of(self.read_offset) - self.acknowledged;
         let bound = match self.line_dropped {
             0 => offset_of(journal_bytes_max / 2),
-            _ => ACKNOWLEDGE_BYTES,
+            _ => offset_of(ACKNOWLEDGE_BYTES),
         };
         if held >= bound
             && let Some(keeper) = &self.keeper

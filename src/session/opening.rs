@@ -50,12 +50,12 @@ impl Actor {
         }
     }
 
-    /// The agent could not even be started.
-    pub(super) fn opening_failed(&mut self, error: &AgentError) {
+    /// The agent could not even be started. Returns whether that is committed: then it is the next one's turn.
+    pub(super) fn opening_failed(&mut self, error: &AgentError) -> bool {
         let is_opened_before = self.was_opened();
         let mut step = self.step();
         self.fail_opening(error, is_opened_before, &mut step);
-        drop(self.commit(step));
+        self.commit(step).is_ok()
     }
 
     /// The agent died before it had opened the session.
@@ -105,6 +105,12 @@ impl Actor {
         let change = SessionChange { state, failure, last_error, ..SessionChange::default() };
         step.change(move |tx| tx.change_session(&session_id, &change));
         step.event(EventKind::SessionFailed, None, payload.to_string());
+        let (shared, session_id) = (Arc::clone(&self.shared), Arc::clone(&self.session_id));
+        step.afterwards(move || {
+            if let Err(error) = shared.processes.kill_owned(&session_id) {
+                log::error!("the processes of session {session_id} are not ended: {error}");
+            }
+        });
         if self.state.agent.is_none() {
             self.state.phase = Phase::Over;
         }

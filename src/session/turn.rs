@@ -140,6 +140,21 @@ impl Actor {
         request: &TurnRequest,
         step: &mut Step,
     ) {
+        self.insert(turn_id, (status, false), request, step);
+    }
+
+    /// Queues a turn of input that was taken before, which is not refused any more.
+    pub(super) fn insert_taken(&mut self, turn_id: &str, request: &TurnRequest, step: &mut Step) {
+        self.insert(turn_id, (TurnStatus::Queued, true), request, step);
+    }
+
+    fn insert(
+        &mut self,
+        turn_id: &str,
+        (status, is_taken): (TurnStatus, bool),
+        request: &TurnRequest,
+        step: &mut Step,
+    ) {
         let (turn_id, session_key) = (turn_id.to_owned(), self.session_key);
         let (input, source) = (to_json(&request.input), request.source);
         let settings = (
@@ -160,6 +175,7 @@ impl Actor {
                 mode: settings.1.as_deref(),
                 reasoning_level: settings.2.as_deref(),
                 permission_mode: settings.3.as_deref(),
+                is_taken,
             })
         });
     }
@@ -240,28 +256,36 @@ impl Actor {
         timeout.map(|timeout| Instant::now() + timeout)
     }
 
-    /// What can go on now goes on: an active turn that the agent has not been told of, or the next of the queue.
+    /// What can go on now goes on: an active turn that the agent has not been told of, or the next of the queue. One
+    /// that fails at once leaves its place to the one behind it.
     pub(super) fn start_next(&mut self) {
+        while self.start_one() {}
+    }
+
+    /// Returns whether what was to go on has failed.
+    fn start_one(&mut self) -> bool {
         let is_blocked = self.is_stopping
             || self.retry_at.is_some()
             || matches!(self.state.phase, Phase::Over | Phase::Stopping { .. })
             || self.state.agent.is_some() && self.state.phase == Phase::Asleep;
         if is_blocked || self.rest_if_stale() {
-            return;
+            return false;
         }
         if self.state.turn.is_none() && self.state.queued > 0 && self.pop_queue().is_err() {
-            return;
+            return false;
         }
         let is_waiting_for_agent =
             self.state.turn.as_ref().is_some_and(|turn| !turn.is_dispatched && turn.gate.is_none());
         let is_wanted = is_waiting_for_agent || !self.state.openers.is_empty();
         if self.state.phase == Phase::Asleep && is_wanted {
-            self.launch(self.step());
-        } else if self.state.phase == Phase::Open && is_waiting_for_agent {
+            return self.launch(self.step());
+        }
+        if self.state.phase == Phase::Open && is_waiting_for_agent {
             let mut step = self.step();
             self.dispatch(&mut step);
             drop(self.commit(step));
         }
+        false
     }
 
     /// Makes the first queued turn the active one.

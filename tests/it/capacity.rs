@@ -108,3 +108,30 @@ fn a_turn_may_follow_a_session_that_still_starts() {
     let session_id = text(&stage.create(&json!({"wait": false})), "id");
     assert_eq!(stage.run(&session_id, "say hello")["assistant_text"], "hello");
 }
+
+/// Each turn that waits is told that there is no agent to be had, not only the first of them.
+#[test]
+fn a_queue_whose_agent_can_not_be_had_fails_to_its_end() {
+    let mut stage = Stage::new();
+    let session_id = stage.session();
+    let running = stage.start(&session_id, "slow 100000 20");
+    let queued = ["one", "two", "three"].map(|word| stage.queue(&session_id, word));
+    assert_eq!(stage.server.interrupt(), Some(0));
+    stage.server.set_config(
+        "[providers.demo]\nenabled = false\n[providers.acp]\nenabled = true\ncommand = \"false\"\n",
+    );
+    stage.restart();
+    assert_eq!(stage.ended(&session_id, &running)["status"], "interrupted");
+    for turn_id in &queued {
+        let turn = stage.ended(&session_id, turn_id);
+        assert_eq!(
+            (&turn["status"], &turn["error"]["code"]),
+            (&json!("failed"), &json!("capacity"))
+        );
+    }
+    // With the agent there again the session is as good as before.
+    stage.server.terminate();
+    stage.server.set_config("");
+    stage.restart();
+    assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+}

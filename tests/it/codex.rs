@@ -43,9 +43,13 @@ impl Scene {
 
     /// `env` is lines of the table `[providers.codex.env]`.
     fn with(env: &str) -> Scene {
+        Scene::with_tables("", env)
+    }
+
+    fn with_tables(tables: &str, env: &str) -> Scene {
         let mut stage = Stage::with_config("");
         let (config, log) = stand_in(stage.server.folder(), env);
-        stage.server.set_config(&config);
+        stage.server.set_config(&[tables, &config].concat());
         stage.restart();
         Scene { stage, log }
     }
@@ -209,6 +213,23 @@ fn a_steer_that_comes_too_late_becomes_a_turn_of_its_own() {
     let turn = scene.stage.ended(&session_id, &own);
     assert_eq!((&turn["status"], &turn["source"]), (&json!("completed"), &json!("user")));
     assert_eq!(turn["input"], json!([{"type": "text", "text": "this is late"}]));
+    assert_eq!(scene.stage.ended(&session_id, &turn_id)["assistant_text"], "holding");
+}
+
+/// What was taken is not refused later: the step that says so would never be committed.
+#[test]
+fn a_steer_that_comes_too_late_for_a_full_database_becomes_a_turn_all_the_same() {
+    let scene = Scene::with_tables("[data]\nmax_database_bytes = 1048576\n", "");
+    let session_id = scene.session();
+    let turn_id = scene.holding(&session_id);
+    let large =
+        json!({"metadata": {"text": "x".repeat(10_000)}, "wait": false, "provider": "codex"});
+    let is_full = (0..100).any(|_| scene.stage.post_session(&large, &[]).status == 503);
+    assert!(is_full, "a megabyte does not hold a hundred of them");
+    assert_eq!(scene.steer(&session_id, "this is late", "k1"), turn_id);
+    let queued = scene.stage.event(&session_id, "turn.queued", 0);
+    let turn = scene.stage.ended(&session_id, &text(&queued.json, "turn_id"));
+    assert_eq!(turn["status"], "completed", "{turn}");
     assert_eq!(scene.stage.ended(&session_id, &turn_id)["assistant_text"], "holding");
 }
 

@@ -89,6 +89,20 @@ fn a_line_longer_than_its_journal_does_not_stop_its_agent() {
     }
 }
 
+/// Whole lines, each of which is dealt with: what was told leaves the journal before that is full.
+#[test]
+fn an_agent_that_says_more_in_a_turn_than_its_journal_holds_goes_on() {
+    // Each in a write of its own, so that no read ends within one.
+    let say = says(&chunk("word "));
+    let script =
+        format!("i=0; while [ $i -lt 1000 ]; do i=$((i+1)); {say}; done").replace("\n;", ";");
+    let stage = stage_with(&script, "[keeper]\njournal_bytes_max = 65536\n");
+    let session_id = stage.agent_session();
+    let turn = stage.run(&session_id, "go");
+    assert_eq!(turn["status"], "completed", "{turn}");
+    assert_eq!(text(&turn, "assistant_text").matches("word").count(), 1000);
+}
+
 #[test]
 fn bytes_that_are_no_text_are_told_as_far_as_they_are() {
     let stage = stage_of(r"printf '\377\376 no text\n'");

@@ -37,6 +37,7 @@ fn make_session(tx: &mut Tx<'_>, turns: usize, bytes: usize) -> crate::error::Re
             mode: None,
             reasoning_level: None,
             permission_mode: None,
+            is_taken: false,
         })?;
         for name in ["a", "b"] {
             tx.insert_item(&NewItem {
@@ -108,4 +109,22 @@ fn a_step_takes_few_rows_of_a_session() {
 #[test]
 fn a_step_takes_few_bytes_of_a_session() {
     assert_eq!(check(3, limits::RETENTION_BYTES * 6 / 10), 15, "one row in each");
+}
+
+/// What a call of a tool has to say when it ends has no place any more.
+#[test]
+fn a_call_of_a_tool_goes_with_its_session() {
+    let folder = Folder::new();
+    let opened = folder.ledger();
+    let ledger = &opened.ledger;
+    ledger.write(|tx| make_session(tx, 1, 10)).unwrap();
+    ledger
+        .write(|tx| {
+            tx.insert_tool_call("call_1", "sess_1", None, "{}")?;
+            tx.insert_tool_call("call_2", "sess_1", None, "{}")
+        })
+        .unwrap();
+    assert!(ledger.write(|tx| tx.delete_tool_call("call_1")).unwrap());
+    while !ledger.write(|tx| tx.purge_step("sess_1")).unwrap() {}
+    assert!(!ledger.write(|tx| tx.delete_tool_call("call_2")).unwrap());
 }

@@ -150,6 +150,7 @@ fn insert_item(tx: &mut gooselake::ledger::Tx<'_>) -> gooselake::error::Result<i
         mode: None,
         reasoning_level: None,
         permission_mode: None,
+        is_taken: false,
     })?;
     tx.insert_item(&NewItem {
         item_id: ITEM_ID,

@@ -112,6 +112,44 @@ fn a_worktree_is_reused_and_stays_while_somebody_works_there() {
     assert_eq!(list(scene.stage.get("/v1/sessions")).len(), 2);
 }
 
+/// What a command of the session writes when it is told to end is work like any other.
+#[test]
+fn a_worktree_waits_for_the_processes_of_its_session_however_that_ends() {
+    let scene = Scene::with_config("[providers.demo]\nidle_sleep_secs = 1\n");
+    for (name, is_failed) in [("closed", false), ("failed", true)] {
+        let session = scene.place(name);
+        let (id, worktree) = (text(&session, "id"), scene.worktrees().pop().unwrap());
+        let work = Repo::of(&worktree).path;
+        let command = "trap 'sleep 1; echo precious > result; exit' TERM; touch up.ignored; \
+                       while :; do sleep 0.1; done";
+        let body = json!({"command": command, "session_id": id, "cwd": session["cwd"]});
+        let process_id = text(&scene.stage.start_process(&body)["process"], "process_id");
+        wait::until(SOON, "it runs", || work.join("up.ignored").exists().then_some(()));
+        if is_failed {
+            scene.stage.run(&id, "say something");
+            scene.stage.event(&id, "agent.slept", 0);
+            forget(&scene, &text(&scene.stage.record(&id), "provider_session_ref"));
+            scene.stage.start(&id, "say more");
+            scene.stage.event(&id, "session.failed", 0);
+        } else {
+            scene.stage.close(&id);
+        }
+        let kept = scene.event(&worktree, "worktree.kept", 0);
+        assert_eq!(kept.payload["lost"][0]["name"], "result", "{name}");
+        assert_eq!(fs::read_to_string(work.join("result")).unwrap(), "precious\n");
+        let process = scene.stage.process(&process_id)["process"].clone();
+        assert_eq!(process["status"], "killed", "{process}");
+    }
+}
+
+/// Takes the agent's memory of a native session away.
+fn forget(scene: &Scene, native_ref: &str) {
+    let mut find = Command::new("find");
+    find.arg(scene.stage.server.data_dir()).args(["-name", &format!("*{native_ref}*")]);
+    let found = find.args(["-print", "-delete"]).output().unwrap();
+    assert!(found.status.success() && !found.stdout.is_empty(), "{found:?}");
+}
+
 #[test]
 fn the_cwd_of_the_session_says_which_repository() {
     let scene = Scene::new();
