@@ -355,7 +355,7 @@ impl Shared {
         for log in logs.into_iter().flatten() {
             discarded.extend(reflog(&log));
         }
-        let others = self.other_tips(tree, repository)?;
+        let others = self.other_tips(tree, repository, work)?;
         if !held.is_empty() {
             self.list_unmerged(tree, &held, &others, work)?;
         }
@@ -364,20 +364,28 @@ impl Shared {
         Ok(())
     }
 
-    /// What stays: every ref but the branch itself, and where other worktrees stand. Git ends with an error when it
-    /// meets the record of a worktree that is being made, so nobody may be making one meanwhile.
-    fn other_tips(&self, tree: &Tree, repository: Option<&Locked>) -> Result<Vec<String>> {
+    /// What stays: every ref but the branch itself, and where other worktrees stand. One that somebody has made inside
+    /// of this one, perhaps where git ignores it, would go with it. Git ends with an error when it meets the record of a
+    /// worktree that is being made, so nobody may be making one meanwhile.
+    fn other_tips(
+        &self,
+        tree: &Tree,
+        repository: Option<&Locked>,
+        work: &mut Work,
+    ) -> Result<Vec<String>> {
         let common = &tree.common_dir;
         let at_common = |args: &[&'static str]| Call {
             git_dir: Some(common),
             stdout_max: LONG_OUTPUT,
             ..Call::new(common, args)
         };
-        let refs = self.word(at_common(&["for-each-ref", "--format=%(objectname) %(refname)"]))?;
+        let refs =
+            self.word(at_common(&["for-each-ref", "--format=%(objectname) %(symref) %(refname)"]))?;
         let own = tree.branch_ref();
+        // A ref that only names another holds nothing: what it names is among them, or is the branch itself.
         let mut others: Vec<String> = refs
             .lines()
-            .filter_map(|line| line.split_once(' '))
+            .filter_map(|line| line.split_once("  "))
             .filter(|(_, name)| *name != own)
             .map(|(commit, _)| commit.to_owned())
             .collect();
@@ -389,7 +397,17 @@ impl Shared {
         drop(taken);
         for block in worktrees.split("\n\n") {
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
-            let is_own = field("worktree ").is_some_and(|path| Path::new(path) == tree.home);
+            let folder = field("worktree ").map(Path::new);
+            let is_own = folder.is_some_and(|folder| folder == tree.home);
+            let inside = folder.and_then(|folder| folder.strip_prefix(&tree.home).ok());
+            if let Some(name) = inside.filter(|_| !is_own && folder.is_some_and(Path::exists)) {
+                work.block(Lost {
+                    kind: "nested_repository",
+                    name: name.to_string_lossy().into_owned(),
+                    detail: Some("it is a worktree; `git worktree remove` takes it away".into()),
+                });
+                continue;
+            }
             // A worktree that stands on the branch itself goes with it.
             let is_detached = block.lines().any(|line| line == "detached");
             if let Some(head) = field("HEAD ").filter(|_| !is_own && is_detached) {

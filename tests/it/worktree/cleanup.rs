@@ -332,6 +332,40 @@ fn a_repository_inside_is_kept_even_by_force() {
     }
 }
 
+/// Another worktree of the repository, made where git does not look.
+#[test]
+fn a_worktree_inside_is_kept_even_by_force() {
+    let scene = Scene::new();
+    let worktree = scene.create("one");
+    let work = Repo::of(&worktree);
+    work.git(&["worktree", "add", "--quiet", "--detach", "ignored/inner"]);
+    let inner = work.path.join("ignored/inner");
+    fs::write(inner.join("precious"), "x\n").unwrap();
+    for force in [false, true] {
+        let told = scene.cleanup(&worktree, &json!({"force": force}));
+        assert_eq!(told["status"], "kept_dirty", "{told}");
+        assert_eq!(told["lost"][0]["kind"], "nested_repository", "{told}");
+        assert_eq!(told["lost"][0]["name"], "ignored/inner", "{told}");
+    }
+    assert!(inner.join("precious").exists());
+    work.git(&["worktree", "remove", "--force", "ignored/inner"]);
+    assert_eq!(scene.cleanup(&worktree, &json!({}))["status"], "deleted");
+}
+
+/// A ref that names the branch holds no commit of its own.
+#[test]
+fn a_second_name_of_the_branch_does_not_hold_its_commits() {
+    let scene = Scene::new();
+    let worktree = scene.create("one");
+    let work = Repo::of(&worktree);
+    work.git(&["symbolic-ref", "refs/heads/current", "refs/heads/gg/one"]);
+    work.write("precious", "x\n");
+    work.commit("only here");
+    let told = scene.cleanup(&worktree, &json!({}));
+    assert_eq!(told["status"], "kept_unmerged", "{told}");
+    assert!(is_there(&worktree));
+}
+
 /// Somebody has replaced the file by which git knows the worktree: what is behind the new one is not ours.
 #[test]
 fn a_repository_in_place_of_the_worktree_is_kept() {
