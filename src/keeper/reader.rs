@@ -164,9 +164,9 @@ impl<S: FnMut(FromKeeper)> Reader<S> {
             End::Silent => {
                 let deadline = Instant::now() + DEATH_WAIT;
                 if self.keeper.as_ref().is_some_and(|pidfd| !tree::wait_readable(pidfd, deadline)) {
-                    // It lives and has closed this connection without a word: a new one came while
-                    // the socket was full.
-                    return None;
+                    // It lives and has closed this connection without a word: it takes long to end, or a new one came
+                    // while the socket was full.
+                    return exit::Exit::read(&self.dir).ok().flatten();
                 }
                 "the keeper is gone and left no record".into()
             }

@@ -210,10 +210,12 @@ impl Client {
                 continue;
             }
             self.out.resize(OUTPUT_HEAD_LEN + CHUNK, 0);
-            let count = journal.read(offset, &mut self.out[OUTPUT_HEAD_LEN..])?;
-            if count == 0 {
-                return Err(io::Error::other("a segment of the journal is shorter than it was"));
-            }
+            let count = match journal.read(offset, &mut self.out[OUTPUT_HEAD_LEN..]) {
+                Ok(0) => Err(io::Error::other("a segment of the journal is shorter than it was")),
+                read => read,
+            };
+            // What is begun here would stand in the way of the word that says why the connection ends.
+            let count = count.inspect_err(|_| self.out.clear())?;
             self.out.truncate(OUTPUT_HEAD_LEN + count);
             let head = output_head(output.stream, offset, count);
             self.out[..OUTPUT_HEAD_LEN].copy_from_slice(&head);
