@@ -82,8 +82,8 @@ const END_SLACK: Duration = Duration::from_secs(keeper::STOP_SLACK.as_secs() + 5
 const START_WAIT: Duration = Duration::from_secs(15);
 
 impl Processes {
-    /// `ended` gets a word when a process of a session has ended, unless one waits in it: for whoever waits for the last
-    /// of them.
+    /// `ended` gets a word when a process of a session has ended, unless one waits in it: for whoever waits for the
+    /// last of them.
     pub fn new(
         config: Arc<Config>,
         ledger: Ledger,

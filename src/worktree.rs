@@ -27,6 +27,7 @@ mod remove;
 mod repair;
 mod run;
 mod show;
+mod submodule;
 mod tree;
 
 pub use cleanup::CleanupResult;
@@ -157,7 +158,7 @@ impl Worktrees {
         self.look_for_due();
     }
 
-    /// For whoever ends what a worktree may wait for: a word in it has the same look taken as [`Worktrees::look_for_due`].
+    /// For whoever ends what a worktree may wait for: a word in it does what [`Worktrees::look_for_due`] does.
     pub fn due(&self) -> Sender<()> {
         self.shared.due.clone()
     }

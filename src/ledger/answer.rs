@@ -4,8 +4,8 @@
 //! within microseconds. This one comes after a commit, so its caller sleeps at once and leaves the CPU to the writer.
 //! To wake a thread costs as much as a small change, so the writer wakes two callers of a batch, and who is woken wakes
 //! two more. Promises: the caller is woken by the answer, or by the end of whoever was to give it, who says so in
-//! [`Slot::end`]. A caller that finds its answer before it is woken leaves no gap: it is seen to be gone, and the next is
-//! woken in its place. It deliberately knows nothing of what was asked.
+//! [`Slot::end`]. A caller that finds its answer before it is woken leaves no gap: it is seen to be gone, and the next
+//! is woken in its place. It deliberately knows nothing of what was asked.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::{Arc, PoisonError};

@@ -206,8 +206,8 @@ impl Actor {
         }
     }
 
-    /// Starts the agent and begins the handshake, in the transaction of `step`. Returns whether that has failed already,
-    /// with whatever needed the agent.
+    /// Starts the agent and begins the handshake, in the transaction of `step`. Returns whether that has failed
+    /// already, with whatever needed the agent.
     pub(super) fn launch(&mut self, mut step: Step) -> bool {
         if self.reservation.is_none() {
             self.reservation = self.shared.reserve(&self.provider);

@@ -102,8 +102,6 @@ const OPERATIONS: &[(&str, &str)] = &[
 const CLOSED_FOLDER: &str = "could not open directory";
 /// The newest entries of a reflog that are looked at.
 const REFLOG_ENTRIES: usize = 2000;
-/// Submodules' own folders are looked for so deep.
-const MODULE_DEPTH: usize = 8;
 
 impl Tree {
     pub(super) fn of(record: &WorktreeRecord) -> Tree {
@@ -284,40 +282,6 @@ impl Shared {
         self.look_at_submodules(tree, work)
     }
 
-    /// Submodules keep their commits inside git's record of the worktree: what no remote of theirs has goes with it.
-    fn look_at_submodules(&self, tree: &Tree, work: &mut Work) -> Result<()> {
-        let Some(record) = &tree.record else { return Ok(()) };
-        let mut folders = vec![(record.join("modules"), 0)];
-        while let Some((folder, depth)) = folders.pop() {
-            if folder.join("HEAD").is_file() && folder.join("objects").is_dir() {
-                let args = [
-                    "rev-list",
-                    "--max-count=1",
-                    "HEAD",
-                    "--branches",
-                    "--glob=refs/stash",
-                    "--not",
-                    "--remotes",
-                    "--tags",
-                ];
-                let call = Call { git_dir: Some(&folder), ..Call::new(&folder, &args) };
-                let outcome = self.ask(call)?;
-                if !outcome.is_good() || !outcome.stdout.is_empty() {
-                    let name = folder.strip_prefix(record).unwrap_or(&folder);
-                    work.block(Lost {
-                        kind: "submodule",
-                        name: name.to_string_lossy().into_owned(),
-                        detail: Some("it has commits that no remote of its has".to_owned()),
-                    });
-                }
-            } else if depth < MODULE_DEPTH {
-                let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-                folders.extend(entries.map(|entry| (entry.path(), depth + 1)));
-            }
-        }
-        Ok(())
-    }
-
     fn look_at_operations(&self, tree: &Tree, work: &mut Work) {
         let Some(record) = &tree.record else { return };
         for (name, what) in OPERATIONS {
@@ -365,8 +329,8 @@ impl Shared {
     }
 
     /// What stays: every ref but the branch itself, and where other worktrees stand. One that somebody has made inside
-    /// of this one, perhaps where git ignores it, would go with it. Git ends with an error when it meets the record of a
-    /// worktree that is being made, so nobody may be making one meanwhile.
+    /// of this one, perhaps where git ignores it, would go with it. Git ends with an error when it meets the record of
+    /// a worktree that is being made, so nobody may be making one meanwhile.
     fn other_tips(
         &self,
         tree: &Tree,
@@ -484,7 +448,7 @@ impl Work {
         }
     }
 
-    fn block(&mut self, lost: Lost) {
+    pub(super) fn block(&mut self, lost: Lost) {
         if self.blockers.len() < limits::LOST_LISTED {
             self.blockers.push(lost.clone());
         }
