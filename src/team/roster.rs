@@ -110,7 +110,7 @@ impl Teams {
                 // The one that has been there longest.
                 tx.set_lead(&team, &next.agent_id)?;
             }
-            for delivery_key in tx.waiting_deliveries(&team, Some(&agent_id))? {
+            for delivery_key in tx.waiting_deliveries(&team, &agent_id)? {
                 let error = Some(NOT_MEMBER);
                 tx.move_delivery(
                     delivery_key,
@@ -148,13 +148,16 @@ impl Teams {
         let team_id = team_id.to_owned();
         let departures = self.shared.ledger.write(move |tx| {
             let team = tx.team(&team_id)?;
-            let mut departures = Vec::new();
-            if closes_spawned {
-                for member in tx.team_members(&team)? {
+            let (mut departures, mut waiting) = (Vec::new(), Vec::new());
+            for member in tx.team_members(&team)? {
+                if closes_spawned {
                     departures.extend(tx.begin_departure(&team, &member.agent_id)?);
                 }
+                // Nothing waits for who has left.
+                waiting.extend(tx.waiting_deliveries(&team, &member.agent_id)?);
             }
-            for delivery_key in tx.waiting_deliveries(&team, None)? {
+            waiting.sort_unstable();
+            for delivery_key in waiting {
                 tx.move_delivery(delivery_key, &Move::to(DeliveryStatus::Cancelled))?;
             }
             tx.mark_team_deleted(&team)?;

@@ -292,6 +292,13 @@ pub(super) const AHEAD: &str = "SELECT ahead.delivery_key FROM team_delivery AS 
          AND (ahead.rank, ahead.delivery_key) < (carried.rank, carried.delivery_key)
      ORDER BY ahead.rank, ahead.delivery_key LIMIT ?3";
 
+/// What waits for a member of a team. As [`AHEAD`], so that it is found without all the mail that the member ever had;
+/// the plus keeps SQLite from the index that has it.
+pub(super) const WAITING: &str = "SELECT delivery_key FROM team_delivery
+     WHERE recipient_agent_id = ?2 AND +team_key = ?1
+         AND status IN ('pending', 'deferred', 'injecting') AND status <> 'injecting'
+     ORDER BY delivery_key";
+
 /// Whether mail waits for this recipient that goes before the last of these deliveries and is none of them.
 pub fn is_overtaking(
     connection: &Connection,
@@ -371,19 +378,9 @@ impl Tx<'_> {
         is_full(self.connection(), recipient_agent_id, most)
     }
 
-    /// The keys of a team's deliveries that still wait, all or those for one member; an attempt that is under way is
-    /// not among them.
-    pub fn waiting_deliveries(
-        &mut self,
-        team: &TeamRecord,
-        agent_id: Option<&str>,
-    ) -> Result<Vec<i64>> {
-        let mut statement = self.connection().prepare_cached(
-            "SELECT delivery_key FROM team_delivery
-             WHERE team_key = ?1 AND status IN ('pending', 'deferred')
-                 AND (?2 IS NULL OR recipient_agent_id = ?2)
-             ORDER BY delivery_key",
-        )?;
+    /// The keys of a team's deliveries that still wait for one member; an attempt that is under way is not among them.
+    pub fn waiting_deliveries(&mut self, team: &TeamRecord, agent_id: &str) -> Result<Vec<i64>> {
+        let mut statement = self.connection().prepare_cached(WAITING)?;
         let keys = statement.query_map(params![team.team_key, agent_id], |row| row.get(0))?;
         Ok(keys.collect::<rusqlite::Result<_>>()?)
     }

@@ -196,11 +196,13 @@ fn the_newest_message_of_a_member_is_one_step_in_an_index() {
 }
 
 #[test]
-fn mail_that_goes_before_other_mail_is_looked_for_in_an_index() {
+fn mail_that_waits_is_looked_for_in_its_index() {
     let stage = Stage::new();
-    let plan = plan_of(&stage, delivery::AHEAD);
-    let is_searched = |step: &String| step.starts_with("SEARCH");
-    assert!(plan.iter().all(is_searched), "{plan:?}");
-    assert!(plan.iter().any(|step| step.contains("team_delivery_waiting")), "{plan:?}");
+    for sql in [delivery::AHEAD, delivery::WAITING] {
+        let plan = plan_of(&stage, sql);
+        let is_found = |step: &String| step.starts_with("SEARCH") || step.contains("TEMP B-TREE");
+        assert!(plan.iter().all(is_found), "{plan:?}");
+        assert!(plan.iter().any(|step| step.contains("team_delivery_waiting")), "{plan:?}");
+    }
     stage.end();
 }
