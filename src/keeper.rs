@@ -160,10 +160,16 @@ where
     reaper::reap_ended();
     make_dir(&spec.dir)?;
     let keeper = start_keeper(spec, &frame).and_then(|socket| {
-        let held = hold(&spec.dir, &spec.child_id, Some(socket), [0, 0], sink);
-        if held.is_err() {
-            // Nobody would ever hear of this child.
-            sweep(&spec.child_id)?;
+        let mut socket = Some(socket);
+        let held = hold(&spec.dir, &spec.child_id, &mut socket, [0, 0], sink);
+        if let (Err(_), Some(mut socket)) = (&held, socket) {
+            // Nobody would ever hear of this child. The word needs no descriptor, which may be what there is none of;
+            // what is left when the keeper did not take it is looked for.
+            let mut frame = Vec::new();
+            Request::Kill.encode(&mut frame);
+            if socket.write_all(&frame).is_err() {
+                sweep(&spec.child_id)?;
+            }
         }
         held
     });
@@ -197,9 +203,9 @@ where
             Err(error) => Err(error),
         }
     });
-    let socket = socket.map_err(failed)?;
+    let mut socket = socket.map_err(failed)?;
     let is_live = socket.is_some();
-    let keeper = hold(dir, &child_id, socket, [stdout_from, stderr_from], sink)?;
+    let keeper = hold(dir, &child_id, &mut socket, [stdout_from, stderr_from], sink)?;
     Ok(Attached { keeper, is_live })
 }
 
@@ -387,11 +393,11 @@ fn start_keeper(spec: &Spec, frame: &[u8]) -> Result<UnixStream> {
     Ok(ours)
 }
 
-/// Starts the threads of one connection.
+/// Starts the threads of one connection. The socket stays with the caller when they can not be.
 fn hold<S>(
     dir: &Path,
     child_id: &str,
-    socket: Option<UnixStream>,
+    socket: &mut Option<UnixStream>,
     from: [u64; 2],
     sink: S,
 ) -> Result<Keeper>
@@ -415,7 +421,9 @@ where
     let writer = writer.transpose().map_err(failed)?;
     let reader = Reader::new(dir, child_id, theirs, Arc::clone(&outbox), from, sink);
     match thread::spawn(format!("keep-r-{short}"), move || reader.run()) {
-        Ok(reader) => Ok(Keeper { outbox, socket, _writer: writer, _reader: reader }),
+        Ok(reader) => {
+            Ok(Keeper { outbox, socket: socket.take(), _writer: writer, _reader: reader })
+        }
         Err(error) => {
             outbox.let_go();
             Err(failed(error))
