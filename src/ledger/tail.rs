@@ -253,17 +253,20 @@ impl Bell {
 }
 
 impl Watch {
-    /// Takes the frames of the scope after `row_id` from the ring into `out`, until `out` holds `frames_max`.
+    /// Takes the frames of the scope after `row_id` from the ring into `out`, until `out` holds `frames_max`, or those
+    /// taken have [`limits::PAGE_BYTES`]: what a slow stream holds is nobody's any more once it has left the ring.
     pub fn look(&self, row_id: i64, frames_max: usize, out: &mut Vec<Arc<Frame>>) -> Look {
         let ring = lock(&self.tail.ring);
         if row_id < ring.complete_after {
             return Look::Behind;
         }
         let start = ring.frames.partition_point(|frame| frame.row_id <= row_id);
+        let mut bytes = 0;
         for frame in ring.frames.range(start..) {
             if self.scope_key.is_none_or(|scope_key| scope_key == frame.scope_key) {
                 out.push(Arc::clone(frame));
-                if out.len() >= frames_max {
+                bytes += frame.json.len();
+                if out.len() >= frames_max || bytes >= limits::PAGE_BYTES {
                     return Look::UpTo(frame.row_id);
                 }
             }
@@ -371,6 +374,26 @@ mod tests {
         let watch = tail.watch(None);
         tail.close();
         assert_eq!(watch.wait(0, Duration::from_secs(60)), Woken::Closing);
+    }
+
+    #[test]
+    fn a_look_takes_so_many_bytes_and_goes_on_behind_them() {
+        let tail = Arc::new(Tail::new(0));
+        let watch = tail.watch(None);
+        let half: Box<str> = "x".repeat(limits::PAGE_BYTES / 2 + 1).into();
+        let large = |row_id| {
+            let frame = Arc::into_inner(frame(row_id, 7)).unwrap();
+            Arc::new(Frame { json: half.clone(), ..frame })
+        };
+        tail.publish(&mut (1..=5).map(large).collect());
+        let mut looked = 0;
+        for rows in [vec![1, 2], vec![3, 4], vec![5], vec![]] {
+            let mut seen = Vec::new();
+            let Look::UpTo(row_id) = watch.look(looked, 100, &mut seen) else { panic!("behind") };
+            assert_eq!(seen.iter().map(|frame| frame.row_id).collect::<Vec<_>>(), rows);
+            looked = row_id;
+        }
+        assert_eq!(looked, 5);
     }
 
     #[test]
