@@ -394,9 +394,8 @@ impl Sessions {
         let handles: Vec<(String, Handle)> = self.shared.lock().live.drain().collect();
         let end = || Box::new(Command::Shutdown { is_final });
         // First those that hear it at once: one whose inbox is full must not keep the others from ending.
-        let is_told = |(_, handle): &&(String, Handle)| handle.commands.try_send(end()).is_err();
-        let full: Vec<&(String, Handle)> =
-            handles.iter().filter(|handle| is_told(handle)).collect();
+        let is_full = |(_, handle): &&(String, Handle)| handle.commands.try_send(end()).is_err();
+        let full: Vec<&(String, Handle)> = handles.iter().filter(is_full).collect();
         for (_, handle) in full {
             drop(handle.commands.send_deadline(end(), deadline));
         }
