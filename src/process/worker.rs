@@ -370,8 +370,10 @@ impl<'a> Worker<'a> {
         }
         let is_new = self.row.pid.is_none() && self.is_adopted;
         if exit.lost && is_new && !keeper::has_run(&self.dir) {
-            // The last server was killed before the keeper had its orders: the child never was.
+            // The last server was killed before the keeper had its orders: the child never was, and what was sent to it
+            // meanwhile is still to be sent.
             self.keeper = None;
+            self.stdin = Stdin::default();
             match keeper::forget(&self.dir) {
                 Ok(()) => return self.open(),
                 Err(error) => log::warn!("process {}: {error}", self.row.process_id),

@@ -1,8 +1,10 @@
 //! Places: how many may run, who waits, and in which order they run.
 
 use super::{id, kinds, nothing_lives, status};
-use crate::stage::Stage;
+use crate::stage::{Stage, text};
 use serde_json::json;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 
 const ONE: &str = "[processes]\nmax_concurrent = 1\n";
 
@@ -71,4 +73,31 @@ fn a_server_that_is_stopped_with_everything_ends_all_and_starts_none() {
         assert_eq!((status(&record), &record["killed_by"]), ("killed", &json!("shutdown")));
     }
     assert!(!stage.cwd.join("started").exists());
+}
+
+/// As after the death of a server that had made the folder of the keeper and not started it: a new one is started, and
+/// what was sent to the one that never was is sent again.
+#[test]
+fn what_is_sent_to_a_keeper_that_never_was_reaches_the_process_all_the_same() {
+    let stage = Stage::with_config(ONE);
+    let gate = json!({"command": "until [ -e gate ]; do sleep 0.01; done", "cwd": stage.cwd});
+    stage.start_process(&gate);
+    let cat = json!({"args": ["cat"], "cwd": stage.cwd, "queue": true, "stdin_open": true});
+    let cat = id(&stage.start_process(&cat));
+    let folder = stage.server.data_dir().join("keepers").join(&cat);
+    fs::DirBuilder::new().mode(0o700).create(folder).unwrap();
+    let path = format!("/v1/processes/{cat}/stdin");
+    fs::write(stage.cwd.join("gate"), "").unwrap();
+    // Some of it comes while the missing keeper is looked for.
+    let mut sent = String::new();
+    for number in 0..400 {
+        let line = format!("line {number}\n");
+        stage.client.post(&path, &json!({"text": line})).expect(200);
+        sent.push_str(&line);
+    }
+    stage.client.post(&path, &json!({"text": "end\n", "close": true})).expect(200);
+    let end = stage.process_end(&cat);
+    assert_eq!(end["process"]["status"], "completed", "{end}");
+    let log = fs::read_to_string(text(&end, "stdout_path")).unwrap();
+    assert_eq!(log, sent + "end\n");
 }
