@@ -27,6 +27,8 @@ pub const PAGE_EVENTS: usize = 500;
 /// A page ends early when it holds this many bytes of JSON; one larger event still makes a page of its own.
 pub const PAGE_BYTES: usize = 512 * 1024;
 
+/// Positions of the log that one read looks at for what a filter takes; then others have the connection.
+pub const PAGE_LOOK: i64 = 20_000;
 /// Kinds and families that one filter may name.
 pub const FILTER_KINDS: usize = 100;
 

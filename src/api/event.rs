@@ -130,7 +130,7 @@ fn list(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
         events_max: limit,
         bytes_max: limits::LIST_BYTES,
     };
-    let frames = api.ledger.read(|db| event::page(db, &wanted, &filter))?;
+    let frames = event::filtered_page(&api.ledger, &wanted, &filter)?;
     let mut body = String::from("[");
     for (place, frame) in frames.iter().enumerate() {
         if place > 0 {
@@ -163,10 +163,7 @@ fn bounds(call: &Call, descending: bool) -> Result<(Option<i64>, Option<i64>)> {
 fn stream(api: &Api, call: &Call, scope_key: Option<i64>) -> Result<Answer> {
     // Asked before the head: what was published up to here is in it.
     let published = api.ledger.tail().newest_row_id();
-    let head = api.ledger.read(|db| match scope_key {
-        Some(scope_key) => event::newest_seq(db, scope_key),
-        None => event::newest_row_id(db),
-    })?;
+    let head = api.ledger.read(|db| event::newest(db, scope_key))?;
     let oldest = api.ledger.read(|db| match scope_key {
         Some(scope_key) => event::oldest_seq(db, scope_key),
         None => event::oldest_row_id(db),

@@ -155,8 +155,8 @@ impl<'a> Stream<'a> {
             }
             // What the filter left out need not be read again.
             self.cursor = self.cursor.max(self.looked_to);
-            if self.row_id.is_none() && self.ledger.tail().is_closing() {
-                self.tell_closing();
+            // While the database is read nothing else asks this.
+            if self.row_id.is_none() && !(self.goes_on() && self.beat(writer)?) {
                 break;
             }
             if !is_at_head || self.is_over {
@@ -188,10 +188,13 @@ impl<'a> Stream<'a> {
         }
         // Whatever is committed up to here is seen by a read that begins now.
         let head_row_id = self.ledger.tail().newest_row_id();
+        // With a filter one look is at a bounded part, so that others have the connection between two.
+        let is_all = self.plan.filter.is_all();
+        let end = (!is_all).then_some(self.cursor + 1 + limits::PAGE_LOOK);
         let page = Page {
             scope_key: self.plan.scope_key,
             after: Some(self.cursor),
-            before: None,
+            before: end,
             descending: false,
             events_max: limits::PAGE_EVENTS,
             bytes_max: limits::PAGE_BYTES,
@@ -206,10 +209,16 @@ impl<'a> Stream<'a> {
         })?;
         *frames = page;
         let bytes: usize = frames.iter().map(|frame| frame.json.len()).sum();
-        if frames.len() < limits::PAGE_EVENTS && bytes < limits::PAGE_BYTES {
-            let last_row_id = frames.last().map_or(0, |frame| frame.row_id);
-            self.row_id = Some(head_row_id.max(last_row_id));
-            self.looked_to = head;
+        if frames.len() >= limits::PAGE_EVENTS || bytes >= limits::PAGE_BYTES {
+            return Ok(());
+        }
+        match end.filter(|end| *end <= head) {
+            Some(end) => self.looked_to = end - 1,
+            None => {
+                let last_row_id = frames.last().map_or(0, |frame| frame.row_id);
+                self.row_id = Some(head_row_id.max(last_row_id));
+                self.looked_to = head;
+            }
         }
         Ok(())
     }
@@ -288,14 +297,29 @@ impl<'a> Stream<'a> {
             self.tell_closing();
             return Ok(false);
         }
-        if !left(self.beat_at).is_zero() {
+        // Also when there is news all the time: it may be nothing that this client wants.
+        self.beat(writer)
+    }
+
+    /// Whether the server goes on; if not, that is told.
+    fn goes_on(&mut self) -> bool {
+        let is_closing = self.ledger.tail().is_closing();
+        if is_closing {
+            self.tell_closing();
+        }
+        !is_closing
+    }
+
+    /// Lets the client hear something when it is time. False when it is gone.
+    fn beat(&mut self, writer: &mut StreamWriter) -> io::Result<bool> {
+        if Instant::now() < self.beat_at {
             return Ok(true);
         }
-        // Also when there is news all the time: it may be nothing that this client wants.
         self.beat_at = Instant::now() + self.plan.heartbeat;
         if !self.plan.is_ndjson {
-            writer.write_all(b":\n\n")?;
+            self.out.extend_from_slice(b":\n\n");
         }
+        self.write_out(writer)?;
         Ok(!writer.is_client_gone())
     }
 }

@@ -1,8 +1,9 @@
 //! Events: appending them, and reading them in pages.
 
 use super::key::{self, Keyed};
-use super::{Tx, writer};
+use super::{Ledger, Tx, writer};
 use crate::error::Result;
+use crate::limits;
 use crate::model::ScopeKind;
 use crate::model::event::{EventFilter, EventKind};
 use rusqlite::types::Value as Sql;
@@ -298,6 +299,54 @@ fn push_text(out: &mut String, name: &str, text: Option<&str>) {
     }
 }
 
+impl Page {
+    /// The part of the page that one read looks at: [`limits::PAGE_LOOK`] positions from where it begins. `low` and
+    /// `high` are what is left of it, both outside.
+    fn part(&self, low: i64, high: i64) -> Page {
+        let (after, before) = match self.descending {
+            false => (low, high.min(low + 1 + limits::PAGE_LOOK)),
+            true => (low.max(high - 1 - limits::PAGE_LOOK), high),
+        };
+        Page { after: Some(after), before: Some(before), ..self.clone() }
+    }
+}
+
+/// Reads one page that a filter may make long to find: in parts, between which others have the connection.
+pub fn filtered_page(
+    ledger: &Ledger,
+    page: &Page,
+    filter: &EventFilter,
+) -> Result<Vec<Arc<Frame>>> {
+    if filter.is_all() {
+        return ledger.read(|db| self::page(db, page, filter));
+    }
+    let head = ledger.read(|db| newest(db, page.scope_key))?;
+    let mut low = page.after.unwrap_or(0).clamp(0, head);
+    let mut high = page.before.unwrap_or(i64::MAX).min(head + 1);
+    let (mut frames, mut bytes) = (Vec::new(), 0);
+    while low + 1 < high && frames.len() < page.events_max && bytes < page.bytes_max {
+        let mut part = page.part(low, high);
+        part.events_max -= frames.len();
+        part.bytes_max -= bytes;
+        let found = ledger.read(|db| self::page(db, &part, filter))?;
+        bytes += found.iter().map(|frame| frame.json.len()).sum::<usize>();
+        frames.extend(found);
+        match page.descending {
+            false => low = part.before.unwrap_or(high) - 1,
+            true => high = part.after.unwrap_or(low) + 1,
+        }
+    }
+    Ok(frames)
+}
+
+/// The last position of a scope, or of the whole log.
+pub fn newest(connection: &Connection, scope_key: Option<i64>) -> Result<i64> {
+    match scope_key {
+        Some(scope_key) => newest_seq(connection, scope_key),
+        None => newest_row_id(connection),
+    }
+}
+
 /// Reads one page, in its order. Fewer events than `events_max` may come when `bytes_max` is reached first; a page is
 /// empty only when nothing is left.
 pub fn page(connection: &Connection, page: &Page, filter: &EventFilter) -> Result<Vec<Arc<Frame>>> {
@@ -474,5 +523,61 @@ impl Tx<'_> {
         self.connection().execute("DELETE FROM scope WHERE scope_key = ?1", [scope_key])?;
         self.forget_head(scope_id);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::tests::Folder;
+
+    /// What a filter finds in many parts is what it finds in one look at all of it.
+    #[test]
+    fn a_filtered_page_is_the_same_in_parts() {
+        let folder = Folder::new();
+        let opened = folder.ledger();
+        let ledger = &opened.ledger;
+        let rows = limits::PAGE_LOOK * 2 + 5_000;
+        ledger
+            .write(move |tx| {
+                for number in 0..rows {
+                    let is_rare = number % 7_001 == 3;
+                    let kind =
+                        if is_rare { EventKind::TurnCompleted } else { EventKind::ItemDelta };
+                    let scope_id = if number % 3 == 0 { "s" } else { "t" };
+                    tx.append(NewEvent::session(scope_id, kind, "{}"))?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        let scope_key = ledger.read(|db| Ok(scope_key(db, ScopeKind::Session, "s")?)).unwrap();
+        let kinds = vec!["turn.*".to_owned()];
+        let filter = EventFilter { kinds, ..EventFilter::default() };
+        let mut found = 0;
+        for (scope_key, descending) in
+            [(None, false), (None, true), (Some(scope_key), false), (Some(scope_key), true)]
+        {
+            for (after, before) in [
+                (None, None),
+                (Some(8_000), None),
+                (None, Some(12_000)),
+                (Some(i64::MIN), Some(i64::MAX)),
+                (Some(i64::MAX), None),
+                (None, Some(i64::MIN)),
+            ] {
+                for events_max in [1, 2, 100] {
+                    let bytes_max = usize::MAX;
+                    let page = Page { scope_key, after, before, descending, events_max, bytes_max };
+                    let whole = ledger.read(|db| super::page(db, &page, &filter)).unwrap();
+                    let parts = filtered_page(ledger, &page, &filter).unwrap();
+                    let rows =
+                        |frames: &[Arc<Frame>]| frames.iter().map(|f| f.row_id).collect::<Vec<_>>();
+                    assert_eq!(rows(&parts), rows(&whole), "{page:?}");
+                    found += parts.len();
+                }
+            }
+        }
+        assert!(found > 100, "{found}");
+        assert!(opened.end());
     }
 }

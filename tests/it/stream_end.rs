@@ -99,6 +99,26 @@ fn what_a_filter_left_out_is_behind_the_stream() {
     }
 }
 
+/// Longer than what one look at the database takes.
+#[test]
+fn what_a_filter_takes_is_found_behind_much_that_it_leaves_out() {
+    let mut stage = Stage::new();
+    let session_id = stage.session();
+    for _ in 0..2 {
+        stage.run(&session_id, "flood 25000 10");
+    }
+    stage.restart();
+    let head = stage.record(&session_id)["head_seq"].clone();
+    for path in [format!("/v1/sessions/{session_id}/events"), "/v1/events".to_owned()] {
+        let listed = stage.get(&format!("{path}?kinds=turn.completed"));
+        assert_eq!(listed.as_array().unwrap().len(), 2, "{path} {head}");
+        let query = "?after_seq=0&kinds=turn.completed&limit=2&control=false";
+        let frames = stage.client.stream(&format!("{path}/stream{query}"), &[]).rest(SOON);
+        let seen: Vec<String> = records(&frames).into_iter().map(|record| record.kind).collect();
+        assert_eq!(seen, ["turn.completed", "turn.completed"], "{path}");
+    }
+}
+
 #[test]
 fn there_is_room_for_so_many_streams() {
     let stage = Stage::with_config("[server]\nmax_streams = 2\n");
