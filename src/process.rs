@@ -111,9 +111,7 @@ impl Processes {
         for process_id in &running {
             shared.start_thread(process_id)?;
         }
-        for process_id in shared.ledger.read(|db| rows::active_of(db, None))? {
-            self.kill(&process_id, session_over())?;
-        }
+        self.kill_all(&shared.ledger.read(|db| rows::active_of(db, None))?, &session_over())?;
         shared.admit()?;
         Ok(running.len())
     }
@@ -176,9 +174,23 @@ impl Processes {
 
     /// Asks for the end of a process and does not wait for it. Nothing happens to one that is over.
     pub fn kill(&self, process_id: &str, kill: Kill) -> Result<()> {
-        let id = process_id.to_owned();
-        if self.shared.ledger.write(move |tx| tx.kill_process(&id, &kill))? {
-            self.shared.tell(process_id);
+        self.kill_all(&[process_id.to_owned()], &kill)
+    }
+
+    /// The same for many, a bounded number of them in a change.
+    fn kill_all(&self, process_ids: &[String], kill: &Kill) -> Result<()> {
+        for process_ids in process_ids.chunks(limits::PROCESSES_ENDED) {
+            let (process_ids, kill) = (process_ids.to_vec(), kill.clone());
+            let ending = self.shared.ledger.write(move |tx| {
+                let mut ending = Vec::new();
+                for process_id in &process_ids {
+                    if tx.kill_process(process_id, &kill)? {
+                        ending.push(process_id.clone());
+                    }
+                }
+                Ok(ending)
+            })?;
+            ending.iter().for_each(|process_id| self.shared.tell(process_id));
         }
         Ok(())
     }
@@ -209,9 +221,7 @@ impl Processes {
     /// Asks for the ends of the processes of a session that is over, and does not wait for them. Returns their ids.
     pub fn kill_owned(&self, session_id: &str) -> Result<Vec<String>> {
         let owned = self.shared.ledger.read(|db| rows::active_of(db, Some(session_id)))?;
-        for process_id in &owned {
-            self.kill(process_id, session_over())?;
-        }
+        self.kill_all(&owned, &session_over())?;
         // Those that waited for a place have ended with that.
         self.shared.tell_ended();
         Ok(owned)
@@ -296,24 +306,9 @@ impl Processes {
     }
 
     fn end_all(&self) -> Result<()> {
-        let active = self.shared.ledger.read(rows::active)?;
-        for process_ids in active.chunks(limits::PROCESSES_ENDED) {
-            let process_ids = process_ids.to_vec();
-            let ending = self.shared.ledger.write(move |tx| {
-                let reason = "the server was stopped".to_owned();
-                let killed_by = KilledBy::Shutdown;
-                let kill = Kill { killed_by, reason, signal: TERM, grace_ms: None };
-                let mut ending = Vec::new();
-                for process_id in &process_ids {
-                    if tx.kill_process(process_id, &kill)? {
-                        ending.push(process_id.clone());
-                    }
-                }
-                Ok(ending)
-            })?;
-            ending.iter().for_each(|process_id| self.shared.tell(process_id));
-        }
-        Ok(())
+        let reason = "the server was stopped".to_owned();
+        let kill = Kill { killed_by: KilledBy::Shutdown, reason, signal: TERM, grace_ms: None };
+        self.kill_all(&self.shared.ledger.read(rows::active)?, &kill)
     }
 }
 

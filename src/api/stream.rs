@@ -91,10 +91,6 @@ struct Stream<'a> {
     cursor: i64,
     /// The row up to which the log was looked at; None while the database is read.
     row_id: Option<i64>,
-    /// The position up to which the database was looked at, once what was found there is passed.
-    looked_to: i64,
-    /// When the client is to hear or to be asked something again, if nothing is written before.
-    beat_at: Instant,
     out: Vec<u8>,
     sent: usize,
     is_over: bool,
@@ -111,21 +107,7 @@ impl<'a> Stream<'a> {
             Some(_) => (cursor == plan.head).then_some(plan.published),
         };
         let is_over = plan.limit == Some(0);
-        let (beat_at, out) = (Instant::now() + plan.heartbeat, Vec::new());
-        let looked_to = cursor;
-        Stream {
-            plan,
-            ledger,
-            place,
-            watch,
-            cursor,
-            row_id,
-            looked_to,
-            beat_at,
-            out,
-            sent: 0,
-            is_over,
-        }
+        Stream { plan, ledger, place, watch, cursor, row_id, out: Vec::new(), sent: 0, is_over }
     }
 
     fn run(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
@@ -148,13 +130,13 @@ impl<'a> Stream<'a> {
         let mut is_caught_up = false;
         let mut frames = Vec::new();
         while !self.is_over {
-            self.next_frames(&mut frames).map_err(io::Error::other)?;
+            let looked_to = self.next_frames(&mut frames).map_err(io::Error::other)?;
             let is_at_head = frames.is_empty() && self.row_id.is_some();
             for frame in frames.drain(..) {
                 self.pass(&frame, writer)?;
             }
             // What the filter left out need not be read again.
-            self.cursor = self.cursor.max(self.looked_to);
+            self.cursor = self.cursor.max(looked_to.unwrap_or(0));
             // While the database is read nothing else asks this.
             if self.row_id.is_none() && !(self.goes_on() && self.beat(writer)?) {
                 break;
@@ -175,52 +157,49 @@ impl<'a> Stream<'a> {
         self.flush(writer)
     }
 
-    /// The next frames behind the cursor. None of them and a row means the head is reached.
-    fn next_frames(&mut self, frames: &mut Vec<Arc<Frame>>) -> Result<()> {
+    /// The next frames behind the cursor. None of them and a row means the head is reached. Returns up to which
+    /// position the database was looked at for what a filter takes, if it was.
+    fn next_frames(&mut self, frames: &mut Vec<Arc<Frame>>) -> Result<Option<i64>> {
         if let Some(row_id) = self.row_id {
             match self.watch.look(row_id, limits::PAGE_EVENTS, frames) {
                 Look::UpTo(row_id) => {
                     self.row_id = Some(row_id);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Look::Behind => self.row_id = None,
             }
         }
         // Whatever is committed up to here is seen by a read that begins now.
         let head_row_id = self.ledger.tail().newest_row_id();
-        // With a filter one look is at a bounded part, so that others have the connection between two.
-        let is_all = self.plan.filter.is_all();
-        let end = (!is_all).then_some(self.cursor + 1 + limits::PAGE_LOOK);
-        let page = Page {
+        let filter = &self.plan.filter;
+        let mut page = Page {
             scope_key: self.plan.scope_key,
             after: Some(self.cursor),
-            before: end,
+            before: None,
             descending: false,
             events_max: limits::PAGE_EVENTS,
             bytes_max: limits::PAGE_BYTES,
         };
-        // The head is read before the page, which sees at least as much.
-        let (head, page) = self.ledger.read(|db| {
-            let head = match self.plan.scope_key {
-                Some(scope_key) => event::newest_seq(db, scope_key)?,
-                None => head_row_id,
-            };
-            Ok((head, event::page(db, &page, &self.plan.filter)?))
+        let (read, head) = self.ledger.read(|db| {
+            if filter.is_all() {
+                return Ok((event::page(db, &page, filter)?, None));
+            }
+            // The head is read before the page, which sees at least as much.
+            let head = event::newest(db, page.scope_key)?;
+            page = page.part(self.cursor, head + 1);
+            Ok((event::page(db, &page, filter)?, Some(head)))
         })?;
-        *frames = page;
+        *frames = read;
         let bytes: usize = frames.iter().map(|frame| frame.json.len()).sum();
         if frames.len() >= limits::PAGE_EVENTS || bytes >= limits::PAGE_BYTES {
-            return Ok(());
+            return Ok(None);
         }
-        match end.filter(|end| *end <= head) {
-            Some(end) => self.looked_to = end - 1,
-            None => {
-                let last_row_id = frames.last().map_or(0, |frame| frame.row_id);
-                self.row_id = Some(head_row_id.max(last_row_id));
-                self.looked_to = head;
-            }
+        let looked_to = page.before.map(|before| before - 1);
+        if looked_to >= head {
+            let last_row_id = frames.last().map_or(0, |frame| frame.row_id);
+            self.row_id = Some(head_row_id.max(last_row_id));
         }
-        Ok(())
+        Ok(looked_to)
     }
 
     fn pass(&mut self, frame: &Frame, writer: &mut StreamWriter) -> io::Result<()> {
@@ -239,7 +218,7 @@ impl<'a> Stream<'a> {
         if frame.json.len() > WRITE_BYTES {
             // It is large enough for a write of its own, and many streams may have it at once.
             self.write_out(writer)?;
-            self.write(writer, frame.json.as_bytes())?;
+            writer.write_all(frame.json.as_bytes())?;
         } else {
             self.out.extend_from_slice(frame.json.as_bytes());
         }
@@ -269,29 +248,22 @@ impl<'a> Stream<'a> {
 
     fn write_out(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
         if !self.out.is_empty() {
-            let out = std::mem::take(&mut self.out);
-            self.write(writer, &out)?;
-            self.out = out;
+            writer.write_all(&self.out)?;
             self.out.clear();
         }
-        Ok(())
-    }
-
-    fn write(&mut self, writer: &mut StreamWriter, bytes: &[u8]) -> io::Result<()> {
-        writer.write_all(bytes)?;
-        self.beat_at = Instant::now() + self.plan.heartbeat;
         Ok(())
     }
 
     /// Waits for news at the head. False when the stream is to end.
     fn wait(&mut self, writer: &mut StreamWriter) -> io::Result<bool> {
         let row_id = self.row_id.unwrap_or(0);
-        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        let beat_at = writer.active_at() + self.plan.heartbeat;
+        let left = || beat_at.saturating_duration_since(Instant::now());
         // First a short wait with the buffer in hand; a stream that is quiet for longer gives it back.
-        let mut woken = self.watch.wait(row_id, left(self.beat_at).min(KEEP_BUFFER));
+        let mut woken = self.watch.wait(row_id, left().min(KEEP_BUFFER));
         if woken == Woken::TimedOut {
             self.out = Vec::new();
-            woken = self.watch.wait(row_id, left(self.beat_at));
+            woken = self.watch.wait(row_id, left());
         }
         if woken == Woken::Closing {
             self.tell_closing();
@@ -312,10 +284,9 @@ impl<'a> Stream<'a> {
 
     /// Lets the client hear something when it is time. False when it is gone.
     fn beat(&mut self, writer: &mut StreamWriter) -> io::Result<bool> {
-        if Instant::now() < self.beat_at {
+        if Instant::now() < writer.active_at() + self.plan.heartbeat {
             return Ok(true);
         }
-        self.beat_at = Instant::now() + self.plan.heartbeat;
         if !self.plan.is_ndjson {
             self.out.extend_from_slice(b":\n\n");
         }

@@ -77,6 +77,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
         reasoning_level: body.reasoning_level,
         permission_mode: body.permission_mode,
         idempotency,
+        is_taken: false,
     };
     // Before the turn: a wait that is refused starts nothing.
     let _waiting = wait_ms.map(|_| api.waits.take(call)).transpose()?;

@@ -58,12 +58,13 @@ pub struct StreamWriter {
     link: Arc<Link>,
     write_timeout: Duration,
     bytes: u64,
+    active_at: Instant,
     is_broken: bool,
 }
 
 impl StreamWriter {
     pub(super) fn new(link: Arc<Link>, write_timeout: Duration) -> StreamWriter {
-        StreamWriter { link, write_timeout, bytes: 0, is_broken: false }
+        StreamWriter { link, write_timeout, bytes: 0, active_at: Instant::now(), is_broken: false }
     }
 
     /// Writes all the bytes, in one system call if the kernel has room. Blocks for the write
@@ -75,6 +76,7 @@ impl StreamWriter {
         }
         let written = write_parts(&self.link, bytes, &[], self.write_timeout);
         self.is_broken = written.is_err();
+        self.active_at = Instant::now();
         self.bytes += if self.is_broken { 0 } else { bytes.len() as u64 };
         written
     }
@@ -83,6 +85,7 @@ impl StreamWriter {
     /// the second frame after the close. What the client sent into the stream is read away, or it
     /// would hide the close behind it.
     pub fn is_client_gone(&mut self) -> bool {
+        self.active_at = Instant::now();
         let mut dropped = [0; 256];
         for _ in 0..DROPPED_READS_MAX {
             match rustix::net::recv(&self.link.stream, &mut dropped, RecvFlags::DONTWAIT) {
@@ -94,6 +97,11 @@ impl StreamWriter {
             break;
         }
         self.is_broken
+    }
+
+    /// When the client was last written to, or asked whether it is there.
+    pub fn active_at(&self) -> Instant {
+        self.active_at
     }
 
     /// Bytes written, without the head.

@@ -302,7 +302,7 @@ fn push_text(out: &mut String, name: &str, text: Option<&str>) {
 impl Page {
     /// The part of the page that one read looks at: [`limits::PAGE_LOOK`] positions from where it begins. `low` and
     /// `high` are what is left of it, both outside.
-    fn part(&self, low: i64, high: i64) -> Page {
+    pub fn part(&self, low: i64, high: i64) -> Page {
         let (after, before) = match self.descending {
             false => (low, high.min(low + 1 + limits::PAGE_LOOK)),
             true => (low.max(high - 1 - limits::PAGE_LOOK), high),

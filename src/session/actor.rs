@@ -87,6 +87,8 @@ pub struct TurnRequest {
     pub reasoning_level: Option<String>,
     pub permission_mode: Option<String>,
     pub idempotency: Option<IdempotencyKey>,
+    /// Its input was taken before: it is not refused for want of room any more.
+    pub is_taken: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 use super::actor::{self, Actor, Answer, LiveTurn, Phase};
 use super::capacity::Reservation;
 use super::step::Step;
-use super::{Sessions, TurnRequest, When};
+use super::{Sessions, TurnRequest};
 use crate::error::{Code, Error, Result};
 use crate::ledger::Tx;
 use crate::ledger::team::{delivery, recipient};
@@ -242,15 +242,5 @@ fn accept(accept: Accept, turn_id: &str, step: &mut Step) {
 }
 
 fn of_mail(input: Vec<Input>) -> TurnRequest {
-    TurnRequest {
-        input,
-        source: TurnSource::Team,
-        when: When::Now,
-        expected_turn_id: None,
-        model: None,
-        mode: None,
-        reasoning_level: None,
-        permission_mode: None,
-        idempotency: None,
-    }
+    TurnRequest { input, ..TurnRequest::of_agent(TurnSource::Team) }
 }

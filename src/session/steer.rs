@@ -9,7 +9,7 @@ use super::actor::{Actor, Phase, STEER_GRACE, TurnRequest};
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::model::event::EventKind;
-use crate::model::{TurnSource, id};
+use crate::model::{TurnSource, TurnStatus, id};
 use crate::provider::{Adapter, Command, Steer};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -105,8 +105,12 @@ impl Actor {
             return step.event(EventKind::SessionUpdated, None, payload.to_string());
         }
         let turn_id = id::new("turn");
-        let request = TurnRequest { input: steer.input, ..TurnRequest::of_agent(TurnSource::User) };
-        self.insert_taken(&turn_id, &request, step);
+        let request = TurnRequest {
+            input: steer.input,
+            is_taken: true,
+            ..TurnRequest::of_agent(TurnSource::User)
+        };
+        self.insert_turn(&turn_id, TurnStatus::Queued, &request, step);
         self.state.queued += 1;
         let payload = json!({"position": self.state.queued, "reason": "steer_refused"});
         step.event(EventKind::TurnQueued, Some(turn_id.into()), payload.to_string());

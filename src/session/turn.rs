@@ -140,23 +140,9 @@ impl Actor {
         request: &TurnRequest,
         step: &mut Step,
     ) {
-        self.insert(turn_id, (status, false), request, step);
-    }
-
-    /// Queues a turn of input that was taken before, which is not refused any more.
-    pub(super) fn insert_taken(&mut self, turn_id: &str, request: &TurnRequest, step: &mut Step) {
-        self.insert(turn_id, (TurnStatus::Queued, true), request, step);
-    }
-
-    fn insert(
-        &mut self,
-        turn_id: &str,
-        (status, is_taken): (TurnStatus, bool),
-        request: &TurnRequest,
-        step: &mut Step,
-    ) {
         let (turn_id, session_key) = (turn_id.to_owned(), self.session_key);
         let (input, source) = (to_json(&request.input), request.source);
+        let is_taken = request.is_taken;
         let settings = (
             request.model.clone(),
             request.mode.clone(),
@@ -464,16 +450,14 @@ impl LiveTurn {
     /// The turn as the ledger has it. Deadlines that are not kept there begin anew: an agent that was told to stop
     /// gets its grace again, and what it began by itself counts as over after as much quiet.
     pub(super) fn of_record(record: &TurnRecord) -> LiveTurn {
+        let source = TurnSource::parse(&record.source).unwrap_or(TurnSource::User);
         let request = TurnRequest {
             input: serde_json::from_str(record.input.get()).unwrap_or_default(),
-            source: TurnSource::parse(&record.source).unwrap_or(TurnSource::User),
-            when: When::Now,
-            expected_turn_id: None,
             model: record.model.clone(),
             mode: record.mode.clone(),
             reasoning_level: record.reasoning_level.clone(),
             permission_mode: record.permission_mode.clone(),
-            idempotency: None,
+            ..TurnRequest::of_agent(source)
         };
         let mut turn = LiveTurn::of_request(&record.id, request);
         turn.is_dispatched = record.dispatched_at.is_some();
@@ -515,6 +499,7 @@ impl TurnRequest {
             reasoning_level: None,
             permission_mode: None,
             idempotency: None,
+            is_taken: false,
         }
     }
 }

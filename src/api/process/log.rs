@@ -125,7 +125,6 @@ impl Follow {
     fn run(&mut self, writer: &mut StreamWriter) -> io::Result<()> {
         let tail = std::sync::Arc::clone(self.ledger.tail());
         let watch = tail.watch(Some(self.scope_key));
-        let mut ask_at = Instant::now() + self.heartbeat;
         loop {
             let row_id = tail.newest_row_id();
             let process_id = &self.process_id;
@@ -134,17 +133,12 @@ impl Follow {
             if row.status.is_terminal() {
                 return self.tell_end(&row, writer);
             }
-            if watch.wait(row_id, ask_at.saturating_duration_since(Instant::now()))
-                == Woken::Closing
-            {
+            let ask_at = writer.active_at() + self.heartbeat;
+            let woken = watch.wait(row_id, ask_at.saturating_duration_since(Instant::now()));
+            // Asked also when there is news all the time: it may be of another stream.
+            let is_gone = ask_at <= Instant::now() && writer.is_client_gone();
+            if woken == Woken::Closing || is_gone {
                 return Ok(());
-            }
-            // Also when there is news all the time: it may be of another stream.
-            if ask_at <= Instant::now() {
-                if writer.is_client_gone() {
-                    return Ok(());
-                }
-                ask_at = Instant::now() + self.heartbeat;
             }
         }
     }

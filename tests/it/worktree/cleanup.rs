@@ -310,6 +310,15 @@ fn what_comes_during_the_cleanup_is_not_lost() {
     }
 }
 
+/// Cleans up without force and with it; what keeps the worktree, the first thing of each time.
+fn kept_even_by_force(scene: &Scene, worktree: &Value) -> [Value; 2] {
+    [false, true].map(|force| {
+        let told = scene.cleanup(worktree, &json!({"force": force}));
+        assert_eq!(told["status"], "kept_dirty", "force {force}: {told}");
+        told["lost"][0].clone()
+    })
+}
+
 #[test]
 fn a_repository_inside_is_kept_even_by_force() {
     let scene = Scene::new();
@@ -321,10 +330,8 @@ fn a_repository_inside_is_kept_even_by_force() {
         if is_committed {
             inner.commit("only here");
         }
-        for force in [false, true] {
-            let told = scene.cleanup(&worktree, &json!({"force": force}));
-            assert_eq!(told["status"], "kept_dirty", "{name}: {told}");
-            assert_eq!(told["lost"][0]["kind"], "nested_repository", "{told}");
+        for lost in kept_even_by_force(&scene, &worktree) {
+            assert_eq!(lost["kind"], "nested_repository", "{name}: {lost}");
         }
         assert!(inner.path.join("precious").exists() && inner.path.join(".git").exists());
         fs::rename(&inner.path, scene.stage.server.folder().join(format!("saved-{name}"))).unwrap();
@@ -341,11 +348,9 @@ fn a_worktree_inside_is_kept_even_by_force() {
     work.git(&["worktree", "add", "--quiet", "--detach", "ignored/inner"]);
     let inner = work.path.join("ignored/inner");
     fs::write(inner.join("precious"), "x\n").unwrap();
-    for force in [false, true] {
-        let told = scene.cleanup(&worktree, &json!({"force": force}));
-        assert_eq!(told["status"], "kept_dirty", "{told}");
-        assert_eq!(told["lost"][0]["kind"], "nested_repository", "{told}");
-        assert_eq!(told["lost"][0]["name"], "ignored/inner", "{told}");
+    for lost in kept_even_by_force(&scene, &worktree) {
+        assert_eq!(lost["kind"], "nested_repository", "{lost}");
+        assert_eq!(lost["name"], "ignored/inner", "{lost}");
     }
     assert!(inner.join("precious").exists());
     work.git(&["worktree", "remove", "--force", "ignored/inner"]);
@@ -376,10 +381,7 @@ fn a_repository_in_place_of_the_worktree_is_kept() {
     work.git(&["init", "--quiet"]);
     work.write("precious", "x\n");
     work.commit("in another repository");
-    for force in [false, true] {
-        let told = scene.cleanup(&worktree, &json!({"force": force}));
-        assert_eq!(told["status"], "kept_dirty", "{told}");
-    }
+    kept_even_by_force(&scene, &worktree);
     assert!(work.path.join(".git/HEAD").exists() && work.path.join("precious").exists());
 }
 
