@@ -55,8 +55,8 @@ start() {
     cat >"$folder/config.toml" <<'EOF'
 [providers.demo]
 enabled = true
-max_instances = 4
-max_sessions_per_instance = 8
+# Questions that nobody answers end with their turns: their agents do not fill the places for others.
+turn_timeout_secs = 2
 [providers.codex]
 enabled = false
 [providers.claude]
