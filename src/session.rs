@@ -20,11 +20,14 @@ mod mail;
 mod opening;
 mod place;
 mod post;
+mod recovery;
 mod registry;
 mod rest;
 mod steer;
 mod step;
 mod terminal;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 pub use actor::{Choice, Decision, TurnRequest, When};
@@ -32,14 +35,16 @@ pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLD
 pub use mail::{Accept, Mail, Way};
 pub use place::{PlaceMode, WorktreeWish};
 pub use post::Post;
+pub use recovery::Recovered;
 
 use crate::config::{Config, Provider};
 use crate::error::{Code, Error, Result};
 use crate::keeper;
+use crate::ledger::agent as agent_rows;
 use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{self, IdempotencyKey};
 use crate::ledger::session::{NewSession, SessionChange};
-use crate::ledger::{Ledger, agent as agent_rows, session as session_rows};
+use crate::ledger::{Ledger, session as session_rows};
 use crate::limits;
 use crate::model::event::EventKind;
 use crate::process::Processes;
@@ -101,16 +106,6 @@ pub struct SessionRequest {
     pub idempotency: Option<IdempotencyKey>,
 }
 
-/// What the start found and took up.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    pub sessions_attached: usize,
-    pub sessions_resumed: usize,
-    /// Processes that the last server left running.
-    pub processes_adopted: usize,
-    pub orphans_stopped: usize,
-}
-
 /// An answer that takes longer than any deadline of the session's own means a thread that hangs.
 const ANSWER_SLACK: Duration = Duration::from_secs(60);
 /// How long one agent may take to fall asleep to make room for another.
@@ -141,39 +136,6 @@ impl Sessions {
                 is_stopping: AtomicBool::new(false),
             }),
         }
-    }
-
-    /// Takes up what the last server left: each session with an agent or with work gets its thread, in parallel and
-    /// without waiting for it; one that was still starting is started; children that no session knows are stopped.
-    pub fn recover(&self) -> Result<Recovered> {
-        let ledger = &self.shared.ledger;
-        let live = ledger.read(agent_rows::live_sessions)?;
-        let waiting = ledger.read(session_rows::with_work)?;
-        let starting = ledger.read(session_rows::starting)?;
-        let known = ledger.read(agent_rows::known_children)?;
-        // Looked for before the first thread runs: threads start children that `known` does not have.
-        let mut orphans = keeper::list(&self.shared.keepers_dir())?;
-        orphans.retain(|child_id| !known.contains(child_id));
-        gateway::take_back_others(&self.shared.config.root_dir, &known);
-        let mut recovered = Recovered { sessions_attached: live.len(), ..Recovered::default() };
-        for (session_id, _) in &live {
-            self.shared.wake(session_id)?;
-        }
-        for session_id in waiting {
-            if !live.iter().any(|(live, _)| *live == session_id) {
-                recovered.sessions_resumed += 1;
-                self.shared.wake(&session_id)?;
-            }
-        }
-        for session_id in starting {
-            // Whoever asked for it is gone with the last server; it is told by the log.
-            drop(self.ask(&session_id, |answer| Command::Open { reservation: None, answer })?);
-        }
-        for child_id in orphans {
-            recovered.orphans_stopped += 1;
-            self.shared.end_orphan(&child_id);
-        }
-        Ok(recovered)
     }
 
     /// Makes a session and starts its agent. Answers with its id. Errors: among others, it is known that the agent can
@@ -544,7 +506,7 @@ impl Shared {
         let handle = match threads.live.get(session_id) {
             Some(handle) => handle,
             None => {
-                let handle = self.start(session_id)?;
+                let handle = self.start(session_id, None)?;
                 threads.live.entry(session_id.to_owned()).or_insert(handle)
             }
         };
@@ -558,26 +520,30 @@ impl Shared {
     }
 
     /// Starts the session's thread if there is none.
-    fn wake(self: &Arc<Self>, session_id: &str) -> Result<()> {
+    fn wake(self: &Arc<Self>, session_id: &str, reservation: Option<Reservation>) -> Result<()> {
         let mut threads = self.lock();
         self.refuse_when_stopping()?;
         if !threads.live.contains_key(session_id) {
-            let handle = self.start(session_id)?;
+            let handle = self.start(session_id, reservation)?;
             threads.live.insert(session_id.to_owned(), handle);
         }
         Ok(())
     }
 
-    fn start(self: &Arc<Self>, session_id: &str) -> Result<Handle> {
+    fn start(
+        self: &Arc<Self>,
+        session_id: &str,
+        reservation: Option<Reservation>,
+    ) -> Result<Handle> {
         let (commands, inbox) = crossbeam_channel::bounded(limits::SESSION_INBOX);
         let shared = Arc::clone(self);
         let session_id: Arc<str> = Arc::from(session_id);
         let short = &session_id[session_id.len().saturating_sub(6)..];
         let name = format!("session-{short}");
-        let thread = thread::spawn(name, move || defect::run(&shared, &session_id, inbox))
-            .map_err(|error| {
-                Error::new(Code::Capacity, "no thread can be started").source(error)
-            })?;
+        let body = move || defect::run(&shared, &session_id, inbox, reservation);
+        let thread = thread::spawn(name, body).map_err(|error| {
+            Error::new(Code::Capacity, "no thread can be started").source(error)
+        })?;
         Ok(Handle { commands, thread: Some(thread) })
     }
 

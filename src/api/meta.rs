@@ -214,7 +214,7 @@ fn keepers(api: &Api) -> Result<Value> {
         .ledger
         .read(agent::live_sessions)?
         .into_iter()
-        .map(|(session_id, child_id)| (child_id, session_id))
+        .map(|agent| (agent.child_id, agent.session_id))
         .collect();
     let keepers: Vec<Value> = held
         .iter()

@@ -40,12 +40,22 @@ pub fn get(connection: &Connection, session_key: i64) -> Result<Option<AgentRow>
         .optional()?)
 }
 
-/// Sessions with a live agent: `(session id, child id)`.
-pub fn live_sessions(connection: &Connection) -> Result<Vec<(String, String)>> {
+/// The agent of a session: running, or ended and not told to be yet.
+#[derive(Debug)]
+pub struct LiveAgent {
+    pub session_id: String,
+    pub child_id: String,
+    pub provider: String,
+}
+
+/// All agents.
+pub fn live_sessions(connection: &Connection) -> Result<Vec<LiveAgent>> {
     let mut statement = connection.prepare_cached(
-        "SELECT session_id, child_id FROM agent JOIN session USING (session_key)",
+        "SELECT session_id, child_id, provider FROM agent JOIN session USING (session_key)",
     )?;
-    let sessions = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sessions = statement.query_map([], |row| {
+        Ok(LiveAgent { session_id: row.get(0)?, child_id: row.get(1)?, provider: row.get(2)? })
+    })?;
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -221,22 +221,38 @@ pub fn list(connection: &Connection, query: &SessionQuery) -> Result<Listed<Sess
     listed::read(statement.query(rusqlite::params_from_iter(values))?, query.most, record_of)
 }
 
-/// Open sessions with a turn that runs, waits or is queued.
-pub fn with_work(connection: &Connection) -> Result<Vec<String>> {
+/// A session without an agent that has a turn to run.
+#[derive(Debug)]
+pub struct Waiting {
+    pub session_id: String,
+    pub provider: String,
+    /// False: its turn waits for somebody to let it through.
+    pub wants_agent: bool,
+}
+
+/// Open sessions without an agent that have a turn which runs, waits or is queued.
+pub fn asleep_with_work(connection: &Connection) -> Result<Vec<Waiting>> {
     let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT session_id FROM turn JOIN session USING (session_key)
+        "SELECT session_id, provider, max(turn.status <> 'waiting_for_approval')
+         FROM turn JOIN session USING (session_key)
          WHERE turn.status IN ('queued', 'in_progress', 'waiting_for_approval')
-             AND state IN ('starting', 'open')",
+             AND state IN ('starting', 'open')
+             AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.session_key = session.session_key)
+         GROUP BY session.session_key",
     )?;
-    let sessions = statement.query_map([], |row| row.get(0))?;
+    let sessions = statement.query_map([], |row| {
+        Ok(Waiting { session_id: row.get(0)?, provider: row.get(1)?, wants_agent: row.get(2)? })
+    })?;
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Sessions whose agent has never opened them yet.
-pub fn starting(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement =
-        connection.prepare_cached("SELECT session_id FROM session WHERE state = 'starting'")?;
-    let sessions = statement.query_map([], |row| row.get(0))?;
+/// Sessions whose agent has never opened them and is not there, with its provider.
+pub fn starting(connection: &Connection) -> Result<Vec<(String, String)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT session_id, provider FROM session WHERE state = 'starting'
+             AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.session_key = session.session_key)",
+    )?;
+    let sessions = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -1,5 +1,9 @@
 //! Properties of the ledger as a whole: whatever comes in whatever order, and wherever it is cut off.
 
+mod folder;
+
+pub(crate) use folder::Folder;
+
 use super::event::{self, Frame, NewEvent, Page};
 use super::session::NewSession;
 use super::turn::NewTurn;
@@ -7,12 +11,12 @@ use super::{Ledger, Readers, Synchronous, Tx, writer};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::model::event::{EventFilter, EventKind};
-use crate::model::{ScopeKind, TurnSource, TurnStatus, id};
+use crate::model::{ScopeKind, TurnSource, TurnStatus};
 use crate::thread::{self, Thread};
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,18 +24,9 @@ use std::time::Duration;
 /// A wait that is over long before, unless it is over never.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A folder that goes away with the test.
-pub(super) struct Folder(PathBuf);
-
 impl Folder {
-    pub(super) fn new() -> Folder {
-        let path = std::env::temp_dir().join(id::new("gooselake"));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
     pub(super) fn ledger(&self) -> Opened {
-        open(&self.0.join("db"))
+        open(&self.database())
     }
 }
 
@@ -53,12 +48,6 @@ impl Opened {
 fn open(path: &Path) -> Opened {
     let (ledger, writer) = Ledger::open(path, Synchronous::Normal).unwrap();
     Opened { ledger, writer }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }
 
 /// A small generator of numbers: the same seed gives the same test.
@@ -370,10 +359,10 @@ fn cut_off_between_any_two_writes_everything_answered_is_there() {
             answered.insert(scope, seq);
         }
         // What a killed process leaves: the files as they are now, nothing closed, nothing checkpointed.
-        let copy = folder.0.join(format!("copy{round}"));
+        let copy = folder.path().join(format!("copy{round}"));
         std::fs::create_dir(&copy).unwrap();
         for file in ["db", "db-wal"] {
-            std::fs::copy(folder.0.join(file), copy.join(file)).unwrap();
+            std::fs::copy(folder.path().join(file), copy.join(file)).unwrap();
         }
         let again = open(&copy.join("db"));
         again
@@ -402,14 +391,14 @@ fn cut_off_within_any_write_a_change_and_what_tells_of_it_are_there_or_neither_i
         let answer = append(&opened.ledger, &format!("s{}", numbers.below(3)), is_good);
         changes += i64::from(answer.is_ok());
     }
-    let wal = std::fs::read(folder.0.join("db-wal")).unwrap();
+    let wal = std::fs::read(folder.path().join("db-wal")).unwrap();
     let page_bytes = u32::from_be_bytes(wal[8..12].try_into().unwrap()) as usize;
     let (head_bytes, frame_bytes) = (32, 24 + page_bytes);
     let mut seen = Vec::new();
     for end in (head_bytes..=wal.len()).step_by(frame_bytes) {
-        let copy = folder.0.join(format!("copy{end}"));
+        let copy = folder.path().join(format!("copy{end}"));
         std::fs::create_dir(&copy).unwrap();
-        std::fs::copy(folder.0.join("db"), copy.join("db")).unwrap();
+        std::fs::copy(folder.database(), copy.join("db")).unwrap();
         std::fs::write(copy.join("db-wal"), &wal[..end]).unwrap();
         let again = open(&copy.join("db"));
         let heads = again.ledger.read(|db| Ok((check_log(db), check_records(db)).0)).unwrap();
@@ -591,7 +580,7 @@ fn who_can_not_open_a_connection_takes_one_that_comes_back() {
     let folder = Folder::new();
     let opened = folder.ledger();
     let readers = &opened.ledger.readers;
-    let lent = readers.take(&folder.0.join("db")).unwrap();
+    let lent = readers.take(&folder.database()).unwrap();
     let unlucky = Unlucky::new(readers);
     unlucky.fail();
     readers.give_back.send(lent).unwrap();

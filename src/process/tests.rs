@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Overrides;
 use crate::ledger::Synchronous;
 use crate::ledger::process::{NewProcess, ProcessEnd};
+use crate::ledger::tests::Folder;
 use crate::model::id;
 use crossbeam_channel::RecvTimeoutError;
 
@@ -14,21 +15,21 @@ const SOON: Duration = Duration::from_secs(20);
 struct Scene {
     processes: Processes,
     _writer: Thread,
-    folder: PathBuf,
+    folder: Folder,
 }
 
 impl Scene {
     fn new(config_toml: &str) -> Scene {
-        let folder = std::env::temp_dir().join(id::new("gooselake-process"));
-        std::fs::create_dir_all(&folder).unwrap();
-        let data_dir = Some(folder.clone());
+        let folder = Folder::new();
+        let path = folder.path();
+        let data_dir = Some(path.to_owned());
         let overrides = Overrides { data_dir, ..Overrides::default() };
-        let config = Config::parse(config_toml, &folder, "/usr/bin:/bin", &overrides).unwrap();
-        let (ledger, writer) = Ledger::open(&folder.join("db"), Synchronous::Normal).unwrap();
+        let config = Config::parse(config_toml, path, "/usr/bin:/bin", &overrides).unwrap();
+        let (ledger, writer) = Ledger::open(&folder.database(), Synchronous::Normal).unwrap();
         let processes = Processes::new(
             Arc::new(config),
             ledger,
-            folder.join("no-keeper"),
+            path.join("no-keeper"),
             crossbeam_channel::bounded(1).0,
         );
         Scene { processes, _writer: writer, folder }
@@ -71,26 +72,13 @@ impl Scene {
         self.processes.shared.ledger.write(move |tx| tx.end_process(&id, &end)).unwrap();
         process_id
     }
-
-    /// Nobody can open a connection for reading; the writer has its own.
-    fn hide_database(&self, is_hidden: bool) {
-        let (shown, hidden) = (self.folder.join("db"), self.folder.join("hidden"));
-        let (from, to) = if is_hidden { (shown, hidden) } else { (hidden, shown) };
-        std::fs::rename(from, to).unwrap();
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.folder));
-    }
 }
 
 #[test]
 fn a_process_whose_record_can_not_be_read_when_its_thread_begins_comes_to_its_end() {
     let scene = Scene::new("");
     let process_id = scene.admitted();
-    scene.hide_database(true);
+    scene.folder.hide_database(true);
     // A word is taken by who waits for one, so it shows that the first look has failed.
     let (words, heard) = crossbeam_channel::bounded(0);
     let (running, ended) = crossbeam_channel::bounded::<()>(0);
@@ -101,7 +89,7 @@ fn a_process_whose_record_can_not_be_read_when_its_thread_begins_comes_to_its_en
     })
     .unwrap();
     words.send_timeout((), SOON).expect("the thread still looks after its process");
-    scene.hide_database(false);
+    scene.folder.hide_database(false);
     assert_eq!(ended.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
     let row = scene.processes.get(&process_id).unwrap();
     assert_eq!(row.status, ProcessStatus::Failed);

@@ -266,17 +266,19 @@ pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(15);
 pub(super) const STEER_GRACE: Duration = Duration::from_secs(15);
 /// How long an agent may take to end after its stdin was closed, before it gets SIGTERM.
 pub(super) const SLEEP_GRACE: Duration = Duration::from_secs(8);
-/// The pause after a commit that failed.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a commit, or a reading of the session, that failed.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Actor {
+    /// One that knows nothing yet: it is to be read from the ledger.
     pub(super) fn new(
         shared: Arc<Shared>,
         session_id: Arc<str>,
         commands: Receiver<Box<Command>>,
-    ) -> Result<Actor> {
+        reservation: Option<Reservation>,
+    ) -> Actor {
         let children = crossbeam_channel::bounded(limits::AGENT_INBOX);
-        let mut actor = Actor {
+        Actor {
             shared,
             session_id,
             session_key: 0,
@@ -285,16 +287,14 @@ impl Actor {
             commands,
             children,
             state: State::default(),
-            reservation: None,
+            reservation,
             retry_at: None,
             touched_at: None,
             is_ending: false,
             is_stopping: false,
             is_final_stop: false,
             is_agent_stale: false,
-        };
-        load::load(&mut actor)?;
-        Ok(actor)
+        }
     }
 
     /// The loop. Returns when the thread has nothing left to own.

@@ -4,13 +4,18 @@
 //! held is not trusted any more: the session is read again from the ledger, on the same thread, and ended from there.
 //! Should that panic as well, the records alone are ended, which runs no other code of the session.
 //!
+//! What the ledger can not read or write now (a disk that errs or is full) is tried again, until it can or the server
+//! stops: the agent of a session is looked after by nobody else.
+//!
 //! An agent whose snapshot can not be read, because of a defect or since another version wrote it, can neither be
 //! understood nor told anything: it ends with its terminals, and the session goes on without it.
 
 use super::Shared;
-use super::actor::{Actor, Command};
+use super::actor::{Actor, Command, RETRY_PAUSE};
 use super::agent::never_started;
-use crate::error::{Error, Result};
+use super::capacity::Reservation;
+use super::load;
+use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::turn::TurnEnd;
 use crate::ledger::{agent, session};
@@ -18,41 +23,81 @@ use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::provider::AgentError;
 use crate::watchdog;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Select, TryRecvError};
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
+/// The longest pause between two attempts at what the ledger can not do.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 const REASON: &str = "a defect of the server ended the turn";
 const UNREADABLE: &str = "what the server had written down of the agent can not be read";
 
-/// The body of the thread.
-pub(super) fn run(shared: &Arc<Shared>, session_id: &Arc<str>, inbox: Receiver<Box<Command>>) {
+/// The body of the thread. The reservation is for the agent that the session has or wants.
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    session_id: &Arc<str>,
+    inbox: Receiver<Box<Command>>,
+    reservation: Option<Reservation>,
+) {
     watchdog::watch();
     let waiting = inbox.clone();
-    let body =
-        AssertUnwindSafe(|| match Actor::new(Arc::clone(shared), Arc::clone(session_id), inbox) {
-            Ok(mut actor) => actor.run(),
-            Err(error) => log::error!("session {session_id} can not be loaded: {error}"),
-        });
+    let body = AssertUnwindSafe(|| {
+        let mut actor = Actor::new(Arc::clone(shared), Arc::clone(session_id), inbox, reservation);
+        let what = format!("session {session_id} can not be read");
+        if until_done(&waiting, &what, || load::load(&mut actor)).is_some() {
+            actor.run();
+        }
+    });
     let mut goes_on = false;
     if catch_unwind(body).is_err() {
         log::error!("the thread of session {session_id} panicked; its turn fails");
-        match after_panic(shared, session_id, &waiting) {
-            Ok(has_ended_a_turn) => goes_on = has_ended_a_turn,
-            Err(error) => log::error!("session {session_id}: its turn can not be ended: {error}"),
-        }
+        let what = format!("the turn of session {session_id} can not be ended");
+        let ended = until_done(&waiting, &what, || after_panic(shared, session_id, &waiting));
+        goes_on = ended.unwrap_or(false);
     }
     // Whoever still waits sees its channel close.
     while !shared.retire(session_id, &waiting) {
         drop(waiting.try_recv());
     }
     // What is queued behind the turn is for a new thread. Each such thread has ended a turn, so this comes to an end.
-    if goes_on && let Err(error) = shared.wake(session_id) {
+    if goes_on && let Err(error) = shared.wake(session_id, None) {
         log::error!("session {session_id} waits for its next request: {error}");
     }
     // If it is over, so is its claim on a worktree, and its agent is gone.
     shared.worktrees.look_for_due();
+}
+
+/// What comes of the attempt: tried again after a pause that grows, and at each word, until it succeeds. Whoever has asked for
+/// something meanwhile sees its channel close. None: there is nothing to attempt it on, or the server stops.
+fn until_done<T>(
+    inbox: &Receiver<Box<Command>>,
+    what: &str,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Option<T> {
+    let mut pause = RETRY_PAUSE;
+    loop {
+        match attempt() {
+            Ok(done) => return Some(done),
+            Err(error) if error.code == Code::NotFound => {
+                log::error!("{what}: {error}");
+                return None;
+            }
+            Err(error) => log::error!("{what}, and is tried again: {error}"),
+        }
+        match inbox.try_recv().map(|command| *command) {
+            Ok(Command::Shutdown { .. }) | Err(TryRecvError::Disconnected) => return None,
+            Ok(_) => {}
+            Err(TryRecvError::Empty) => {
+                // The word stays where it is: it may be heard after the next attempt.
+                let mut word = Select::new();
+                word.recv(inbox);
+                let _: std::result::Result<usize, _> = watchdog::rest(|| word.ready_timeout(pause));
+                pause = RETRY_PAUSE_MAX.min(2 * pause);
+            }
+        }
+    }
 }
 
 /// Ends the turn and the agent of a session whose thread is gone; says whether there was a turn.
@@ -63,7 +108,9 @@ fn after_panic(
 ) -> Result<bool> {
     let children = children(shared, session_id)?;
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let mut actor = Actor::new(Arc::clone(shared), Arc::clone(session_id), waiting.clone())?;
+        let (shared, session_id) = (Arc::clone(shared), Arc::clone(session_id));
+        let mut actor = Actor::new(shared, session_id, waiting.clone(), None);
+        load::load(&mut actor)?;
         actor.end_by_defect()
     }));
     let has_ended_a_turn = match ended {

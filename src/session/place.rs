@@ -111,7 +111,7 @@ fn work_in(request: &mut SessionRequest, worktree_cwd: &str) {
     request.session.agent_cwd = worktree_cwd.to_owned();
 }
 
-fn tell_created(tx: &mut Tx<'_>, session_id: &str) -> Result<()> {
+pub(super) fn tell_created(tx: &mut Tx<'_>, session_id: &str) -> Result<()> {
     let record = tx.session(session_id)?;
     let payload =
         format!("{{\"provider\":{},\"session\":{}}}", to_json(&record.provider), to_json(&record));

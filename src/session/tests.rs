@@ -1,0 +1,125 @@
+//! Sessions that are taken up by a server whose ledger fails them, or takes its time. No agent of theirs has a keeper.
+
+use super::*;
+use crate::config::Overrides;
+use crate::ledger::Synchronous;
+use crate::ledger::tests::{Folder, new_session, new_turn};
+use crate::model::id;
+use crossbeam_channel::RecvTimeoutError;
+
+/// A wait that is over long before, unless it is over never.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Sessions in a folder that goes away with the test. The parts drop in this order.
+struct Scene {
+    sessions: Sessions,
+    _writer: Thread,
+    folder: Folder,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let folder = Folder::new();
+        let path = folder.path();
+        let data_dir = Some(path.to_owned());
+        let overrides = Overrides { data_dir, ..Overrides::default() };
+        let config_toml = "[providers.demo]\nenabled = true\n";
+        let config = Config::parse(config_toml, path, "/usr/bin:/bin", &overrides).unwrap();
+        let config = Arc::new(config);
+        let (ledger, writer) = Ledger::open(&folder.database(), Synchronous::Normal).unwrap();
+        let (worktrees, _) = Worktrees::new(&config, ledger.clone()).unwrap();
+        let keeper = path.join("no-keeper");
+        let sessions = Sessions::new(
+            Arc::clone(&config),
+            ledger.clone(),
+            Processes::new(Arc::clone(&config), ledger, keeper.clone(), worktrees.due()),
+            Readiness::new(config, Vec::new()).unwrap(),
+            worktrees,
+            Sidecars { keeper: keeper.clone(), demo_agent: keeper, claude_bridge: None },
+            None,
+        );
+        Scene { sessions, _writer: writer, folder }
+    }
+
+    /// A session in the middle of a turn, as a server that was killed has left it.
+    fn left(&self) -> String {
+        let session_id = id::new("sess");
+        let id = session_id.clone();
+        let write = self.sessions.shared.ledger.write(move |tx| {
+            let session_key = tx.insert_session(&new_session(&id))?;
+            place::tell_created(tx, &id)?;
+            tx.insert_agent(session_key, &id::new("agent"), "null")?;
+            tx.insert_turn(&new_turn(&id::new("turn"), session_key))
+        });
+        write.unwrap();
+        session_id
+    }
+}
+
+#[test]
+fn the_room_of_agents_is_theirs_before_their_threads_have_read_of_them() {
+    let scene = Scene::new();
+    for _ in 0..50 {
+        scene.left();
+    }
+    // None of them can be told to be gone meanwhile.
+    let (held, holds) = crossbeam_channel::bounded(1);
+    let (go, goes) = crossbeam_channel::bounded::<()>(0);
+    let ledger = scene.sessions.shared.ledger.clone();
+    let holder = thread::spawn("holder", move || {
+        let write = ledger.write(move |_tx| {
+            held.send(()).unwrap();
+            let _end = goes.recv();
+            Ok(())
+        });
+        write.unwrap();
+    });
+    // Dropped before the thread, which ends with it.
+    let go = go;
+    holds.recv().unwrap();
+    scene.sessions.recover().unwrap();
+    assert_eq!(scene.sessions.live_agents("demo"), 50);
+    drop(go);
+    assert!(holder.unwrap().join());
+    scene.sessions.shut_down(false, Instant::now() + SOON);
+    assert_eq!(scene.sessions.live_agents("demo"), 0);
+}
+
+#[test]
+fn a_session_that_can_not_be_read_when_its_thread_begins_is_taken_up_when_it_can() {
+    let scene = Scene::new();
+    let session_id = scene.left();
+    scene.folder.hide_database(true);
+    // A word is taken by who waits for one, so it shows that the first look has failed.
+    let (words, heard) = crossbeam_channel::bounded(0);
+    let (running, ended) = crossbeam_channel::bounded::<()>(0);
+    let (shared, id) = (Arc::clone(&scene.sessions.shared), Arc::from(session_id.as_str()));
+    let room = shared.capacity.reserve_anyway("demo");
+    let _thread = thread::spawn("session", move || {
+        defect::run(&shared, &id, heard, Some(room));
+        drop(running);
+    });
+    // Dropped before the thread, which ends with it.
+    let words = words;
+    let word = Box::new(Command::Renew);
+    words.send_timeout(word, SOON).expect("the thread still looks after its session");
+    assert_eq!(scene.sessions.live_agents("demo"), 1);
+    scene.folder.hide_database(false);
+    assert_eq!(ended.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
+    let record = scene.sessions.shared.ledger.read(|db| session_rows::get(db, &session_id));
+    let record = record.unwrap();
+    assert!(!record.live && record.active_turn_id.is_none(), "{record:?}");
+    assert_eq!(scene.sessions.live_agents("demo"), 0);
+}
+
+/// A server that stops does not wait for a disk.
+#[test]
+fn a_session_that_can_not_be_read_ends_with_the_server() {
+    let scene = Scene::new();
+    let session_id = scene.left();
+    scene.folder.hide_database(true);
+    scene.sessions.shared.wake(&session_id, None).unwrap();
+    let deadline = Instant::now() + SOON;
+    scene.sessions.shut_down(false, deadline);
+    assert!(Instant::now() < deadline, "its thread has not ended");
+}
