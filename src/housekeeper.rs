@@ -1,8 +1,8 @@
 //! Floor 4: the housekeeper, one thread for what is due by age alone.
 //!
 //! Owns: when the ledger forgets. It forgets idempotency keys, deltas of finished items, closed sessions and deleted
-//! teams as far as the configuration says so, ended processes, and the folders of children that nobody knows. It sleeps
-//! until the first of these is due, at most an hour. What is due is done in small steps, each a change that takes the
+//! teams as far as the configuration says so, ended processes, and the folders of children that nobody knows; and it
+//! looks for processes that run and have no thread. It sleeps until the first of these is due, at most an hour. What is due is done in small steps, each a change that takes the
 //! writer milliseconds, with pauses four times as long as the steps: whoever writes meanwhile waits behind one step at
 //! most. It deliberately decides nothing about what is live: threads of sessions put their agents to sleep themselves.
 
@@ -115,7 +115,9 @@ impl<'a> Round<'a> {
     }
 
     fn processes(&mut self) -> Result<Option<Duration>> {
-        Ok(self.house.processes.as_ref().and_then(Processes::purge_old))
+        let Some(processes) = &self.house.processes else { return Ok(None) };
+        processes.start_left()?;
+        Ok(processes.purge_old())
     }
 
     fn deltas(&mut self) -> Result<Option<Duration>> {

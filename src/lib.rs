@@ -11,6 +11,7 @@
 //! - [`limits`]: every bound that is not a setting, with what happens at it.
 //! - [`mod@thread`]: the one place where threads start. It knows no pool and no order of shutdown.
 //!   `sync` beside it: the locks that can be model-checked.
+//! - `tries`: what could not be done, and when its thread tries it again.
 //! - [`watchdog`]: which thread has been at one piece of work for too long. It stops nothing.
 //! - [`model`]: ids, times, states, kinds of events, the input of a turn. Each word is the same in
 //!   SQL, JSON and Rust.
@@ -98,5 +99,6 @@ pub mod signals;
 mod sync;
 pub mod team;
 pub mod thread;
+mod tries;
 pub mod watchdog;
 pub mod worktree;

@@ -116,6 +116,17 @@ impl Processes {
         Ok(running.len())
     }
 
+    /// Starts the threads of those that run and have none: there was none to be had, and no room to write that down.
+    /// Errors: the ledger can not be read.
+    pub fn start_left(&self) -> Result<()> {
+        let mut left = self.shared.ledger.read(rows::running)?;
+        let threads = self.shared.lock();
+        left.retain(|process_id| !threads.live.contains_key(process_id));
+        drop(threads);
+        self.shared.start_all(left);
+        Ok(())
+    }
+
     /// Starts a process, or queues it; its record when it runs, has failed to start, or waits. Errors: a field that can
     /// not be as it is; no room; the session that is to own it is over.
     pub fn start(&self, request: &ProcessRequest) -> Result<ProcessRow> {

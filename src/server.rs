@@ -35,7 +35,6 @@ pub struct Server {
     api: Arc<Api>,
     http: http::Server,
     dispatch: Dispatch,
-    /// Ends by itself, at the latest when sessions and worktrees have stopped.
     team_recovery: Thread,
     /// Closing it ends the housekeeper.
     housekeeper_end: Sender<()>,
@@ -174,6 +173,7 @@ impl Server {
         api.processes.shut_down(stop == Stop::EndAll, deadline);
         api.readiness.shut_down();
         api.worktrees.stop();
+        api.teams.stop();
         let reason = match stop {
             Stop::Leave => "sigterm",
             Stop::EndAll => "sigint",

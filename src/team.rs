@@ -34,6 +34,7 @@ use crate::ledger::team::operation;
 use crate::session::Sessions;
 use crate::thread::{self, Thread};
 use crate::worktree::Worktrees;
+use recovery::Left;
 use serde::Serialize;
 use shared::{Counters, Shared};
 use std::sync::Arc;
@@ -65,20 +66,25 @@ impl Teams {
         sessions: Sessions,
         worktrees: Worktrees,
     ) -> Teams {
-        let counters = Counters::default();
-        let shared = Shared { config, ledger, sessions, worktrees, counters };
+        let (counters, left) = (Counters::default(), Left::default());
+        let shared = Shared { config, ledger, sessions, worktrees, counters, left };
         Teams { shared: Arc::new(shared) }
     }
 
     /// Takes up the operations that the last server left in their middle: those that had made nothing at once, so that
     /// whoever asks again with their key is not told that they go on. Before the first request, and when the sessions
-    /// are being taken up.
+    /// are being taken up. Gives the thread of the others.
     pub fn recover(&self) -> Result<Thread> {
         let shared = Arc::clone(&self.shared);
-        let mut left = shared.ledger.read(operation::unfinished)?;
-        recovery::take_back_planned(&shared, &mut left)?;
-        thread::spawn("team-recovery", move || recovery::take_up(&shared, &left))
+        let left = shared.ledger.read(operation::unfinished)?;
+        recovery::take_back_planned(&shared, left)?;
+        thread::spawn("team-recovery", move || recovery::serve(&shared))
             .map_err(|error| Error::internal("no thread can be started").source(error))
+    }
+
+    /// Ends the thread of [`Teams::recover`], when the sessions are told to stop. Does not wait.
+    pub fn stop(&self) {
+        self.shared.left.wake();
     }
 
     /// Starts to deliver: first what earlier servers have left, also what they were in the middle of.

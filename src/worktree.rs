@@ -48,8 +48,9 @@ use cleanup::Telling;
 use crossbeam_channel::{Receiver, Sender};
 use lock::Locks;
 use remove::Force;
+use repair::Unmade;
 use run::Stop;
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -68,8 +69,8 @@ struct Shared {
     locks: Arc<Locks>,
     disk: disk::DiskCache,
     due: Sender<()>,
-    /// What the last server left and this one has not looked at yet, by id.
-    left: Mutex<HashSet<String>>,
+    /// What is to be looked at, by id: what the last server left, and what could not be finished since.
+    left: Mutex<BTreeMap<String, Unmade>>,
 }
 
 /// A worktree that somebody wants.
@@ -147,7 +148,7 @@ impl Worktrees {
             false => Vec::new(),
         };
         shared.expect(&left);
-        thread::spawn("worktrees", move || repair::serve(&shared, left, &due))
+        thread::spawn("worktrees", move || repair::serve(&shared, &left, &due))
             .map_err(|error| Error::internal("no thread can be started").source(error))
     }
 

@@ -115,3 +115,15 @@ fn the_record_of_a_log_that_can_not_be_removed_stays_until_it_can() {
     assert_eq!(processes.get(&stuck).unwrap_err().code, Code::NotFound);
     assert!(!path.exists());
 }
+
+#[test]
+fn a_process_that_was_left_without_a_thread_comes_to_its_end() {
+    let scene = Scene::new("");
+    let process_id = scene.admitted();
+    scene.processes.start_left().unwrap();
+    let row = scene.processes.wait(&process_id, SOON, |row| row.status.is_terminal()).unwrap();
+    assert_eq!(row.status, ProcessStatus::Failed, "{row:?}");
+    // What has ended is not begun again.
+    scene.processes.start_left().unwrap();
+    assert_eq!(scene.processes.get(&process_id).unwrap().ended_at, row.ended_at);
+}

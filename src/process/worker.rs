@@ -26,6 +26,7 @@ use crate::ledger::process::{self as rows, ProcessEnd, ProcessRow};
 use crate::limits;
 use crate::model::event::EventKind;
 use crate::model::{ProcessStatus, id};
+use crate::tries::Pauses;
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, never, select};
 use serde_json::{Value, json};
@@ -95,21 +96,29 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
     });
     if std::panic::catch_unwind(body).is_err() {
         log::error!("the thread of process {process_id} panicked; the process is ended");
-        let error = Error::internal("a defect of the server ended the process");
-        let dir = shared.child_dir(process_id);
-        let ended = keeper::sweep(process_id)
-            .and_then(|_| never_started(shared, process_id, &error))
-            .map(|admitted| {
-                shared.start_all(admitted);
-                std::fs::remove_dir_all(&dir)
-            });
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => log::warn!("{} can not be removed: {error}", dir.display()),
-            Err(error) => log::error!("process {process_id}: its end is not recorded: {error}"),
+        let mut pauses = Pauses::default();
+        while let Err(error) = after_panic(shared, process_id) {
+            log::error!("process {process_id}: its end is recorded later: {error}");
+            let waited = watchdog::rest(|| words.recv_timeout(pauses.take()));
+            if waited == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
         }
     }
     shared.retire(process_id);
+}
+
+/// Ends a process whose thread is gone, with its record. Errors: the record still says that it runs.
+fn after_panic(shared: &Arc<Shared>, process_id: &str) -> Result<()> {
+    keeper::sweep(process_id)?;
+    let error = Error::internal("a defect of the server ended the process");
+    let admitted = never_started(shared, process_id, &error)?;
+    shared.start_all(admitted);
+    let dir = shared.child_dir(process_id);
+    if let Err(error) = std::fs::remove_dir_all(&dir) {
+        log::warn!("{} can not be removed: {error}", dir.display());
+    }
+    Ok(())
 }
 
 /// Ends the record of a process that has no child, for this reason. Returns whom its place is given

@@ -266,8 +266,8 @@ pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(15);
 pub(super) const STEER_GRACE: Duration = Duration::from_secs(15);
 /// How long an agent may take to end after its stdin was closed, before it gets SIGTERM.
 pub(super) const SLEEP_GRACE: Duration = Duration::from_secs(8);
-/// The pause after a commit, or a reading of the session, that failed.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a commit that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Actor {
     /// One that knows nothing yet: it is to be read from the ledger.

@@ -11,7 +11,7 @@
 //! understood nor told anything: it ends with its terminals, and the session goes on without it.
 
 use super::Shared;
-use super::actor::{Actor, Command, RETRY_PAUSE};
+use super::actor::{Actor, Command};
 use super::agent::never_started;
 use super::capacity::Reservation;
 use super::load;
@@ -22,15 +22,13 @@ use crate::ledger::{agent, session};
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::provider::AgentError;
+use crate::tries::Pauses;
 use crate::watchdog;
 use crossbeam_channel::{Receiver, Select, TryRecvError};
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// The longest pause between two attempts at what the ledger can not do.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 const REASON: &str = "a defect of the server ended the turn";
 const UNREADABLE: &str = "what the server had written down of the agent can not be read";
 
@@ -42,41 +40,49 @@ pub(super) fn run(
     reservation: Option<Reservation>,
 ) {
     watchdog::watch();
-    let waiting = inbox.clone();
-    let body = AssertUnwindSafe(|| {
-        let mut actor = Actor::new(Arc::clone(shared), Arc::clone(session_id), inbox, reservation);
-        let what = format!("session {session_id} can not be read");
-        if until_done(&waiting, &what, || load::load(&mut actor)).is_some() {
-            actor.run();
-        }
-    });
-    let mut goes_on = false;
-    if catch_unwind(body).is_err() {
-        log::error!("the thread of session {session_id} panicked; its turn fails");
-        let what = format!("the turn of session {session_id} can not be ended");
-        let ended = until_done(&waiting, &what, || after_panic(shared, session_id, &waiting));
-        goes_on = ended.unwrap_or(false);
-    }
+    // What is queued behind a turn that a defect has ended goes on, and so does whoever has asked for something since.
+    // Each round has ended a turn, so this comes to an end.
+    let mut room = reservation;
+    while live(shared, session_id, &inbox, room.take()) {}
     // Whoever still waits sees its channel close.
-    while !shared.retire(session_id, &waiting) {
-        drop(waiting.try_recv());
-    }
-    // What is queued behind the turn is for a new thread. Each such thread has ended a turn, so this comes to an end.
-    if goes_on && let Err(error) = shared.wake(session_id, None) {
-        log::error!("session {session_id} waits for its next request: {error}");
+    while !shared.retire(session_id, &inbox) {
+        drop(inbox.try_recv());
     }
     // If it is over, so is its claim on a worktree, and its agent is gone.
     shared.worktrees.look_for_due();
 }
 
-/// What comes of the attempt: tried again after a pause that grows, and at each word, until it succeeds. Whoever has asked for
-/// something meanwhile sees its channel close. None: there is nothing to attempt it on, or the server stops.
+/// One life of the session on this thread; true when a panic has ended it, and its turn with it.
+fn live(
+    shared: &Arc<Shared>,
+    session_id: &Arc<str>,
+    inbox: &Receiver<Box<Command>>,
+    reservation: Option<Reservation>,
+) -> bool {
+    let body = AssertUnwindSafe(|| {
+        let (shared, id) = (Arc::clone(shared), Arc::clone(session_id));
+        let mut actor = Actor::new(shared, id, inbox.clone(), reservation);
+        let what = format!("session {session_id} can not be read");
+        if until_done(inbox, &what, || load::load(&mut actor)).is_some() {
+            actor.run();
+        }
+    });
+    if catch_unwind(body).is_ok() {
+        return false;
+    }
+    log::error!("the thread of session {session_id} panicked; its turn fails");
+    let what = format!("the turn of session {session_id} can not be ended");
+    until_done(inbox, &what, || after_panic(shared, session_id, inbox)).unwrap_or(false)
+}
+
+/// What comes of the attempt: tried again after a pause that grows, and at each word, until it succeeds. Whoever has
+/// asked for something meanwhile sees its channel close. None: there is nothing to attempt it on, or the server stops.
 fn until_done<T>(
     inbox: &Receiver<Box<Command>>,
     what: &str,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Option<T> {
-    let mut pause = RETRY_PAUSE;
+    let mut pauses = Pauses::default();
     loop {
         match attempt() {
             Ok(done) => return Some(done),
@@ -93,8 +99,8 @@ fn until_done<T>(
                 // The word stays where it is: it may be heard after the next attempt.
                 let mut word = Select::new();
                 word.recv(inbox);
-                let _: std::result::Result<usize, _> = watchdog::rest(|| word.ready_timeout(pause));
-                pause = RETRY_PAUSE_MAX.min(2 * pause);
+                let _: std::result::Result<usize, _> =
+                    watchdog::rest(|| word.ready_timeout(pauses.take()));
             }
         }
     }

@@ -122,7 +122,7 @@ impl Teams {
             Ok(departure)
         })?;
         match operation_id {
-            Some(operation_id) => takedown::finish(&self.shared, &operation_id),
+            Some(operation_id) => takedown::depart(&self.shared, &operation_id),
             None => Ok(Departure::default()),
         }
     }
@@ -164,7 +164,7 @@ impl Teams {
             tx.tell_team(&team_id, EventKind::TeamDeleted, None, None)?;
             Ok(departures)
         })?;
-        let end = |operation_id: &String| takedown::finish(&self.shared, operation_id).map(drop);
+        let end = |operation_id: &String| takedown::depart(&self.shared, operation_id).map(drop);
         departures.iter().map(end).fold(Ok(()), Result::and)
     }
 

@@ -1,5 +1,6 @@
 //! What the callers of teams, the dispatcher and its lanes have in common.
 
+use super::recovery::Left;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::session::Sessions;
@@ -13,6 +14,7 @@ pub(super) struct Shared {
     pub sessions: Sessions,
     pub worktrees: Worktrees,
     pub counters: Counters,
+    pub left: Left,
 }
 
 /// What the dispatcher does and has done, for diagnostics.

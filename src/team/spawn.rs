@@ -4,8 +4,8 @@
 //! the ledger (`ledger::team::operation`): all that can be checked is checked first (`check`); the operation is written
 //! down; then come the worktree on disk, the session with its worktree and its claim in one transaction, and the agent.
 //! Membership, onboarding and the end of the operation are one transaction, so nobody sees a member that has not been
-//! told who it is. What fails is taken away (`takedown`); what a crash cuts off is completed or taken away by the next
-//! start (`recovery`), which knows from the stage what there is.
+//! told who it is. What fails is taken away (`takedown`); what a crash cuts off, or a full disk, is completed or
+//! taken away by `recovery`, which knows from the stage what there is.
 
 mod check;
 
@@ -132,9 +132,10 @@ impl Teams {
             return self.spawned_before(&made);
         }
         let shared = &self.shared;
+        let mut reason = SESSION_FAILED;
         make(shared, &operation_id, plan)
-            .map_err(|error| takedown::undo(shared, &operation_id, SESSION_FAILED, error))?;
-        enrol(shared, &operation_id)?;
+            .and_then(|()| enrol(shared, &operation_id, &mut reason))
+            .map_err(|error| takedown::undo(shared, &operation_id, reason, error))?;
         self.result(&operation_id)
     }
 
@@ -208,9 +209,9 @@ fn make(shared: &Shared, operation_id: &str, plan: Plan) -> Result<()> {
     shared.sessions.create(request).map(|_session_id| ())
 }
 
-/// Makes the session a member, writes the onboarding and completes the operation, all at once; or undoes the operation,
-/// and then gives the error for the caller.
-pub(super) fn enrol(shared: &Shared, operation_id: &str) -> Result<()> {
+/// Makes the session a member, writes the onboarding and completes the operation, all at once. Errors: nothing of it is
+/// done, and the operation is to be undone for this `reason`.
+pub(super) fn enrol(shared: &Shared, operation_id: &str, reason: &mut &'static str) -> Result<()> {
     let has_joined = Arc::new(AtomicBool::new(false));
     let (id, joined) = (operation_id.to_owned(), Arc::clone(&has_joined));
     let has_tools = shared.config.is_mcp_enabled;
@@ -228,11 +229,8 @@ pub(super) fn enrol(shared: &Shared, operation_id: &str) -> Result<()> {
         tx.move_operation(&id, OperationStage::Completed, &change)?;
         Ok(session_id)
     });
-    let session_id = enrolled.map_err(|error| {
-        let reason =
-            if has_joined.load(Ordering::SeqCst) { ONBOARDING_FAILED } else { JOIN_FAILED };
-        takedown::undo(shared, operation_id, reason, error)
-    })?;
+    *reason = if has_joined.load(Ordering::SeqCst) { ONBOARDING_FAILED } else { JOIN_FAILED };
+    let session_id = enrolled?;
     shared.sessions.post().announce([session_id], "queue");
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Taking away what a spawn has made: because it has failed, or because its member has left.
 //!
-//! Runs on the thread of whoever wants it, or on that of the next start. What is to be taken away is in the journal
+//! Runs on the thread of whoever wants it, or on that of `recovery`. What is to be taken away is in the journal
 //! before anything is touched; each step can be done twice. The session is closed with all that its agent has started;
 //! its claim goes in the transaction that closes it; then the worktree goes, unless it holds work, somebody else is in
-//! it, or it is to stay. What can not be done is noted in the journal. A server that stops meanwhile leaves the rest to
-//! the next one.
+//! it, or it is to stay. What can not be done is noted in the journal; where that can not be written either (a full
+//! disk), all of it is left to `recovery`. A server that stops meanwhile leaves the rest to the next one.
 
+use super::recovery::Undo;
 use super::shared::Shared;
 use super::spawn::found;
 use crate::error::{Code, Error, Result};
@@ -36,7 +37,12 @@ const MEMBER_REMOVED: &str = "team_member_removed";
 
 /// Undoes a spawn that has failed; gives the error for the caller. Where the server stops there is nothing to undo: the
 /// next start goes on from the stage that it finds.
-pub(super) fn undo(shared: &Shared, operation_id: &str, reason: &str, error: Error) -> Error {
+pub(super) fn undo(
+    shared: &Shared,
+    operation_id: &str,
+    reason: &'static str,
+    error: Error,
+) -> Error {
     if error.code == Code::ShuttingDown || shared.sessions.is_stopping() {
         return Error::new(
             Code::ShuttingDown,
@@ -44,10 +50,10 @@ pub(super) fn undo(shared: &Shared, operation_id: &str, reason: &str, error: Err
         )
         .hint("the next start completes it or takes it back; look at it then");
     }
-    if let Err(failure) = begin_undo(shared, operation_id, reason, &error.to_string())
-        .and_then(|is_over| if is_over { Ok(()) } else { finish(shared, operation_id).map(drop) })
-    {
-        log::error!("operation {operation_id} is left to the next start: {failure}");
+    let undo = Undo { reason, message: error.to_string() };
+    if let Err(failure) = take_back(shared, operation_id, &undo) {
+        log::error!("operation {operation_id} is undone later: {failure}");
+        shared.left.put(operation_id, Some(undo));
     }
     if error.detail.is_some() {
         return error;
@@ -58,27 +64,36 @@ pub(super) fn undo(shared: &Shared, operation_id: &str, reason: &str, error: Err
     }
 }
 
-/// Writes down that it is undone and why; true when there is nothing to take away.
-fn begin_undo(shared: &Shared, operation_id: &str, reason: &str, message: &str) -> Result<bool> {
-    let (id, reason, message) = (operation_id.to_owned(), reason.to_owned(), message.to_owned());
+/// Undoes a spawn that has failed, from whatever it has come to. Errors: it is not undone yet.
+pub(super) fn take_back(shared: &Shared, operation_id: &str, undo: &Undo) -> Result<()> {
+    match begin_undo(shared, operation_id, undo)? {
+        true => Ok(()),
+        false => finish(shared, operation_id).map(drop),
+    }
+}
+
+/// Writes down that it is undone and why, unless that was done before; true when there is nothing to take away.
+fn begin_undo(shared: &Shared, operation_id: &str, undo: &Undo) -> Result<bool> {
+    let (id, reason, message) = (operation_id.to_owned(), undo.reason, undo.message.clone());
     shared.ledger.write(move |tx| {
         let record = tx.operation(&id)?;
-        let is_planned = record.stage == OperationStage::Planned.as_str();
-        let to = match is_planned {
-            true => OperationStage::RolledBack,
-            false => OperationStage::RollingBack,
+        let to = match OperationStage::parse(&record.stage) {
+            Some(OperationStage::Planned) => OperationStage::RolledBack,
+            Some(OperationStage::SessionCreated) => OperationStage::RollingBack,
+            Some(OperationStage::RollingBack) => return Ok(false),
+            _ => return Ok(true),
         };
         let payload = to_json(&json!({
             "session_id": record.session_id, "worktree_id": record.worktree_id,
         }));
-        tx.note_diagnostic(&id, &reason, &message, &payload)?;
+        tx.note_diagnostic(&id, reason, &message, &payload)?;
         let change = OperationChange {
-            reason: Some(&reason),
+            reason: Some(reason),
             message: Some(&message),
             ..OperationChange::default()
         };
         tx.move_operation(&id, to, &change)?;
-        Ok(is_planned)
+        Ok(to == OperationStage::RolledBack)
     })
 }
 
@@ -119,8 +134,12 @@ impl Tx<'_> {
     }
 }
 
-/// Takes away what the operation says, and finishes it. Errors: something could not be done and is left to the next
-/// start.
+/// What a member had, taken away. Errors: something could not be done and is left to `recovery`.
+pub(super) fn depart(shared: &Shared, operation_id: &str) -> Result<Departure> {
+    finish(shared, operation_id).inspect_err(|_| shared.left.put(operation_id, None))
+}
+
+/// Takes away what the operation says, and finishes it. Errors: something could not be done.
 pub(super) fn finish(shared: &Shared, operation_id: &str) -> Result<Departure> {
     let record = shared.ledger.read(|db| operation::get(db, operation_id))?;
     let reason = match &record.reason {

@@ -6,6 +6,7 @@
 
 use super::Shared;
 use super::remove::{Force, Gone, Removed};
+use super::repair::Unmade;
 use super::tree::{Lost, Work};
 use crate::error::{Code, Error, Result};
 use crate::ledger::worktree;
@@ -87,14 +88,19 @@ impl Shared {
         let is_forced = force == Force::WithBackup;
         self.ledger.write(move |tx| tx.begin_cleanup(&id, &because, is_forced))?;
         let back_to = if is_missing { "missing" } else { "ready" };
-        match self.remove(&record, force) {
-            Ok(Removed::Gone(gone)) => self.tell_gone(reason, gone, &mut result)?,
+        let told = match self.remove(&record, force) {
+            Ok(Removed::Gone(gone)) => self.tell_gone(reason, gone, &mut result),
             Ok(Removed::Kept(work)) => {
-                self.tell_kept((reason, telling), back_to, *work, &mut result)?;
+                self.tell_kept((reason, telling), back_to, *work, &mut result)
             }
             // The next server does it.
             Err(error) if error.code == Code::ShuttingDown => return Err(error),
-            Err(error) => self.tell_failed(reason, back_to, error, &mut result)?,
+            Err(error) => self.tell_failed(reason, back_to, error, &mut result),
+        };
+        if let Err(error) = told {
+            // Whatever became of it, the record says that it is being removed.
+            self.leave(worktree_id, Unmade::CUT_OFF);
+            return Err(error);
         }
         Ok(result)
     }

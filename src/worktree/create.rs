@@ -11,6 +11,7 @@ use super::init::Scene;
 use super::lock::Locked;
 use super::name::{self, Place};
 use super::remove::{Force, Removed};
+use super::repair::Unmade;
 use super::tree::Tree;
 use super::{Shared, WorktreeRequest, Worktrees};
 use crate::error::{Code, Error, Result};
@@ -255,7 +256,7 @@ impl Worktrees {
     }
 
     /// Takes back what was prepared for somebody who does not want it after all. What holds work stays, and is told.
-    pub fn take_back(&self, draft: Draft, reason: &str) {
+    pub fn take_back(&self, draft: Draft, reason: &'static str) {
         self.shared.undo(&draft.worktree_id, reason, Force::No);
         drop(draft);
     }
@@ -322,7 +323,7 @@ impl Shared {
     }
 
     /// The worktree, when whoever makes it is done. None: it was taken back. Errors: it could not be taken back, which
-    /// is the next start's then; or it takes too long.
+    /// is tried again; or it takes too long.
     fn await_made(&self, worktree_id: &str) -> Result<Option<WorktreeRecord>> {
         let _lock = self.lock_worktree(worktree_id)?;
         let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
@@ -344,14 +345,17 @@ impl Shared {
         Ok(found)
     }
 
-    /// Undoes a creation; a failure is told in the log and taken up by the next start.
-    pub(super) fn undo(&self, worktree_id: &str, reason: &str, force: Force) {
-        if let Err(error) = self.try_undo(worktree_id, reason, force) {
+    /// Undoes a creation; what can not be undone now is left to the thread of worktrees.
+    fn undo(&self, worktree_id: &str, reason: &'static str, force: Force) {
+        let unmade = Unmade { reason, force };
+        if let Err(error) = self.try_undo(worktree_id, &unmade) {
             log::error!("worktree {worktree_id} is still there ({reason}): {error}");
+            self.leave(worktree_id, unmade);
         }
     }
 
-    pub(super) fn try_undo(&self, worktree_id: &str, reason: &str, force: Force) -> Result<()> {
+    pub(super) fn try_undo(&self, worktree_id: &str, unmade: &Unmade) -> Result<()> {
+        let Unmade { reason, force } = *unmade;
         let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
         let tree = Tree::of(&record);
         // Git had not come to its end (it locks a new record itself, and we do), so no script has run.
@@ -359,13 +363,13 @@ impl Shared {
         let is_unused = tree.record.is_none()
             || lock.is_some_and(|why| matches!(why.as_str(), "initializing" | "added with --lock"));
         let removed = self.remove(&record, if is_unused { Force::Unused } else { force })?;
-        let (id, reason) = (worktree_id.to_owned(), reason.to_owned());
+        let id = worktree_id.to_owned();
         self.ledger.write(move |tx| match &removed {
             Removed::Gone(gone) => {
                 if let Some(backup_ref) = &gone.backup_ref {
                     tx.set_worktree_backup(&id, backup_ref)?;
                 }
-                tx.delete_worktree(&id, &super::cleanup::told(&id, &reason, gone))
+                tx.delete_worktree(&id, &super::cleanup::told(&id, reason, gone))
             }
             Removed::Kept(work) => {
                 tx.finish_worktree(&id, InitScriptStatus::SkippedDisabled)?;

@@ -1,10 +1,11 @@
 //! The thread `worktrees`: first what the last server left, then the worktrees of sessions that end.
 //!
-//! It waits in one place, for the word that something may be due, and ends when the server stops. At the start it looks
-//! at each worktree that is not deleted: creations are taken back, removals finished, and what went wrong on disk
-//! meanwhile is mended or told. A request waits for it only where it asks for a worktree that the last server left, and
-//! for the lock of one that it works on. It never waits for a lock when a session's worktree is due: who holds it says
-//! so when it is free.
+//! It waits in one place, for the word that something may be due and for the next try of what could not be done, and
+//! ends when the server stops. At the start it looks at each worktree that is not deleted: creations are taken back,
+//! removals finished, and what went wrong on disk meanwhile is mended or told. Creations and removals that come to no
+//! end later, since the disk is full or errs, are left to it too. A request waits for it only where it asks for a
+//! worktree that is left to it, and for the lock of one that it works on. It never waits for a lock itself: who holds
+//! it says so when it is free.
 
 use super::Shared;
 use super::cleanup::Telling;
@@ -15,36 +16,46 @@ use super::run;
 use super::tree::{self, Tree};
 use crate::error::{Code, Result};
 use crate::ledger::worktree::{self, WorktreeRecord};
+use crate::tries::Tries;
 use crate::watchdog;
-use crossbeam_channel::Receiver;
-use std::collections::HashSet;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// An index lock that is older than this belongs to nobody who is still at work.
 const INDEX_LOCK_AGE: Duration = Duration::from_secs(600);
 
+/// Why a creation is taken back, and what of it may go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unmade {
+    pub reason: &'static str,
+    pub force: Force,
+}
+
+impl Unmade {
+    /// By a crash, or by whatever else: nobody knows any more why.
+    pub(super) const CUT_OFF: Unmade =
+        Unmade { reason: "startup_create_unfinished", force: Force::WithBackup };
+}
+
 /// The body of the thread. `left` is what the last server left, read before the first request.
-pub(super) fn serve(shared: &Arc<Shared>, left: Vec<WorktreeRecord>, due: &Receiver<()>) {
+pub(super) fn serve(shared: &Arc<Shared>, left: &[WorktreeRecord], due: &Receiver<()>) {
     watchdog::watch();
-    shared.sweep_trash(&left);
-    for record in left {
-        if shared.stop.is_stopped() {
-            return;
-        }
-        let repaired = shared.repair(&record.id);
-        shared.left().remove(&record.id);
-        if let Err(error) = repaired {
-            log::error!("worktree {} can not be looked at: {error}", record.id);
-        }
-    }
-    let mut given_up = HashSet::new();
-    loop {
-        shared.clean_up_due(&mut given_up);
-        // The sender is in `shared`, so this ends with the stop.
-        if watchdog::rest(|| due.recv()).is_err() || shared.stop.is_stopped() {
+    shared.sweep_trash(left);
+    let mut tries = Tries::default();
+    while !shared.stop.is_stopped() {
+        let now = Instant::now();
+        shared.look_at_left(&mut tries, now);
+        shared.clean_up_due(&mut tries, now);
+        let woken = watchdog::rest(|| match tries.next_at(now) {
+            Some(at) => due.recv_deadline(at),
+            None => due.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        });
+        // The sender is in `shared`: it is the stop that ends this.
+        if woken == Err(RecvTimeoutError::Disconnected) {
             return;
         }
     }
@@ -53,25 +64,62 @@ pub(super) fn serve(shared: &Arc<Shared>, left: Vec<WorktreeRecord>, due: &Recei
 impl Shared {
     /// These have to be looked at; said before the first request.
     pub(super) fn expect(&self, left: &[WorktreeRecord]) {
-        self.left().extend(left.iter().map(|record| record.id.clone()));
+        let ids = left.iter().map(|record| record.id.clone());
+        self.left().extend(ids.map(|id| (id, Unmade::CUT_OFF)));
+    }
+
+    /// Leaves a creation or a removal that came to no end to the thread. Does not wait.
+    pub(super) fn leave(&self, worktree_id: &str, unmade: Unmade) {
+        self.left().entry(worktree_id.to_owned()).or_insert(unmade);
+        // A full channel has told it already.
+        let _: std::result::Result<(), _> = self.due.try_send(());
     }
 
     /// Looks at a worktree now if the thread has not come to it yet, or waits until it has: whoever asks for it again
     /// after a crash need not hear of what the last server did not finish. Returns whether there was anything to do.
     pub(super) fn settle(&self, worktree_id: &str) -> Result<bool> {
-        if !self.left().contains(worktree_id) {
-            return Ok(false);
-        }
-        self.repair(worktree_id)?;
+        let Some(unmade) = self.left().get(worktree_id).copied() else { return Ok(false) };
+        let _lock = self.lock_worktree(worktree_id)?;
+        self.repair(worktree_id, &unmade)?;
         Ok(true)
     }
 
-    fn left(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn left(&self) -> MutexGuard<'_, BTreeMap<String, Unmade>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn repair(&self, worktree_id: &str) -> Result<()> {
-        let _lock = self.lock_worktree(worktree_id)?;
+    /// Looks at each that is left. What could not be finished stays, and is tried again; what is locked is passed by.
+    fn look_at_left(&self, tries: &mut Tries, now: Instant) {
+        let left: Vec<(String, Unmade)> =
+            self.left().iter().map(|(id, unmade)| (id.clone(), *unmade)).collect();
+        for (worktree_id, unmade) in left {
+            if self.stop.is_stopped() {
+                return;
+            }
+            if !tries.is_due(&worktree_id, now) {
+                continue;
+            }
+            let Some(_lock) = self.try_lock_worktree(&worktree_id) else { continue };
+            match self.repair(&worktree_id, &unmade) {
+                Err(error) if self.is_unfinished(&worktree_id) => {
+                    log::error!("worktree {worktree_id} is taken up again: {error}");
+                    tries.failed(&worktree_id);
+                    continue;
+                }
+                Err(error) => log::error!("worktree {worktree_id} can not be looked at: {error}"),
+                Ok(()) => {}
+            }
+            self.left().remove(&worktree_id);
+        }
+    }
+
+    /// Whether its creation or its removal has not come to an end; so it is, too, while that can not be read.
+    fn is_unfinished(&self, worktree_id: &str) -> bool {
+        let record = self.ledger.read(|db| worktree::get(db, worktree_id));
+        record.map_or(true, |record| matches!(record.status.as_str(), "creating" | "removing"))
+    }
+
+    fn repair(&self, worktree_id: &str, unmade: &Unmade) -> Result<()> {
         let record = self.ledger.read(|db| worktree::get(db, worktree_id))?;
         match record.status.as_str() {
             "creating" => {
@@ -79,7 +127,7 @@ impl Shared {
                 run::sweep(&git::script_mark(worktree_id));
                 run::let_end(&git::mark(worktree_id));
                 remove_lock_left(&Tree::of(&record), record.created_at);
-                self.try_undo(worktree_id, "startup_create_unfinished", Force::WithBackup)
+                self.try_undo(worktree_id, unmade)
             }
             "removing" => {
                 run::let_end(&git::mark(worktree_id));
@@ -176,20 +224,22 @@ impl Shared {
         }
     }
 
-    /// Cleans up after sessions that have ended. What is locked is passed by.
-    fn clean_up_due(&self, given_up: &mut HashSet<String>) {
+    /// Cleans up after sessions that have ended. What can not be done is tried again; what is locked is passed by.
+    fn clean_up_due(&self, tries: &mut Tries, now: Instant) {
+        const LOOK: &str = "the look for what is due";
         let due = match self.ledger.read(worktree::due) {
             Ok(due) => due,
             Err(error) => {
                 log::error!("it can not be read which worktrees are due: {error}");
-                return;
+                return tries.failed(LOOK);
             }
         };
+        tries.keep(|id| self.left().contains_key(id) || due.iter().any(|due| due == id));
         for worktree_id in due {
             if self.stop.is_stopped() {
                 return;
             }
-            if given_up.contains(&worktree_id) {
+            if !tries.is_due(&worktree_id, now) {
                 continue;
             }
             let Some(_lock) = self.try_lock_worktree(&worktree_id) else { continue };
@@ -197,8 +247,8 @@ impl Shared {
                 Ok(()) => {}
                 Err(error) if error.code == Code::ShuttingDown => return,
                 Err(error) => {
-                    log::error!("worktree {worktree_id} is left to the next start: {error}");
-                    given_up.insert(worktree_id);
+                    log::error!("worktree {worktree_id} is cleaned up later: {error}");
+                    tries.failed(&worktree_id);
                 }
             }
         }

@@ -2,14 +2,15 @@
 //!
 //! Owns: a server whose disk, clock, threads and programs fail when a test says so ([`Broken`]), by the library of
 //! `gooselake_harness::fault`. `disk` is about a disk that is full, read only, slow or errs; `clock` about one that is
-//! set back; `room` about a lack of descriptors, threads, memory and programs; `defect` about panics; `lost` about
-//! what a loss of power leaves beside the database.
+//! set back; `room` about a lack of descriptors, threads, memory and programs; `defect` about panics; `undo` about what
+//! can not be taken back at once; `lost` about what a loss of power leaves beside the database.
 
 mod clock;
 mod defect;
 mod disk;
 mod lost;
 mod room;
+mod undo;
 
 use crate::stage::Stage;
 use gooselake_harness::fault::Fault;
@@ -17,6 +18,9 @@ use gooselake_harness::server::{Options, Server, program};
 use gooselake_harness::temp::TempDir;
 use std::fs;
 use std::process::Command;
+
+/// There is no room on the disk.
+const ENOSPC: i64 = 28;
 
 /// A server that a test can break. The parts drop in this order.
 struct Broken {

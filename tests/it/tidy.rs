@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "secret",
         "signals",
         "sync",
+        "tries",
         "watchdog",
     ],
     &["ledger"],

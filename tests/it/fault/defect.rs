@@ -1,10 +1,11 @@
 //! A panic in one thread of the server, or a record of an agent that can not be read: what it concerned ends with a
 //! reason, and nothing else does.
 
-use super::{Broken, verify};
+use super::{Broken, ENOSPC, verify};
 use crate::crew::Crew;
 use crate::spawn::scene::slow_agent;
 use crate::stage::{SOON, Stage, check_error, text};
+use gooselake_harness::fault::Number;
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proof, wait};
 use rusqlite::Connection;
@@ -119,6 +120,47 @@ fn a_panic_of_the_thread_of_a_process_ends_that_process_and_its_record() {
     stage.process_end(&other);
     proof::nothing_runs_in(&stage.cwd);
     broken.verify();
+}
+
+/// Nor is it left alone when the disk is full in that moment.
+#[test]
+fn a_panic_of_the_thread_of_a_process_on_a_full_disk_ends_that_process_when_there_is_room() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let body = json!({"command": "while :; do echo line; sleep 0.05; done", "cwd": stage.cwd});
+    let id = text(&stage.start_process(&body)["process"], "process_id");
+    broken.fault.set(Number::WriteErrno, ENOSPC);
+    broken.fault.panic_in("process-");
+    wait_told(stage, "its end is recorded later");
+    assert_eq!(stage.process(&id)["process"]["status"], "running");
+    proof::nothing_runs_in(&stage.cwd);
+    broken.fault.set(Number::WriteErrno, 0);
+    let record = stage.process_end(&id);
+    assert!(text(&record, "error").contains("a defect of the server"), "{record}");
+    broken.verify();
+}
+
+#[test]
+fn a_panic_in_a_session_on_a_full_disk_fails_its_turn_when_there_is_room() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let session_id = stage.session();
+    let turn_id = stage.start(&session_id, "say so far\nslow 100000 20");
+    stage.event(&session_id, "item.delta", 0);
+    broken.fault.set(Number::WriteErrno, ENOSPC);
+    broken.fault.panic_in(&format!("session-{}", &session_id[session_id.len() - 6..]));
+    wait_told(stage, "can not be ended, and is tried again");
+    broken.fault.set(Number::WriteErrno, 0);
+    let turn = stage.ended(&session_id, &turn_id);
+    assert_eq!((&turn["status"], &turn["error"]["code"]), (&json!("failed"), &json!("internal")));
+    assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+    proof::log(&stage.events(&session_id));
+    broken.verify();
+}
+
+/// Waits until the server has said this in its log.
+fn wait_told(stage: &Stage, words: &str) {
+    wait::until(SOON, words, || stage.server.stderr_text().contains(words).then_some(()));
 }
 
 #[test]

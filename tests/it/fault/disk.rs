@@ -1,6 +1,6 @@
 //! A disk that is full, read only, slow, or that errs: nothing is told that is not kept, and it goes on by itself.
 
-use super::{Broken, options};
+use super::{Broken, ENOSPC, options};
 use crate::hostile_agent::{ends, opening};
 use crate::stage::{SOON, Stage, check_error, check_told, text};
 use gooselake_harness::demo::{flood_text, slow_text};
@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use std::sync::mpsc;
 use std::time::Duration;
 
-const ENOSPC: i64 = 28;
 const EROFS: i64 = 30;
 const EIO: i64 = 5;
 

@@ -11,54 +11,57 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-pub(super) struct Nest {
-    pub(super) scene: Scene,
-    pub(super) crew: Crew,
+pub(crate) struct Nest {
+    pub(crate) scene: Scene,
+    pub(crate) crew: Crew,
 }
 
 impl Nest {
-    pub(super) fn new() -> Nest {
+    pub(crate) fn new() -> Nest {
         Nest::with_config("")
     }
 
-    pub(super) fn with_config(config_toml: &str) -> Nest {
-        let scene = Scene::with_config(config_toml);
+    pub(crate) fn with_config(config_toml: &str) -> Nest {
+        Nest::of(Scene::with_config(config_toml))
+    }
+
+    pub(crate) fn of(scene: Scene) -> Nest {
         let lead = scene.stage.create(&json!({"mode": "auto", "cwd": scene.repo.path}));
         let crew = Crew::of(&scene.stage, vec![text(&lead, "id")]);
         Nest { scene, crew }
     }
 
-    pub(super) fn stage(&self) -> &Stage {
+    pub(crate) fn stage(&self) -> &Stage {
         &self.scene.stage
     }
 
-    pub(super) fn repo(&self) -> &Repo {
+    pub(crate) fn repo(&self) -> &Repo {
         &self.scene.repo
     }
 
-    pub(super) fn lead(&self) -> &str {
+    pub(crate) fn lead(&self) -> &str {
         &self.crew.members[0]
     }
 
     /// The body of a request of the lead's, with these fields on top.
-    pub(super) fn body(&self, fields: Value) -> Value {
+    pub(crate) fn body(&self, fields: Value) -> Value {
         let mut body = json!({"source_session_id": self.lead()});
         let fields: Map<String, Value> = serde_json::from_value(fields).unwrap();
         body.as_object_mut().unwrap().extend(fields);
         body
     }
 
-    pub(super) fn try_spawn(&self, fields: Value) -> Reply {
+    pub(crate) fn try_spawn(&self, fields: Value) -> Reply {
         self.stage().client.post(&self.crew.path("members/spawn"), &self.body(fields))
     }
 
-    pub(super) fn spawn(&self, fields: Value) -> Value {
+    pub(crate) fn spawn(&self, fields: Value) -> Value {
         self.try_spawn(fields).expect(200).json()
     }
 
     /// Asks for a member in a worktree of that name, and does not wait. The answer is what the client sees, which is an
     /// error when the server dies.
-    pub(super) fn spawning(&self, fields: Value) -> Thread<Result<Reply, String>> {
+    pub(crate) fn spawning(&self, fields: Value) -> Thread<Result<Reply, String>> {
         let (client, path) = (self.stage().client.clone(), self.crew.path("members/spawn"));
         let body = self.body(fields).to_string();
         thread::spawn("spawning", move || {
@@ -70,51 +73,51 @@ impl Nest {
         .unwrap()
     }
 
-    pub(super) fn operations(&self) -> Vec<Value> {
+    pub(crate) fn operations(&self) -> Vec<Value> {
         list(self.stage().get(&self.crew.path("operations")))
     }
 
     /// The newest operation, once it is at this stage.
-    pub(super) fn operation_at(&self, stage: &str) -> Value {
+    pub(crate) fn operation_at(&self, stage: &str) -> Value {
         wait::until(SOON, &format!("an operation is {stage}"), || {
             self.operations().pop().filter(|operation| operation["stage"] == stage)
         })
     }
 
-    pub(super) fn remove(&self, agent_id: &str) -> Value {
+    pub(crate) fn remove(&self, agent_id: &str) -> Value {
         let path = self.crew.path(&format!("members/{agent_id}"));
         self.stage().client.delete(&path).expect(200).json()
     }
 
     /// The ids of the members.
-    pub(super) fn members(&self) -> Vec<String> {
+    pub(crate) fn members(&self) -> Vec<String> {
         let path = self.crew.path("").trim_end_matches('/').to_owned();
         let members = list(self.stage().get(&path)["members"].clone());
         members.iter().map(|member| text(member, "agent_id")).collect()
     }
 
-    pub(super) fn worktrees(&self) -> Vec<Value> {
+    pub(crate) fn worktrees(&self) -> Vec<Value> {
         list(self.stage().get("/v1/worktrees"))
     }
 
-    pub(super) fn sessions(&self) -> Vec<Value> {
+    pub(crate) fn sessions(&self) -> Vec<Value> {
         list(self.stage().get("/v1/sessions"))
     }
 
     /// The whole log but what is told of items and agents, as kinds.
-    pub(super) fn log(&self, after: i64) -> Vec<Record> {
+    pub(crate) fn log(&self, after: i64) -> Vec<Record> {
         let path = format!("/v1/events?limit=10000&after_seq={after}");
         list(self.stage().get(&path)).into_iter().map(Record::new).collect()
     }
 
     /// The row of the newest event.
-    pub(super) fn head(&self) -> i64 {
+    pub(crate) fn head(&self) -> i64 {
         let newest = list(self.stage().get("/v1/events?order=desc&limit=1"));
         newest[0]["row_id"].as_i64().unwrap()
     }
 
     /// The record of the turn in which a member reads its onboarding.
-    pub(super) fn onboarded(&self, answer: &Value) -> Value {
+    pub(crate) fn onboarded(&self, answer: &Value) -> Value {
         let delivery = json!({
             "id": answer["onboarding"]["delivery_ids"][0],
             "message_id": answer["onboarding"]["message_id"],
@@ -124,14 +127,14 @@ impl Nest {
     }
 
     /// New worktrees run this first.
-    pub(super) fn init_script(&self, script: &str) {
+    pub(crate) fn init_script(&self, script: &str) {
         self.repo().write(".agents/gg/worktree-init.sh", &format!("#!/bin/sh\n{script}\n"));
         let path = self.repo().path.join(".agents/gg/worktree-init.sh");
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         self.repo().commit("script");
     }
 
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.scene.crash();
     }
 }

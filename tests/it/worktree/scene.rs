@@ -39,6 +39,12 @@ impl Scene {
     /// The server's git is a script: these cases of a `case` over its arguments (`$HERE` is the script's folder), and
     /// then the real one.
     pub(crate) fn with_git(config_toml: &str, cases: &str) -> Scene {
+        let config_toml = config_toml.to_owned();
+        Scene::with_options(Options { config_toml, ..Options::default() }, cases)
+    }
+
+    /// The same with a server of these options.
+    pub(crate) fn with_options(mut options: Options, cases: &str) -> Scene {
         let git = TempDir::new("gooselake-git");
         let (here, path) = (git.path().display(), std::env::var("PATH").unwrap());
         let script = format!(
@@ -47,9 +53,8 @@ impl Scene {
         let program = git.path().join("git");
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let env = vec![("PATH".to_owned(), format!("{here}:{path}"))];
-        let config_toml = config_toml.to_owned();
-        let server = Server::start(Options { config_toml, env, ..Options::default() });
+        options.env.push(("PATH".to_owned(), format!("{here}:{path}")));
+        let server = Server::start(options);
         let cwd = server.folder().join("work");
         fs::create_dir(&cwd).unwrap();
         Scene::of(Stage { client: crate::contract::client(&server), server, cwd }, git)
