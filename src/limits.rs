@@ -99,6 +99,9 @@ pub const TEAM_MEMBERS: usize = 1000;
 pub const SPAWNS: usize = 16;
 /// Deliveries that wait for one recipient; a further message to it is 503, a broadcast leaves it out.
 pub const MAIL_WAITING: usize = 10_000;
+/// Changes of deliveries that one commit of the dispatcher makes, and of those that wait that one ends with their team
+/// or a membership; the rest is ended behind it.
+pub const MAIL_CHANGES: usize = 500;
 /// Waiting deliveries that one look at a recipient reads; those behind wait until the front has moved.
 pub const MAIL_LOOK: usize = 100;
 /// Messages that share one turn, and the bytes of their content; the rest goes into the next one.

@@ -2,6 +2,7 @@
 //! makes and ends members in `operation`, and the end of what is over in `purge`.
 
 pub mod delivery;
+pub mod left_behind;
 pub mod message;
 pub mod operation;
 pub mod purge;

@@ -11,6 +11,7 @@ use super::plan::{Plan, plan, reason};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::ledger::team::delivery::{self, Move, Waiting};
+use crate::ledger::team::left_behind::LeftBehind;
 use crate::ledger::team::recipient::{self, Recipient};
 use crate::ledger::{Bell, Tx};
 use crate::limits;
@@ -320,12 +321,15 @@ impl Dispatcher {
         }
         self.looked_at = None;
         self.shared.counters.awaited.store(self.mailboxes.len(), Ordering::Relaxed);
-        if changes.is_empty() {
-            return;
-        }
-        if let Err(error) = self.shared.ledger.write(move |tx| write(tx, &changes)) {
-            log::error!("why mail waits can not be written down: {error}");
-            due.iter().for_each(|name| self.look_again(name, Some(now + LEDGER_PAUSE)));
+        // One after the other, so that others write between them.
+        let mut changes = changes.into_iter().peekable();
+        while changes.peek().is_some() {
+            let some: Vec<Change> = changes.by_ref().take(limits::MAIL_CHANGES).collect();
+            if let Err(error) = self.shared.ledger.write(move |tx| write(tx, &some)) {
+                log::error!("why mail waits can not be written down: {error}");
+                due.iter().for_each(|name| self.look_again(name, Some(now + LEDGER_PAUSE)));
+                return;
+            }
         }
     }
 
@@ -360,9 +364,9 @@ impl Dispatcher {
             self.close(name);
             return Ok(());
         }
-        let cut_off: Vec<&Waiting> = queue.iter().filter(|waiting| waiting.is_cut_off()).collect();
-        if !cut_off.is_empty() {
-            changes.extend(cut_off.into_iter().map(|waiting| Change::cut_off(waiting, trigger)));
+        let before = changes.len();
+        changes.extend(queue.iter().filter_map(|waiting| Change::before_plan(waiting, trigger)));
+        if changes.len() > before {
             self.look_again(name, Some(Instant::now()));
             return Ok(());
         }
@@ -472,15 +476,18 @@ impl Change {
         })
     }
 
-    fn cut_off(waiting: &Waiting, trigger: &'static str) -> Change {
-        Change {
-            delivery_key: waiting.delivery_key,
-            to: DeliveryStatus::Deferred,
-            reason: Some(DeferredReason::CutOff),
-            error: None,
-            next_attempt_at: None,
-            trigger,
-        }
+    /// What has to be told of it before anything can be planned: it was cut off by the end of a server, or goes no
+    /// further.
+    fn before_plan(waiting: &Waiting, trigger: &'static str) -> Option<Change> {
+        let (to, reason, error) = match waiting.left_behind.map(LeftBehind::end) {
+            _ if waiting.is_cut_off() => {
+                (DeliveryStatus::Deferred, Some(DeferredReason::CutOff), None)
+            }
+            Some(end) => (end.to, None, end.error),
+            None => return None,
+        };
+        let delivery_key = waiting.delivery_key;
+        Some(Change { delivery_key, to, reason, error, next_attempt_at: None, trigger })
     }
 
     fn fail(

@@ -5,13 +5,12 @@ use super::{Departure, Teams, takedown};
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::idempotency::{self, IdempotencyKey};
-use crate::ledger::team::delivery::{Move, NOT_MEMBER};
-use crate::ledger::team::{NewMember, Roster, TeamRecord, purge};
-use crate::ledger::{Tx, to_json};
+use crate::ledger::team::left_behind::{self, LeftBehind};
+use crate::ledger::team::{self, NewMember, Roster, TeamRecord, purge};
+use crate::ledger::{Connection, Tx, to_json};
 use crate::limits;
 use crate::model::event::EventKind;
 use crate::model::id;
-use crate::model::team::DeliveryStatus;
 
 /// A team that somebody wants.
 #[derive(Debug)]
@@ -92,10 +91,11 @@ impl Teams {
     /// Takes a member out; what waits for it in this team has failed. The session of one that was spawned is closed and
     /// its worktree goes, unless it holds work. Errors: it is no member, or the last one.
     pub fn leave(&self, team_id: &str, agent_id: &str) -> Result<Departure> {
-        let (team_id, agent_id) = (team_id.to_owned(), agent_id.to_owned());
+        let (team_id, leaving) = (team_id.to_owned(), agent_id.to_owned());
         let operation_id = self.shared.ledger.write(move |tx| {
+            let agent_id = leaving.as_str();
             let team = tx.team(&team_id)?;
-            tx.team_member(&team, &agent_id)?;
+            tx.team_member(&team, agent_id)?;
             let members = tx.team_members(&team)?;
             let Some(next) = members.iter().find(|member| member.agent_id != agent_id) else {
                 return Err(Error::new(
@@ -104,23 +104,20 @@ impl Teams {
                 )
                 .hint("delete the team instead"));
             };
-            let departure = tx.begin_departure(&team, &agent_id)?;
-            tx.delete_member(&team, &agent_id)?;
+            let departure = tx.begin_departure(&team, agent_id)?;
+            tx.delete_member(&team, agent_id)?;
             if team.lead_agent_id == agent_id {
                 // The one that has been there longest.
                 tx.set_lead(&team, &next.agent_id)?;
             }
-            for delivery_key in tx.waiting_deliveries(&team, &agent_id)? {
-                let error = Some(NOT_MEMBER);
-                tx.move_delivery(
-                    delivery_key,
-                    &Move { error, ..Move::to(DeliveryStatus::Failed) },
-                )?;
-            }
+            let waiting = tx.waiting_deliveries(&team, agent_id, limits::MAIL_CHANGES)?;
+            tx.leave_behind(waiting, LeftBehind::NotMember)?;
             let field = Some(("agent_id", to_json(&agent_id)));
-            tx.tell_team(&team_id, EventKind::TeamMemberLeft, Some(&agent_id), field)?;
+            tx.tell_team(&team_id, EventKind::TeamMemberLeft, Some(agent_id), field)?;
             Ok(departure)
         })?;
+        // Of more that waits, the dispatcher sees to the end.
+        self.shared.sessions.post().announce([agent_id.to_owned()], "queue");
         match operation_id {
             Some(operation_id) => takedown::depart(&self.shared, &operation_id),
             None => Ok(Departure::default()),
@@ -145,25 +142,25 @@ impl Teams {
     /// Ends a team: mail that waits is cancelled, its log stays, its sessions go on. `closes_spawned`: but for those
     /// that were spawned, which end as if they were removed.
     pub fn delete(&self, team_id: &str, closes_spawned: bool) -> Result<()> {
+        let id = team_id.to_owned();
+        // Looked for before, so that nobody waits for that: each member may have much mail of other teams.
+        let waiting = self.shared.ledger.read(|db| waiting_in(db, &id))?;
         let team_id = team_id.to_owned();
-        let departures = self.shared.ledger.write(move |tx| {
+        let (departures, members) = self.shared.ledger.write(move |tx| {
             let team = tx.team(&team_id)?;
-            let (mut departures, mut waiting) = (Vec::new(), Vec::new());
-            for member in tx.team_members(&team)? {
-                if closes_spawned {
-                    departures.extend(tx.begin_departure(&team, &member.agent_id)?);
-                }
-                // Nothing waits for who has left.
-                waiting.extend(tx.waiting_deliveries(&team, &member.agent_id)?);
+            let members = tx.team_members(&team)?;
+            let mut departures = Vec::new();
+            for member in members.iter().filter(|_| closes_spawned) {
+                departures.extend(tx.begin_departure(&team, &member.agent_id)?);
             }
-            waiting.sort_unstable();
-            for delivery_key in waiting {
-                tx.move_delivery(delivery_key, &Move::to(DeliveryStatus::Cancelled))?;
-            }
+            tx.leave_behind(waiting.clone(), LeftBehind::TeamGone)?;
             tx.mark_team_deleted(&team)?;
             tx.tell_team(&team_id, EventKind::TeamDeleted, None, None)?;
-            Ok(departures)
+            Ok((departures, members))
         })?;
+        // Of more, or of what has come since, the dispatcher sees to the end.
+        let members = members.into_iter().map(|member| member.agent_id);
+        self.shared.sessions.post().announce(members, "queue");
         let end = |operation_id: &String| takedown::depart(&self.shared, operation_id).map(drop);
         departures.iter().map(end).fold(Ok(()), Result::and)
     }
@@ -181,6 +178,18 @@ impl Teams {
             }
         }
     }
+}
+
+/// The first deliveries that wait in a team.
+fn waiting_in(db: &Connection, team_id: &str) -> Result<Vec<i64>> {
+    let team = team::get(db, team_id)?;
+    let mut waiting = Vec::new();
+    for member in team::members(db, &team)? {
+        let most = limits::MAIL_CHANGES - waiting.len();
+        // Nothing waits for who has left.
+        waiting.extend(left_behind::waiting(db, &team, &member.agent_id, most)?);
+    }
+    Ok(waiting)
 }
 
 pub(super) fn check_subscription(word: Option<&str>) -> Result<()> {

@@ -1,7 +1,11 @@
 //! Deliveries that do not arrive, arrive later, or are asked for twice; and mail that is none.
 
 use crate::crew::{Crew, prompts};
-use crate::stage::{Stage, check_told, each, list, text};
+use crate::stage::{SOON, Stage, check_told, each, list, text};
+use gooselake::limits::MAIL_CHANGES;
+use gooselake_harness::stream::Record;
+use gooselake_harness::wait;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 const ONE_AGENT: &str = "[providers.demo]\nmax_instances = 1\nmax_sessions_per_instance = 1\n\
@@ -40,6 +44,66 @@ fn a_broadcast_reaches_all_but_the_sender_and_the_closed() {
     let view = stage.get(&crew.path(&format!("view?message_cursor={first}")));
     assert_eq!(view["messages"][0]["id"], all["message"]["id"]);
     assert!(view["next_message_cursor"].is_null());
+}
+
+/// More than one change of the ledger takes is ended all the same, in steps behind what was told.
+#[test]
+fn much_mail_that_waits_ends_with_its_team_or_its_membership() {
+    for (is_team, status, kind, end) in
+        [(true, 204, "team.deleted", "cancelled"), (false, 200, "team.member_left", "failed")]
+    {
+        let stage = Stage::new();
+        let crew = Crew::new(&stage, 3);
+        stage.start(&crew.members[2], "slow 100000 20");
+        let waiting: Vec<String> = (0..MAIL_CHANGES + 10)
+            .map(|_| text(&crew.send(&stage, 2, "say late", json!({})), "id"))
+            .collect();
+        let path = match is_team {
+            true => crew.path("").trim_end_matches('/').to_owned(),
+            false => crew.path(&format!("members/{}", crew.members[2])),
+        };
+        let mut stream = crew.stream(&stage);
+        stage.client.delete(&path).expect(status);
+        let (mut ended, mut before) = (Vec::new(), 0);
+        let ends = format!("team_delivery.{end}");
+        stream.until_match("the end of all", SOON, |frame| {
+            let record = frame.record();
+            if record.kind == kind {
+                before = ended.len();
+            }
+            if record.kind == ends {
+                ended.push(text(&record.payload["delivery"], "id"));
+            }
+            ended.len() == waiting.len()
+        });
+        assert_eq!(before, MAIL_CHANGES, "{kind}");
+        assert_eq!(ended, waiting, "{kind}: each once, and in order");
+        let message = format!("the last message is told to be completed: {kind}");
+        wait::until(SOON, &message, || {
+            let told = crew.events(&stage);
+            let is_completed = |it: &&Record| it.kind == "team_message.completed";
+            (told.iter().filter(is_completed).count() == waiting.len()).then_some(())
+        });
+    }
+}
+
+/// A server that died when it had not ended all of it leaves the rest to the next one.
+#[test]
+fn mail_that_waits_in_a_team_that_is_gone_is_cancelled_by_the_next_start() {
+    let mut stage = Stage::new();
+    let crew = Crew::new(&stage, 2);
+    stage.start(&crew.members[1], "slow 100000 20");
+    let delivery = crew.send(&stage, 1, "say late", json!({}));
+    crew.told(&stage, &delivery, "deferred", "turn_running");
+    stage.server.kill9();
+    let database = Connection::open(stage.server.data_dir().join("runtime.sqlite3")).unwrap();
+    assert_eq!(database.execute("UPDATE team SET deleted_at = 1", []).unwrap(), 1);
+    drop(database);
+    stage.restart();
+    let kind = "team_delivery.cancelled";
+    let path = format!("/v1/events/stream?control=false&kinds={kind}&until={kind}");
+    let told = stage.client.stream(&path, &[]).expect(SOON).record();
+    assert_eq!(told.payload["delivery"]["id"], delivery["id"]);
 }
 
 #[test]

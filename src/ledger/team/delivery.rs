@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::key::{self, Keyed};
 use crate::ledger::team::TeamRecord;
+use crate::ledger::team::left_behind::{LEFT_BEHIND, LeftBehind};
 use crate::ledger::{Tx, to_json};
 use crate::model::event::EventKind;
 use crate::model::team::{DeferredReason, DeliveryStatus, InjectionStrategy, Policy};
@@ -71,6 +72,8 @@ pub struct Waiting {
     pub is_steer_refused: bool,
     /// Of what a turn would carry.
     pub bytes: usize,
+    /// It goes no further.
+    pub left_behind: Option<LeftBehind>,
 }
 
 pub struct NewDelivery<'a> {
@@ -124,9 +127,6 @@ impl<'a> Move<'a> {
         }
     }
 }
-
-/// Why mail for somebody who has left fails: code and message.
-pub const NOT_MEMBER: (&str, &str) = ("recipient_not_member", "the recipient has left the team");
 
 const COLUMNS: &str = "delivery_key, message_key, delivery_id, message_id, team_id, \
     recipient_agent_id, provider, status, team_delivery.policy, priority, deferred_reason, \
@@ -245,13 +245,7 @@ pub fn queue(
     limit: usize,
 ) -> Result<Vec<Waiting>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(
-        "SELECT delivery_key, status, rank, team_delivery.policy, deferred_reason, next_attempt_at,
-             octet_length(content), last_error_code
-         FROM team_delivery JOIN team_message USING (message_key)
-         WHERE recipient_agent_id = ?1 AND status IN ('pending', 'deferred', 'injecting')
-         ORDER BY rank, delivery_key LIMIT ?2",
-    )?;
+    let mut statement = connection.prepare_cached(&queue_sql())?;
     let waiting = statement.query_map(params![recipient_agent_id, limit], |row| {
         let bytes: i64 = row.get(6)?;
         let reason: Option<String> = row.get(4)?;
@@ -266,9 +260,20 @@ pub fn queue(
             next_attempt_at: row.get(5)?,
             is_steer_refused: error_code.as_deref() == Some(DeferredReason::SteerRefused.as_str()),
             bytes: usize::try_from(bytes).unwrap_or(0),
+            left_behind: LeftBehind::of_row(row, 8)?,
         })
     })?;
     Ok(waiting.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn queue_sql() -> String {
+    format!(
+        "SELECT delivery_key, status, rank, team_delivery.policy, deferred_reason, next_attempt_at,
+             octet_length(content), last_error_code, {LEFT_BEHIND}
+         FROM {JOINED}
+         WHERE recipient_agent_id = ?1 AND status IN ('pending', 'deferred', 'injecting')
+         ORDER BY rank, delivery_key LIMIT ?2"
+    )
 }
 
 /// Whether as many deliveries as this wait for a recipient, or more.
@@ -291,13 +296,6 @@ pub(super) const AHEAD: &str = "SELECT ahead.delivery_key FROM team_delivery AS 
          AND ahead.status IN ('pending', 'deferred', 'injecting') AND ahead.status <> 'injecting'
          AND (ahead.rank, ahead.delivery_key) < (carried.rank, carried.delivery_key)
      ORDER BY ahead.rank, ahead.delivery_key LIMIT ?3";
-
-/// What waits for a member of a team. As [`AHEAD`], so that it is found without all the mail that the member ever had;
-/// the plus keeps SQLite from the index that has it.
-pub(super) const WAITING: &str = "SELECT delivery_key FROM team_delivery
-     WHERE recipient_agent_id = ?2 AND +team_key = ?1
-         AND status IN ('pending', 'deferred', 'injecting') AND status <> 'injecting'
-     ORDER BY delivery_key";
 
 /// Whether mail waits for this recipient that goes before the last of these deliveries and is none of them.
 pub fn is_overtaking(
@@ -378,13 +376,6 @@ impl Tx<'_> {
         is_full(self.connection(), recipient_agent_id, most)
     }
 
-    /// The keys of a team's deliveries that still wait for one member; an attempt that is under way is not among them.
-    pub fn waiting_deliveries(&mut self, team: &TeamRecord, agent_id: &str) -> Result<Vec<i64>> {
-        let mut statement = self.connection().prepare_cached(WAITING)?;
-        let keys = statement.query_map(params![team.team_key, agent_id], |row| row.get(0))?;
-        Ok(keys.collect::<rusqlite::Result<_>>()?)
-    }
-
     /// Changes the state of a delivery and tells it, if its state allows the change; returns whether it did. What is to
     /// wait again in a team that is gone, or that the recipient has left meanwhile, goes no further.
     pub fn move_delivery(&mut self, delivery_key: i64, change: &Move<'_>) -> Result<bool> {
@@ -442,26 +433,11 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    fn end_when_left_behind(&mut self, delivery_key: i64) -> Result<()> {
-        let (is_team_gone, is_member) = self
-            .connection()
-            .prepare_cached(
-                "SELECT deleted_at IS NOT NULL, EXISTS (SELECT 1 FROM team_member
-                     WHERE team_member.team_key = team_delivery.team_key
-                         AND agent_id = recipient_agent_id)
-                 FROM team_delivery JOIN team USING (team_key) WHERE delivery_key = ?1",
-            )?
-            .query_row([delivery_key], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let end = match (is_team_gone, is_member) {
-            (true, _) => Move::to(DeliveryStatus::Cancelled),
-            (false, false) => Move { error: Some(NOT_MEMBER), ..Move::to(DeliveryStatus::Failed) },
-            (false, true) => return Ok(()),
-        };
-        self.move_delivery(delivery_key, &end).map(|_| ())
-    }
-
     /// Claims a delivery for an attempt; returns the number of the claim, or None when it does not wait any more.
     pub fn claim_delivery(&mut self, delivery_key: i64, trigger: &str) -> Result<Option<i64>> {
+        if self.end_when_left_behind(delivery_key)? {
+            return Ok(None);
+        }
         let claiming = Move { trigger: Some(trigger), ..Move::to(DeliveryStatus::Injecting) };
         if !self.move_delivery(delivery_key, &claiming)? {
             return Ok(None);
@@ -520,12 +496,14 @@ impl Tx<'_> {
         self.append(event.concerning(&record.recipient_agent_id)).map(|_seq| ())
     }
 
+    /// Those of a broadcast mostly end from the first on, so an open one is looked for from the last.
     fn tell_if_completed(&mut self, record: &DeliveryRecord) -> Result<()> {
         let is_open = self
             .connection()
             .prepare_cached(
                 "SELECT 1 FROM team_delivery
-                 WHERE message_key = ?1 AND status IN ('pending', 'deferred', 'injecting') LIMIT 1",
+                 WHERE message_key = ?1 AND status IN ('pending', 'deferred', 'injecting')
+                 ORDER BY delivery_key DESC LIMIT 1",
             )?
             .exists([record.message_key])?;
         if is_open {

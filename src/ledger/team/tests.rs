@@ -1,7 +1,8 @@
 //! The states of a delivery in a real database: what the table allows happens and is told, and nothing else does.
 
 use super::NewMember;
-use super::delivery::{self, Attempts, Move, NOT_MEMBER, NewDelivery};
+use super::delivery::{self, Attempts, Move, NewDelivery};
+use super::left_behind::{self, LeftBehind, NOT_MEMBER};
 use super::message::{NEWEST, NewMessage};
 use crate::ledger::{Ledger, Synchronous, Tx};
 use crate::model::id;
@@ -143,6 +144,27 @@ fn mail_under_way_to_who_has_left_goes_no_further() {
     stage.end();
 }
 
+/// What was waiting when the team went is not brought, whoever is first to look at it.
+#[test]
+fn mail_of_a_team_that_is_gone_is_not_claimed() {
+    let stage = Stage::new();
+    let records = stage.ledger.write(|tx| {
+        let team = tx.team("team_1")?;
+        let keys = ["dlv_1", "dlv_2"].map(|delivery_id| deliver(tx, delivery_id));
+        tx.delete_member(&team, "sess_2")?;
+        let [first, _] = &delivery::queue(tx.connection(), "sess_2", 10)?[..] else { panic!() };
+        assert_eq!(first.left_behind, Some(LeftBehind::NotMember));
+        assert_eq!(tx.claim_delivery(keys[0], "queue")?, None);
+        tx.mark_team_deleted(&team)?;
+        let [second] = &delivery::queue(tx.connection(), "sess_2", 10)?[..] else { panic!() };
+        assert_eq!(second.left_behind, Some(LeftBehind::TeamGone));
+        assert_eq!(tx.claim_delivery(keys[1], "queue")?, None);
+        Ok([tx.delivery(&team, "dlv_1")?, tx.delivery(&team, "dlv_2")?])
+    });
+    assert_eq!(records.unwrap().map(|record| record.status), ["failed", "cancelled"]);
+    stage.end();
+}
+
 #[test]
 fn an_answer_to_an_old_claim_changes_nothing() {
     let stage = Stage::new();
@@ -198,9 +220,11 @@ fn the_newest_message_of_a_member_is_one_step_in_an_index() {
 #[test]
 fn mail_that_waits_is_looked_for_in_its_index() {
     let stage = Stage::new();
-    for sql in [delivery::AHEAD, delivery::WAITING] {
+    for sql in [delivery::AHEAD, left_behind::WAITING, &delivery::queue_sql()] {
         let plan = plan_of(&stage, sql);
-        let is_found = |step: &String| step.starts_with("SEARCH") || step.contains("TEMP B-TREE");
+        let is_found = |step: &String| {
+            ["SEARCH", "USE TEMP B-TREE", "CORRELATED"].iter().any(|word| step.starts_with(word))
+        };
         assert!(plan.iter().all(is_found), "{plan:?}");
         assert!(plan.iter().any(|step| step.contains("team_delivery_waiting")), "{plan:?}");
     }
