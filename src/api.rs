@@ -28,7 +28,7 @@ mod worktree;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::http::{Admission, Answer, Handler, Head, Meter, Request, Response};
+use crate::http::{Admission, Answer, Client, Handler, Head, Meter, Request, Response};
 use crate::ledger::idempotency::{IdempotencyKey, body_hash};
 use crate::ledger::{Ledger, Listed};
 use crate::limits;
@@ -439,6 +439,11 @@ fn url_host(url: &str) -> String {
 impl Call {
     fn head(&self) -> &Head {
         &self.request.head
+    }
+
+    /// Whoever waits for the answer.
+    fn client(&self) -> &Client {
+        &self.request.client
     }
 
     /// The n-th named part of the path.

@@ -4,7 +4,8 @@
 //! teams as far as the configuration says so, ended processes, and the folders of children that nobody knows; and it
 //! looks for processes that run and have no thread. It sleeps until the first of these is due, at most an hour. What is
 //! due is done in small steps, each a change that takes the writer milliseconds, with pauses four times as long as the
-//! steps: whoever writes meanwhile waits behind one step at most. It deliberately decides nothing about what is live: threads of sessions put their agents to sleep themselves.
+//! steps: whoever writes meanwhile waits behind one step at most. It deliberately decides nothing about what is live:
+//! threads of sessions put their agents to sleep themselves.
 
 use crate::error::Result;
 use crate::keeper;

@@ -16,12 +16,13 @@
 //! the `Date` header (the standard asks for it; no client of ours reads it).
 //!
 //! The parts: `target` (percent-decoding), `head` (what a request says), `inbox` (reading with
-//! deadlines), `body` (the two framings), `answer` (what a handler returns and its bytes), `outbox`
+//! deadlines), `body` (the two framings), `client` (whether it is still there), `answer` (what a handler returns and its bytes), `outbox`
 //! (writing with deadlines), `registry` (who is connected), `request_id` (what a request is called),
 //! `connection` (one thread's life), `server` (accept, stop, close).
 
 mod answer;
 mod body;
+mod client;
 mod connection;
 mod head;
 mod inbox;
@@ -34,6 +35,7 @@ mod target;
 mod tests;
 
 pub use answer::{Answer, Body, Response, StreamBody, StreamHead};
+pub use client::Client;
 pub use head::Head;
 pub use outbox::StreamWriter;
 pub use server::{Counters, Meter, Server};
@@ -106,4 +108,5 @@ pub struct Admission {
 pub struct Request {
     pub head: Head,
     pub body: Vec<u8>,
+    pub client: Client,
 }

@@ -91,6 +91,8 @@ pub const PROCESS_LOG_BYTES: u64 = 1024 * 1024;
 pub const PROCESS_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Events that one step of a purge removes, so that the writer is free in between.
 pub const PURGE_STEP_EVENTS: usize = 1000;
+/// How long a request that waits may go on for a client that is gone.
+pub const CLIENT_LOOK: Duration = Duration::from_secs(5);
 /// Requests from one address that wait for the end of a turn or a process; one more is 429.
 pub const WAITS: usize = 256;
 /// Members of one team; one more is 409.

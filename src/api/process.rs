@@ -7,7 +7,7 @@ mod log;
 pub(super) use log::logs;
 
 use super::body::{check_length, texts};
-use super::{Api, Call, json, page};
+use super::{Api, Call, json, page, wait};
 use crate::error::{Error, Result};
 use crate::http::Answer;
 use crate::keeper::{self, Weight};
@@ -113,7 +113,11 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
     let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
     owned(api, call)?;
     let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;
-    let row = api.processes.wait(call.part(0), wait, |_| false)?;
+    let row = wait::in_pieces(call, wait, |at_most| {
+        let row = api.processes.wait(call.part(0), at_most, |_| false)?;
+        let is_over = row.status.is_terminal() || api.ledger.tail().is_closing();
+        Ok((row, is_over))
+    })?;
     shown(api, &row, 200)
 }
 

@@ -1,7 +1,7 @@
 //! Turns: start, queue, wait, show, interrupt; and what a client may put into one.
 
 use super::body::{NoFields, check_words};
-use super::{Api, Call, json, page};
+use super::{Api, Call, json, page, wait};
 use crate::error::{Code, Error, Result};
 use crate::http::{Answer, Response};
 use crate::ledger::turn::TurnRecord;
@@ -95,7 +95,7 @@ fn wait_ms(call: &Call) -> Result<Option<i64>> {
 pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
     let wait_ms = call.count("wait_ms")?.unwrap_or(0).min(WAIT_MS_MAX);
     let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;
-    let record = api.wait_for_turn(call.part(0), call.part(1), wait_ms)?;
+    let record = api.wait_for_turn(call, call.part(1), wait_ms)?;
     Ok(json(200, to_json(&record)))
 }
 
@@ -150,7 +150,7 @@ impl Api {
     fn accepted(&self, call: &Call, turn_id: &str, wait_ms: Option<i64>) -> Result<Answer> {
         let session_id = call.part(0);
         if let Some(wait_ms) = wait_ms {
-            return self.waited(call, session_id, turn_id, wait_ms);
+            return self.waited(call, turn_id, wait_ms);
         }
         let status = self.ledger.read(|db| turn::get(db, session_id, turn_id))?.status;
         let accepted = json!({"session_id": session_id, "turn_id": turn_id, "status": status});
@@ -158,8 +158,8 @@ impl Api {
     }
 
     /// The finished turn; 202 with the turn as it is when the time runs out.
-    fn waited(&self, call: &Call, session_id: &str, turn_id: &str, wait_ms: i64) -> Result<Answer> {
-        let record = self.wait_for_turn(session_id, turn_id, wait_ms)?;
+    fn waited(&self, call: &Call, turn_id: &str, wait_ms: i64) -> Result<Answer> {
+        let record = self.wait_for_turn(call, turn_id, wait_ms)?;
         let status = if record.is_terminal() { 200 } else { 202 };
         if call.accepts("text/plain") {
             check_answered(&record)?;
@@ -170,24 +170,32 @@ impl Api {
     }
 
     /// Waits on the session's log, not on the turn: it wakes for each of its events and looks.
-    fn wait_for_turn(&self, session_id: &str, turn_id: &str, wait_ms: i64) -> Result<TurnRecord> {
-        let deadline = Instant::now() + Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
-        let is_over = || self.ledger.read(|db| turn::is_over(db, session_id, turn_id));
-        let read = || self.ledger.read(|db| turn::get(db, session_id, turn_id));
-        if wait_ms == 0 || is_over()? {
-            return read();
+    fn wait_for_turn(&self, call: &Call, turn_id: &str, wait_ms: i64) -> Result<TurnRecord> {
+        let session_id = call.part(0);
+        let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+        let tail = self.ledger.tail();
+        let is_over = || -> Result<bool> {
+            Ok(tail.is_closing()
+                || self.ledger.read(|db| turn::is_over(db, session_id, turn_id))?)
+        };
+        if wait_ms > 0 && !is_over()? {
+            let scope_key =
+                self.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Session, session_id)?))?;
+            let watch = tail.watch(Some(scope_key));
+            wait::in_pieces(call, wait, |at_most| {
+                let until = Instant::now() + at_most;
+                loop {
+                    let row_id = tail.newest_row_id();
+                    let left = until.saturating_duration_since(Instant::now());
+                    let is_over = is_over()?;
+                    if is_over || left.is_zero() {
+                        return Ok(((), is_over));
+                    }
+                    watch.wait(row_id, left);
+                }
+            })?;
         }
-        let scope_key =
-            self.ledger.read(|db| Ok(event::scope_key(db, ScopeKind::Session, session_id)?))?;
-        let watch = self.ledger.tail().watch(Some(scope_key));
-        loop {
-            let row_id = self.ledger.tail().newest_row_id();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if is_over()? || left.is_zero() || self.ledger.tail().is_closing() {
-                return read();
-            }
-            watch.wait(row_id, left);
-        }
+        self.ledger.read(|db| turn::get(db, session_id, turn_id))
     }
 
     /// The checked input of a turn. Errors name the item.

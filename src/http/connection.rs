@@ -9,6 +9,7 @@
 
 use super::answer::{self, Answer, BadField, Persistence, Response, StreamBody, StreamHead};
 use super::body;
+use super::client::{self, Client};
 use super::head::{Head, Length};
 use super::inbox::{End, Inbox};
 use super::outbox::{self, StreamWriter};
@@ -37,11 +38,6 @@ const OUT_BYTES: usize = 512;
 /// holds its stream for as long as TCP repeats itself, about a quarter of an hour.
 #[cfg(target_os = "linux")]
 const PEER_SILENCE_MS: u32 = 60_000;
-
-/// A stream that has nothing to say, and no heartbeat either, asks its peer for a sign of life after this time, and as
-/// often. Without it a machine that vanished would hold the place of a quiet stream for ever.
-#[cfg(target_os = "linux")]
-const PEER_PROBE: Duration = Duration::from_secs(20);
 
 /// What all connections share.
 pub(super) struct Common {
@@ -187,7 +183,8 @@ impl Connection<'_> {
         };
         let body = self.read_body(&head, body_bytes_max)?;
         terms.has_unread_body = false;
-        let answer = self.guard(|handler| handler.handle(Request { head, body }));
+        let client = Client::of(self.link);
+        let answer = self.guard(|handler| handler.handle(Request { head, body, client }));
         Ok(match answer {
             Some(answer) => self.write(answer, &terms),
             None => self.write_defect(&terms),
@@ -294,11 +291,9 @@ impl Connection<'_> {
         let bytes = self.common.limits.send_buffer_bytes;
         let set = sockopt::set_socket_send_buffer_size(stream, bytes);
         #[cfg(target_os = "linux")]
-        let set = set
-            .and_then(|()| sockopt::set_tcp_user_timeout(stream, PEER_SILENCE_MS))
-            .and_then(|()| sockopt::set_tcp_keepidle(stream, PEER_PROBE))
-            .and_then(|()| sockopt::set_tcp_keepintvl(stream, PEER_PROBE))
-            .and_then(|()| sockopt::set_socket_keepalive(stream, true));
+        let set = set.and_then(|()| sockopt::set_tcp_user_timeout(stream, PEER_SILENCE_MS));
+        // One that has nothing to say, and no heartbeat either, would be held for ever by a machine that vanished.
+        let set = set.map_err(io::Error::from).and_then(|()| client::probe_peer(stream));
         if let Err(error) = set {
             log::debug!("the stream to {} keeps the system's buffers: {error}", self.peer);
         }

@@ -2,12 +2,12 @@
 //! when something of its own was spoilt.
 
 use crate::contract;
-use crate::stage::{Stage, check_error, check_told};
-use gooselake_harness::thread;
+use crate::stage::{Stage, check_error, check_told, text};
+use gooselake_harness::{thread, wait};
 use serde_json::json;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -68,6 +68,44 @@ fn of_too_many_waits_one_is_429_and_the_others_go_on() {
     waits.into_iter().for_each(thread::Thread::join);
     let waited = stage.ended(&session_id, &turn_id);
     assert_eq!(waited["status"], "interrupted", "the places are free again");
+}
+
+/// Clients that go away leave their places, also where more of the connection waits to be read.
+#[test]
+fn whoever_waits_and_goes_away_leaves_its_place() {
+    let stage = Stage::new();
+    let session_id = stage.session();
+    let turn_id = stage.start(&session_id, "slow 100000 1000");
+    let body = json!({"command": "sleep 1000", "cwd": stage.cwd});
+    let process_id = text(&stage.start_process(&body)["process"], "process_id");
+    let paths = [
+        format!("/v1/sessions/{session_id}/turns/{turn_id}?wait_ms=3600000"),
+        format!("/v1/processes/{process_id}?wait_ms=3600000"),
+    ];
+    let token = stage.server.token();
+    let mut waits = Vec::new();
+    for (number, path) in paths.iter().cycle().take(WAITS).enumerate() {
+        let mut socket = TcpStream::connect(stage.server.address()).unwrap();
+        let more = if number % 3 == 0 { "GET /health" } else { "" };
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n{more}"
+        );
+        socket.write_all(head.as_bytes()).unwrap();
+        waits.push(socket);
+    }
+    let connections = || stage.get("/v1/diagnostics")["connections"]["open"].as_u64().unwrap();
+    let ask = || stage.client.get(&format!("/v1/processes/{process_id}?wait_ms=1"));
+    wait::until(LONG, "all places are taken", || (ask().status == 429).then_some(()));
+    // One who only says that nothing more comes is answered as if the time were over.
+    let mut half = waits.pop().unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    half.set_read_timeout(Some(LONG)).unwrap();
+    let mut told = String::new();
+    half.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("\"running\""), "{told}");
+    drop((waits, half));
+    wait::until(LONG, "the connections are gone", || (connections() <= 2).then_some(()));
+    ask().expect(200);
 }
 
 /// What fails without anybody's request being wrong is ours to explain: the answer names the file, the log has why.

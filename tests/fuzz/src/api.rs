@@ -6,7 +6,7 @@
 
 use gooselake::api::{Api, Floors};
 use gooselake::config::{Config, Overrides};
-use gooselake::http::{Answer, Handler, Head, Request};
+use gooselake::http::{Answer, Client, Handler, Head, Request};
 use gooselake::ledger::Ledger;
 use gooselake::ledger::event::NewEvent;
 use gooselake::model::event::EventKind;
@@ -34,7 +34,7 @@ pub(crate) fn check(input: &[u8]) {
             if body.len() > admission.body_bytes_max {
                 return;
             }
-            api.handle(Request { head, body })
+            api.handle(Request { head, body, client: Client::default() })
         }
     };
     let (status, headers) = match &answer {

@@ -68,7 +68,7 @@ impl Handler for Echo {
     }
 
     fn handle(&self, request: Request) -> Answer {
-        let Request { head, body } = request;
+        let Request { head, body, .. } = request;
         assert!(body.len() <= BODY_BYTES_MAX, "a body of {} bytes", body.len());
         let sum = body.iter().fold(0u64, |sum, b| sum.wrapping_mul(31).wrapping_add((*b).into()));
         let fields = head.headers().count();
