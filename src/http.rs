@@ -16,9 +16,10 @@
 //! the `Date` header (the standard asks for it; no client of ours reads it).
 //!
 //! The parts: `target` (percent-decoding), `head` (what a request says), `inbox` (reading with
-//! deadlines), `body` (the two framings), `client` (whether it is still there), `answer` (what a handler returns and its bytes), `outbox`
-//! (writing with deadlines), `registry` (who is connected), `request_id` (what a request is called),
-//! `connection` (one thread's life), `server` (accept, stop, close).
+//! deadlines), `body` (the two framings), `client` (whether it is still there), `answer` (what a
+//! handler returns and its bytes), `outbox` (writing with deadlines), `registry` (who is connected),
+//! `request_id` (what a request is called), `connection` (one thread's life), `server` (accept,
+//! stop, close).
 
 mod answer;
 mod body;
