@@ -246,12 +246,10 @@ pub fn asleep_with_work(connection: &Connection) -> Result<Vec<Waiting>> {
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Sessions whose agent has never opened them and is not there, with its provider.
+/// Sessions whose agent has never opened them, with its provider.
 pub fn starting(connection: &Connection) -> Result<Vec<(String, String)>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT session_id, provider FROM session WHERE state = 'starting'
-             AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.session_key = session.session_key)",
-    )?;
+    let mut statement = connection
+        .prepare_cached("SELECT session_id, provider FROM session WHERE state = 'starting'")?;
     let sessions = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
 }

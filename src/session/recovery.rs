@@ -42,24 +42,26 @@ impl Sessions {
         };
         // Room is taken here, and not by their threads, so that nobody who comes now finds more than there is. First
         // for the agents that live, whatever the bound says now.
+        let mut served = HashSet::new();
         for LiveAgent { session_id, provider, .. } in live {
             let reservation = self.shared.capacity.reserve_anyway(&provider);
             self.shared.wake(&session_id, Some(reservation))?;
+            served.insert(session_id);
         }
-        let mut is_served = HashSet::new();
         for Waiting { session_id, provider, wants_agent } in waiting {
             let reservation = if wants_agent { self.shared.reserve(&provider) } else { None };
             self.shared.wake(&session_id, reservation)?;
             if wants_agent {
-                is_served.insert(session_id);
+                served.insert(session_id);
             }
         }
         for (session_id, provider) in starting {
-            if !is_served.contains(&session_id) {
-                let reservation = self.shared.reserve(&provider);
-                // Whoever asked for it is gone with the last server; it is told by the log.
-                drop(self.ask(&session_id, |answer| Command::Open { reservation, answer })?);
-            }
+            let reservation = match served.contains(&session_id) {
+                true => None,
+                false => self.shared.reserve(&provider),
+            };
+            // Whoever asked for it is gone with the last server; it is told by the log.
+            drop(self.ask(&session_id, |answer| Command::Open { reservation, answer })?);
         }
         orphans.iter().for_each(|child_id| self.shared.end_orphan(child_id));
         Ok(recovered)
