@@ -46,6 +46,7 @@ use crate::thread::Thread;
 use checkpoint::Checkpoints;
 use crossbeam_channel::{Receiver, Sender, select};
 use rusqlite::{OpenFlags, ffi};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -267,6 +268,14 @@ impl Drop for Lent<'_> {
 /// JSON of a record of ours. Such a record holds no map with keys that are not text, so this cannot fail.
 pub fn to_json(record: &impl serde::Serialize) -> String {
     serde_json::to_string(record).expect("records serialise")
+}
+
+/// JSON text on one line, as streams have it. A line break can only be where it means nothing: in a text it is escaped.
+pub fn one_line(json: &str) -> Cow<'_, str> {
+    match json.contains(['\n', '\r']) {
+        true => json.replace(['\n', '\r'], " ").into(),
+        false => json.into(),
+    }
 }
 
 /// A journal that is to be brought back into its database before that can be read (SQLite's extended result codes).

@@ -1,7 +1,7 @@
 //! Events: appending them, and reading them in pages.
 
 use super::key::{self, Keyed};
-use super::{Ledger, Tx, writer};
+use super::{Ledger, Tx, one_line, writer};
 use crate::error::Result;
 use crate::limits;
 use crate::model::ScopeKind;
@@ -243,7 +243,7 @@ fn frame(scope_key: i64, kind: &'static str, fields: &Fields<'_>, text: &mut Str
 }
 
 /// Makes `out` the event record of the contract, and says where its turn's id is. The payload is JSON text of ours
-/// and goes in as it is.
+/// and goes in as it is, on one line.
 fn record_json(fields: &Fields<'_>, out: &mut String) -> Option<Range<usize>> {
     out.clear();
     out.push_str("{\"row_id\":");
@@ -269,7 +269,7 @@ fn record_json(fields: &Fields<'_>, out: &mut String) -> Option<Range<usize>> {
     } else {
         ",\"criticality\":\"critical\",\"payload\":"
     });
-    out.push_str(fields.payload);
+    out.push_str(&one_line(fields.payload));
     push_text(out, ",\"provider\":", fields.provider);
     out.push_str(",\"provider_seq\":");
     match fields.provider_seq {

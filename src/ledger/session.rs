@@ -1,6 +1,6 @@
 //! Session records.
 
-use super::{Listed, Most, Tx, listed};
+use super::{Listed, Most, Tx, listed, one_line};
 use crate::error::{Code, Error, Result};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -304,7 +304,7 @@ impl Tx<'_> {
                 new.reasoning_level,
                 new.permission_mode,
                 new.system_prompt,
-                new.metadata,
+                one_line(&new.metadata),
                 new.env,
                 new.mcp_servers,
                 now_ms,

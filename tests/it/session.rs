@@ -70,6 +70,26 @@ fn metadata_comes_back_as_it_was_sent() {
     }
 }
 
+/// A line break in it, as pretty printers make them, is no line break of a stream.
+#[test]
+fn metadata_of_several_lines_is_one_line_in_every_stream() {
+    let stage = Stage::new();
+    let body = "{\"provider\": \"demo\", \"metadata\": {\n\r\n  \"a\":\t[1.0,\n\"b\\nc\"]\n}}";
+    let reply = stage.client.request("POST", "/v1/sessions", &[JSON], body.as_bytes()).expect(200);
+    let metadata = json!({"a": [1.0, "b\nc"]});
+    assert_eq!(reply.json()["metadata"], metadata);
+    let session_id = text(&reply.json(), "id");
+    let query = "?control=false&limit=1&kinds=session.created";
+    let record = stage.stream(&session_id, query).expect(SOON).record();
+    assert_eq!(record.payload["session"]["metadata"], metadata);
+    let path = format!("/v1/sessions/{session_id}/events/stream{query}");
+    let accept = [("Accept", "application/x-ndjson")];
+    let lines = stage.client.request("GET", &path, &accept, b"").expect(200).text();
+    let record: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(record["payload"]["session"]["metadata"], metadata);
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+}
+
 #[test]
 fn the_environment_of_a_session_reaches_its_agent_and_no_answer() {
     let stage = Stage::new();
