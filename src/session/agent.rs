@@ -221,12 +221,12 @@ impl Actor {
             });
         }
         let child_id: Arc<str> = id::new("agent").into();
-        let opening = self.how_to_open().and_then(|(mut open, is_resume)| {
-            let token = self.give_tools(&mut open, &child_id)?;
-            Ok((open, is_resume, token))
-        });
-        let (open, is_resume, token) = match opening {
-            Ok(opening) => opening,
+        let (mut open, is_resume) = match self.how_to_open() {
+            Ok(how) => how,
+            Err(error) => return self.unreadable(&error),
+        };
+        let token = match self.give_tools(&mut open, &child_id) {
+            Ok(token) => token,
             Err(error) => return self.opening_failed(&agent_error(&error)),
         };
         self.is_agent_stale = false;

@@ -76,6 +76,8 @@ impl Actor {
                 self.settings_changed(model, mode, reasoning_level, step);
             }
             AgentEvent::TitleChanged { title } => self.title_changed(title, step),
+            // Of what the agent did by itself while this one waited: it does not know of this one yet.
+            AgentEvent::TurnEnded { .. } if self.is_turn_untold() => {}
             AgentEvent::TurnEnded { status, stop_reason, error } => {
                 self.turn_ended(status, stop_reason, error, step);
             }

@@ -260,6 +260,17 @@ impl Actor {
         }
     }
 
+    /// Those that the agent has asked for; a gate is not its own.
+    pub(super) fn withdraw_asked(&mut self, reason: &str, step: &mut Step) {
+        let gate = self.state.turn.as_ref().and_then(|turn| turn.gate.clone());
+        let mut asked: Vec<String> = self.state.approvals.keys().cloned().collect();
+        asked.retain(|approval_id| Some(approval_id) != gate.as_ref());
+        asked.sort();
+        for approval_id in asked {
+            self.withdraw(&approval_id, reason, step);
+        }
+    }
+
     fn withdraw(&mut self, approval_id: &str, reason: &str, step: &mut Step) {
         self.state.approvals.remove(approval_id);
         let Some(turn) = &self.state.turn else { return };
@@ -295,6 +306,8 @@ impl Actor {
         for approval_id in due {
             if let Err(error) = self.expire(&approval_id) {
                 log::warn!("approval {approval_id} is over its time, but: {error}");
+                self.unreadable(&error);
+                return;
             }
         }
         self.start_next();

@@ -11,7 +11,7 @@ use crate::ledger::to_json;
 use crate::ledger::turn::TurnEnd;
 use crate::model::event::EventKind;
 use crate::model::{ApprovalStatus, ItemStatus, ItemType, TurnStatus};
-use crate::provider::{AgentError, Usage};
+use crate::provider::{AgentError, Command, Usage};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +25,10 @@ impl Actor {
         error: Option<AgentError>,
         step: &mut Step,
     ) {
+        if self.is_turn_untold() {
+            // What the agent does by itself meanwhile ends with it; what comes behind is a turn of its own.
+            self.command(Command::EndAgentTurn, step);
+        }
         let item_status = match status {
             TurnStatus::Completed => ItemStatus::Completed,
             TurnStatus::Failed => ItemStatus::Failed,
@@ -104,7 +108,7 @@ impl Actor {
         let total = &mut self.state.usage;
         let sum = |into: &mut Option<i64>, new: Option<i64>| {
             if let Some(new) = new {
-                *into = Some(into.unwrap_or(0) + new);
+                *into = Some(into.unwrap_or(0).saturating_add(new));
             }
         };
         sum(&mut total.input_tokens, usage.input_tokens);
@@ -131,7 +135,9 @@ impl Actor {
     pub(super) fn end_turn_without_agent(&mut self, error: &AgentError, step: &mut Step) {
         let Some(turn) = &self.state.turn else { return };
         if !turn.is_dispatched {
-            return;
+            // The next one is told of the turn. What this one did by itself meanwhile is over.
+            self.complete_open_items(ItemStatus::Interrupted, false, step);
+            return self.withdraw_asked("agent_gone", step);
         }
         let status = turn.end_without_agent();
         let turn_id = Arc::clone(&turn.turn_id);

@@ -31,7 +31,7 @@ pub struct Mail {
     /// Made first in the transaction of the turn. An error of it undoes the turn; with [`Code::Conflict`] it says that
     /// the mail was taken back.
     pub claim: Claim,
-    /// Made last in that transaction, with the turn's id. An error of it undoes the turn.
+    /// Made in that transaction behind the turn, with its id. An error of it undoes the turn.
     pub accept: Accept,
 }
 
@@ -105,6 +105,10 @@ impl Actor {
                 if !self.can_join(&turn_id) || at_tool_boundary && self.has_tool()? {
                     return Ok(None);
                 }
+                if self.is_agents_own() {
+                    // Nobody has asked for it, and not every agent takes input into it.
+                    return self.in_place_of(&turn_id, mail);
+                }
                 self.in_running_turn(turn_id, mail)
             }
         }
@@ -112,6 +116,11 @@ impl Actor {
 
     fn runs(&self, turn_id: &str) -> bool {
         self.state.turn.as_ref().is_some_and(|turn| &*turn.turn_id == turn_id)
+    }
+
+    /// Whether the active turn is what the agent does by itself.
+    fn is_agents_own(&self) -> bool {
+        self.state.turn.as_ref().is_some_and(|turn| turn.source == TurnSource::Agent)
     }
 
     fn can_join(&self, turn_id: &str) -> bool {
@@ -158,8 +167,7 @@ impl Actor {
         if self.state.turn.as_ref().is_some_and(is_unread_mail) {
             return Ok(None);
         }
-        let is_agents = |turn: &LiveTurn| turn.source == TurnSource::Agent;
-        if self.state.turn.as_ref().is_some_and(is_agents) {
+        if self.is_agents_own() {
             // What the agent does by itself has no end to wait for: it is called over.
             let mut step = self.step();
             self.command(Command::EndAgentTurn, &mut step);
@@ -187,8 +195,9 @@ impl Actor {
         step.event(EventKind::TurnSteered, Some(id), json!({"source": "team"}).to_string());
         self.user_message(&mail.input, &mut step);
         let steer = Steer { input: mail.input, mail: mail.deliveries };
-        self.command(Command::Steer(steer), &mut step);
+        // First: an adapter that refuses it at once gives back what was accepted.
         accept(mail.accept, &turn_id, &mut step);
+        self.command(Command::Steer(steer), &mut step);
         self.commit(step)?;
         self.state.steered = Some(turn_id.as_str().into());
         Ok(Some(turn_id))

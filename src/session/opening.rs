@@ -52,7 +52,10 @@ impl Actor {
 
     /// The agent could not even be started. Returns whether that is committed: then it is the next one's turn.
     pub(super) fn opening_failed(&mut self, error: &AgentError) -> bool {
-        let is_opened_before = self.was_opened();
+        let is_opened_before = match self.was_opened() {
+            Ok(is_opened_before) => is_opened_before,
+            Err(error) => return self.unreadable(&error),
+        };
         let mut step = self.step();
         self.fail_opening(error, is_opened_before, &mut step);
         self.commit(step).is_ok()
@@ -153,11 +156,11 @@ impl Actor {
         .hint("try again in a moment"))
     }
 
-    fn was_opened(&self) -> bool {
+    fn was_opened(&self) -> Result<bool> {
         let session_id = &self.session_id;
         let private =
-            self.shared.ledger.read(|db| crate::ledger::session::get_private(db, session_id));
-        private.is_ok_and(|private| private.provider_session_ref.is_some())
+            self.shared.ledger.read(|db| crate::ledger::session::get_private(db, session_id))?;
+        Ok(private.provider_session_ref.is_some())
     }
 
     /// Ends the session for good. Answers when the agent and its terminals are gone.

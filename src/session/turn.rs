@@ -209,14 +209,18 @@ impl Actor {
     pub(super) fn dispatch(&mut self, step: &mut Step) {
         let is_ready = self.state.phase == Phase::Open;
         let timeout_at = self.timeout_from_now();
-        let (Some(turn), Some(mut adapter)) = (&mut self.state.turn, self.state.adapter.take())
-        else {
+        let (Some(turn), Some(mut adapter)) = (&self.state.turn, self.state.adapter.take()) else {
             return;
         };
         if !is_ready || turn.is_dispatched || turn.gate.is_some() {
             self.state.adapter = Some(adapter);
             return;
         }
+        // What the agent does by itself while the turn waits is over first, and is not taken for the turn's end.
+        let mut effects = Effects::default();
+        adapter.command(Command::EndAgentTurn, &mut effects);
+        self.apply_all(&mut effects, &mut adapter, step);
+        let Some(turn) = &mut self.state.turn else { return };
         turn.is_dispatched = true;
         turn.told_at = self.state.agent.as_ref().map(|agent| agent.stdin_end(step));
         turn.timeout_at = timeout_at;
@@ -229,11 +233,24 @@ impl Actor {
             permission_mode: turn.permission_mode.clone(),
         };
         let turn_id = Arc::clone(&turn.turn_id);
-        let mut effects = Effects::default();
         adapter.command(command, &mut effects);
         step.change(move |tx| tx.set_turn_dispatched(&turn_id, true));
         self.apply_all(&mut effects, &mut adapter, step);
         self.state.adapter = Some(adapter);
+    }
+
+    /// Whether the agent does not know of the active turn yet.
+    pub(super) fn is_turn_untold(&self) -> bool {
+        self.state.turn.as_ref().is_some_and(|turn| !turn.is_dispatched)
+    }
+
+    /// What is to go on could not be read from the ledger: the session is read again, after a pause. Nothing has
+    /// failed: false.
+    pub(super) fn unreadable(&mut self, error: &Error) -> bool {
+        if self.retry_at.is_none() {
+            self.give_up_copy(error);
+        }
+        false
     }
 
     /// When the time of a turn is over that the agent hears of now.
@@ -257,8 +274,11 @@ impl Actor {
         if is_blocked || self.rest_if_stale() {
             return false;
         }
-        if self.state.turn.is_none() && self.state.queued > 0 && self.pop_queue().is_err() {
-            return false;
+        if self.state.turn.is_none()
+            && self.state.queued > 0
+            && let Err(error) = self.pop_queue()
+        {
+            return self.unreadable(&error);
         }
         let is_waiting_for_agent =
             self.state.turn.as_ref().is_some_and(|turn| !turn.is_dispatched && turn.gate.is_none());

@@ -120,12 +120,12 @@ fn floods_of_nonsense_on_both_streams_end_with_the_turn() {
 }
 
 /// A line of the agent's, as a command of its shell.
-fn says(line: &str) -> String {
+pub(crate) fn says(line: &str) -> String {
     format!("printf '%s\\n' '{line}'\n")
 }
 
 /// What the agent says to the user.
-fn speaks(text: &str) -> String {
+pub(crate) fn speaks(text: &str) -> String {
     says(&chunk(text))
 }
 

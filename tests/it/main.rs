@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets what it does not await fails")]
 
+mod agent_turn;
 mod approval;
 mod backup;
 mod bad_input;
