@@ -9,6 +9,7 @@ mod agent;
 mod apply;
 mod approval;
 mod capacity;
+mod command;
 mod defect;
 mod ending;
 mod failure;
@@ -53,8 +54,8 @@ use crate::provider::stage;
 use crate::thread::{self, Thread};
 use crate::watchdog;
 use crate::worktree::Worktrees;
-use actor::Command;
 use capacity::{Capacity, Reservation};
+use command::{Answer, Command};
 use crossbeam_channel::{Receiver, TrySendError};
 use registry::{Handle, Registry};
 use std::collections::BTreeMap;
@@ -414,11 +415,7 @@ impl Sessions {
         .hint("close a session, wait for a turn to end, or raise max_instances"))
     }
 
-    fn call<T>(
-        &self,
-        session_id: &str,
-        command: impl FnOnce(actor::Answer<T>) -> Command,
-    ) -> Result<T> {
+    fn call<T>(&self, session_id: &str, command: impl FnOnce(Answer<T>) -> Command) -> Result<T> {
         let answer = self.ask(session_id, command)?;
         let provider = self.shared.config.providers.values();
         let longest = provider.map(|provider| provider.request_timeout).max().unwrap_or_default();
@@ -428,7 +425,7 @@ impl Sessions {
     fn ask<T>(
         &self,
         session_id: &str,
-        command: impl FnOnce(actor::Answer<T>) -> Command,
+        command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<Receiver<Result<T>>> {
         let (answer, answered) = crossbeam_channel::bounded(1);
         self.shared.send(session_id, command(answer))?;
@@ -490,8 +487,12 @@ impl Shared {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
     fn refuse_when_stopping(&self) -> Result<()> {
-        if self.is_stopping.load(Ordering::SeqCst) {
+        if self.is_stopping() {
             return Err(Error::new(Code::ShuttingDown, "the server is shutting down"));
         }
         Ok(())

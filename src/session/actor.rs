@@ -7,7 +7,7 @@
 
 use super::agent::Agent;
 use super::capacity::Reservation;
-use super::mail::Mail;
+use super::command::{Answer, Command};
 use super::step::{Afterwards, Step};
 use super::terminal::Terminals;
 use super::{Shared, apply, load};
@@ -25,56 +25,6 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What others tell a session's thread. Each is answered on its own channel.
-pub(super) enum Command {
-    /// Start the agent now and say when it is ready; a session that is live already is ready.
-    Open {
-        reservation: Option<Reservation>,
-        answer: Answer<()>,
-    },
-    StartTurn {
-        request: Box<TurnRequest>,
-        reservation: Option<Reservation>,
-        answer: Answer<String>,
-    },
-    /// Take mail into a turn; answers with the turn, or None when the session is not as the mail wants it.
-    Carry {
-        mail: Box<Mail>,
-        reservation: Option<Reservation>,
-        answer: Answer<Option<String>>,
-    },
-    Interrupt {
-        turn_id: String,
-        answer: Answer<()>,
-    },
-    Decide {
-        approval_id: String,
-        decision: Decision,
-        reservation: Option<Reservation>,
-        answer: Answer<()>,
-    },
-    Close {
-        reason: String,
-        answer: Answer<()>,
-    },
-    /// The session is over: say when the agent's process tree is gone.
-    AwaitEnd {
-        answer: Answer<()>,
-    },
-    /// Put the agent to sleep if it is idle; answers whether it sleeps.
-    Sleep {
-        answer: Answer<bool>,
-    },
-    /// The agent was started with what does not hold any more: start it anew before its next turn.
-    Renew,
-    /// The server stops: leave a busy agent to its keeper, put an idle one to sleep, or end it when `is_final`.
-    Shutdown {
-        is_final: bool,
-    },
-}
-
-pub(super) type Answer<T> = Sender<Result<T>>;
 
 /// A turn that a client wants.
 pub struct TurnRequest {
@@ -297,9 +247,10 @@ impl Actor {
         }
     }
 
-    /// The loop. Returns when the thread has nothing left to own.
-    pub(super) fn run(&mut self) {
+    /// The loop, behind commands that came before it. Returns when the thread has nothing left to own.
+    pub(super) fn run(&mut self, unserved: Vec<Command>) {
         load::go_on(self);
+        unserved.into_iter().for_each(|command| self.serve(command));
         while !(self.is_ending || self.is_done() && self.retire()) {
             match self.next_event() {
                 Event::Command(command) => self.serve(*command),

@@ -4,8 +4,9 @@
 //! started (a keeper that no row names is stopped at the next start), and bytes for its stdin are committed with their
 //! offset before they are sent (sent twice, the keeper takes them once).
 
-use super::actor::{AGENT_TURN_QUIET, Actor, Answer, FromChild, Phase, SLEEP_GRACE, Stop};
+use super::actor::{AGENT_TURN_QUIET, Actor, FromChild, Phase, SLEEP_GRACE, Stop};
 use super::capacity::Reservation;
+use super::command::Answer;
 use super::failure::{agent_error, exit_error};
 use super::gateway::{self, Token};
 use super::launch;

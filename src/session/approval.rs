@@ -3,7 +3,8 @@
 //! Runs on the session's thread. Two origins: the gate (before a prompt is sent) and the agent's own question in the
 //! middle of a turn. The choice is committed together with the bytes that tell it to the agent.
 
-use super::actor::{AGENT_TURN_QUIET, Actor, Answer, Choice, Decision, LiveApproval};
+use super::actor::{AGENT_TURN_QUIET, Actor, Choice, Decision, LiveApproval};
+use super::command::Answer;
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::ledger::approval::{self, ApprovalRecord, NewApproval, Resolution};

@@ -11,14 +11,16 @@
 //! understood nor told anything: it ends with its terminals, and the session goes on without it.
 
 use super::Shared;
-use super::actor::{Actor, Command};
+use super::actor::Actor;
 use super::agent::never_started;
 use super::capacity::Reservation;
+use super::command::Command;
 use super::load;
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::turn::TurnEnd;
 use crate::ledger::{agent, session};
+use crate::limits;
 use crate::model::TurnStatus;
 use crate::model::event::EventKind;
 use crate::provider::AgentError;
@@ -43,7 +45,8 @@ pub(super) fn run(
     // What is queued behind a turn that a defect has ended goes on, and so does whoever has asked for something since.
     // Each round has ended a turn, so this comes to an end.
     let mut room = reservation;
-    while live(shared, session_id, &inbox, room.take()) {}
+    let mut unserved = Vec::new();
+    while live(shared, session_id, &inbox, room.take(), &mut unserved) && !shared.is_stopping() {}
     // Whoever still waits sees its channel close.
     while !shared.retire(session_id, &inbox) {
         drop(inbox.try_recv());
@@ -58,13 +61,14 @@ fn live(
     session_id: &Arc<str>,
     inbox: &Receiver<Box<Command>>,
     reservation: Option<Reservation>,
+    unserved: &mut Vec<Command>,
 ) -> bool {
     let body = AssertUnwindSafe(|| {
         let (shared, id) = (Arc::clone(shared), Arc::clone(session_id));
         let mut actor = Actor::new(shared, id, inbox.clone(), reservation);
         let what = format!("session {session_id} can not be read");
-        if until_done(inbox, &what, || load::load(&mut actor)).is_some() {
-            actor.run();
+        if until_done(inbox, &what, unserved, || load::load(&mut actor)).is_some() {
+            actor.run(std::mem::take(unserved));
         }
     });
     if catch_unwind(body).is_ok() {
@@ -72,14 +76,16 @@ fn live(
     }
     log::error!("the thread of session {session_id} panicked; its turn fails");
     let what = format!("the turn of session {session_id} can not be ended");
-    until_done(inbox, &what, || after_panic(shared, session_id, inbox)).unwrap_or(false)
+    until_done(inbox, &what, unserved, || after_panic(shared, session_id, inbox)).unwrap_or(false)
 }
 
-/// What comes of the attempt: tried again after a pause that grows, and at each word, until it succeeds. Whoever has
-/// asked for something meanwhile sees its channel close. None: there is nothing to attempt it on, or the server stops.
+/// What comes of the attempt: tried again after a pause that grows, and at each word, until it succeeds. Whoever asks
+/// for something meanwhile is refused; what nobody would ask for again goes to `unserved`. None: there is nothing to
+/// attempt it on, or the server stops.
 fn until_done<T>(
     inbox: &Receiver<Box<Command>>,
     what: &str,
+    unserved: &mut Vec<Command>,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Option<T> {
     let mut pauses = Pauses::default();
@@ -94,7 +100,12 @@ fn until_done<T>(
         }
         match inbox.try_recv().map(|command| *command) {
             Ok(Command::Shutdown { .. }) | Err(TryRecvError::Disconnected) => return None,
-            Ok(_) => {}
+            Ok(command @ (Command::Open { .. } | Command::Renew))
+                if unserved.len() < limits::SESSION_INBOX =>
+            {
+                unserved.push(command);
+            }
+            Ok(command) => command.refuse(),
             Err(TryRecvError::Empty) => {
                 // The word stays where it is: it may be heard after the next attempt.
                 let mut word = Select::new();
@@ -112,19 +123,15 @@ fn after_panic(
     session_id: &Arc<str>,
     waiting: &Receiver<Box<Command>>,
 ) -> Result<bool> {
-    let children = children(shared, session_id)?;
+    // First, and not when that is written down, which may take a while: nobody looks after them any more.
+    children(shared, session_id)?.iter().for_each(|child_id| shared.end_orphan(child_id));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let (shared, session_id) = (Arc::clone(shared), Arc::clone(session_id));
         let mut actor = Actor::new(shared, session_id, waiting.clone(), None);
         load::load(&mut actor)?;
         actor.end_by_defect()
     }));
-    let has_ended_a_turn = match ended {
-        Ok(ended) => ended?,
-        Err(_) => end_records(shared, session_id)?,
-    };
-    children.iter().for_each(|child_id| shared.end_orphan(child_id));
-    Ok(has_ended_a_turn)
+    ended.unwrap_or_else(|_panic| end_records(shared, session_id))
 }
 
 /// The agent of a session and its terminals.

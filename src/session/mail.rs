@@ -6,8 +6,9 @@
 //! again. What joined a turn and was not heard is given back, in the transaction of the step in which the agent said
 //! so. Whose mail it is, and what goes first, is not known here.
 
-use super::actor::{self, Actor, Answer, LiveTurn, Phase};
+use super::actor::{Actor, LiveTurn, Phase};
 use super::capacity::Reservation;
+use super::command::{self, Answer};
 use super::step::Step;
 use super::{Sessions, TurnRequest};
 use crate::error::{Code, Error, Result};
@@ -60,10 +61,10 @@ impl Sessions {
         let mut reservation = self.room_for(session_id)?;
         if mail.is_agent_needed {
             let reservation = reservation.take();
-            self.call(session_id, |answer| actor::Command::Open { reservation, answer })?;
+            self.call(session_id, |answer| command::Command::Open { reservation, answer })?;
         }
         let mail = Box::new(mail);
-        self.call(session_id, |answer| actor::Command::Carry { mail, reservation, answer })
+        self.call(session_id, |answer| command::Command::Carry { mail, reservation, answer })
     }
 }
 

@@ -3,7 +3,8 @@
 //! Runs on the session's thread. A session that had opened before stays usable when its agent could not be started (its
 //! turn fails); one that never opened, or that its agent does not know any more, has failed.
 
-use super::actor::{Actor, Answer, Phase, Stop};
+use super::actor::{Actor, Phase, Stop};
+use super::command::Answer;
 use super::ending::end_payload;
 use super::failure::{agent_error, client_error};
 use super::step::Step;

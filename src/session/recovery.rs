@@ -3,7 +3,7 @@
 //! Runs on the main thread, before a client can ask for anything: it starts the threads of the sessions that have an
 //! agent or work, and waits for none of them.
 
-use super::actor::Command;
+use super::command::Command;
 use super::{Sessions, gateway};
 use crate::error::Result;
 use crate::keeper;

@@ -4,7 +4,7 @@
 //! thread at a time that is sent commands; one that has taken itself out may still be about to end when the next one is
 //! there already, and must not touch what is that one's. Nothing here waits.
 
-use super::actor::Command;
+use super::command::Command;
 use crate::thread::Thread;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashMap;

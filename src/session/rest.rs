@@ -4,7 +4,8 @@
 //! down what it has; a busy one is left to its keeper when the server stops. What an agent's end means for its turn is
 //! in [`super::agent`].
 
-use super::actor::{Actor, Answer, Phase, SLEEP_GRACE, Stop};
+use super::actor::{Actor, Phase, SLEEP_GRACE, Stop};
+use super::command::Answer;
 use super::step::{Afterwards, Step};
 use crate::keeper;
 use std::time::{Duration, Instant};

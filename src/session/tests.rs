@@ -112,6 +112,40 @@ fn a_session_that_can_not_be_read_when_its_thread_begins_is_taken_up_when_it_can
     assert_eq!(scene.sessions.live_agents("demo"), 0);
 }
 
+/// A session that was to be opened when it could not be read is: nobody asks for that again.
+#[test]
+fn a_session_that_was_to_be_opened_is_when_it_can_be_read() {
+    let scene = Scene::new();
+    let session_id = id::new("sess");
+    let id = session_id.clone();
+    let write = scene.sessions.shared.ledger.write(move |tx| {
+        tx.insert_session(&new_session(&id))?;
+        place::tell_created(tx, &id)
+    });
+    write.unwrap();
+    scene.folder.hide_database(true);
+    let (words, heard) = crossbeam_channel::bounded(0);
+    let (running, ended) = crossbeam_channel::bounded::<()>(0);
+    let (shared, id) = (Arc::clone(&scene.sessions.shared), Arc::from(session_id.as_str()));
+    let _thread = thread::spawn("session", move || {
+        defect::run(&shared, &id, heard, None);
+        drop(running);
+    });
+    // Dropped before the thread, which ends with it.
+    let words = words;
+    let (answer, opened) = crossbeam_channel::bounded(1);
+    words.send_timeout(Box::new(Command::Open { reservation: None, answer }), SOON).unwrap();
+    let (answer, refused) = crossbeam_channel::bounded(1);
+    words.send_timeout(Box::new(Command::Sleep { answer }), SOON).unwrap();
+    assert_eq!(refused.recv_timeout(SOON).unwrap().unwrap_err().code, Code::Capacity);
+    scene.folder.hide_database(false);
+    // There is no keeper to start its agent.
+    opened.recv_timeout(SOON).unwrap().unwrap_err();
+    assert_eq!(ended.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
+    let record = scene.sessions.shared.ledger.read(|db| session_rows::get(db, &session_id));
+    assert_eq!(record.unwrap().status, "failed");
+}
+
 /// A server that stops does not wait for a disk.
 #[test]
 fn a_session_that_can_not_be_read_ends_with_the_server() {

@@ -4,9 +4,10 @@
 //! either both or neither. When the agent is not there yet the turn is started first and told to the agent once it has
 //! opened.
 
-use super::actor::{AGENT_TURN_QUIET, Actor, Answer, INTERRUPT_GRACE, LiveTurn, Phase};
+use super::actor::{AGENT_TURN_QUIET, Actor, INTERRUPT_GRACE, LiveTurn, Phase};
 use super::actor::{TurnRequest, When};
 use super::capacity::Reservation;
+use super::command::Answer;
 use super::ending::end_payload;
 use super::step::Step;
 use crate::error::{Code, Error, Result};
