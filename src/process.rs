@@ -34,6 +34,7 @@ use crate::ledger::{Ledger, event};
 use crate::limits;
 use crate::model::{KilledBy, ProcessStatus, ScopeKind};
 use crate::thread::{self, Thread};
+use crate::watchdog;
 use crossbeam_channel::Sender;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
@@ -262,7 +263,8 @@ impl Processes {
             if is_over || left.is_zero() || ledger.tail().is_closing() {
                 return Ok(row);
             }
-            watch.wait(row_id, left);
+            // Its thread is watched; who waits for it hangs by no fault of his.
+            watchdog::rest(|| watch.wait(row_id, left));
         }
     }
 

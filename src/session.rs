@@ -35,7 +35,7 @@ pub use actor::{Choice, Decision, TurnRequest, When};
 pub use gateway::{AGENT_TOKEN_PREFIX, GATEWAY_SERVER, GatewayAccess, TOKENS_FOLDER};
 pub use mail::{Accept, Mail, Way};
 pub use place::{PlaceMode, WorktreeWish};
-pub use post::Post;
+pub use post::{LEFT, Post};
 pub use recovery::Recovered;
 
 use crate::config::{Config, Provider};

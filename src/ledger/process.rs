@@ -460,15 +460,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Ends the record, and tells it. What was secret in it is forgotten.
+    /// Ends the record, and tells it; one that has ended stays as it is. What was secret in it is forgotten.
     pub fn end_process(&mut self, process_id: &str, end: &ProcessEnd) -> Result<()> {
-        self.connection()
+        let ended = self
+            .connection()
             .prepare_cached(
                 "UPDATE process SET status = ?2, exit_code = ?3, signal = ?4, error = ?5,
                      killed_by = ?6, stdout_dropped_bytes = ?7, stderr_dropped_bytes = ?8,
                      ended_at = ?9, env = '{}',
                      stdin = CASE stdin WHEN 'none' THEN 'none' ELSE 'closed' END
-                 WHERE process_id = ?1",
+                 WHERE process_id = ?1 AND status IN ('queued', 'running')",
             )?
             .execute(params![
                 process_id,
@@ -482,6 +483,9 @@ impl Tx<'_> {
                 end.ended_at,
             ])?;
         let row = self.process(process_id)?;
+        if ended == 0 {
+            return Ok(());
+        }
         self.drop_process_stdin(row.process_key, i64::MAX)?;
         let kind = match end.status {
             ProcessStatus::Completed => EventKind::ProcessCompleted,

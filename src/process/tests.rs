@@ -123,7 +123,8 @@ fn a_process_that_was_left_without_a_thread_comes_to_its_end() {
     scene.processes.start_left().unwrap();
     let row = scene.processes.wait(&process_id, SOON, |row| row.status.is_terminal()).unwrap();
     assert_eq!(row.status, ProcessStatus::Failed, "{row:?}");
-    // What has ended is not begun again.
+    // What has ended is not begun again, and does not end again.
     scene.processes.start_left().unwrap();
-    assert_eq!(scene.processes.get(&process_id).unwrap().ended_at, row.ended_at);
+    worker::never_started(&scene.processes.shared, &process_id, &Error::internal("late")).unwrap();
+    assert_eq!(scene.processes.get(&process_id).unwrap().error, row.error);
 }

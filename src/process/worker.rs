@@ -32,6 +32,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, never, select};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long to wait after something failed that may work later: the database, a descriptor, a full disk.
@@ -100,7 +101,9 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
         while let Err(error) = after_panic(shared, process_id) {
             log::error!("process {process_id}: its end is recorded later: {error}");
             let waited = watchdog::rest(|| words.recv_timeout(pauses.take()));
-            if waited == Err(RecvTimeoutError::Disconnected) {
+            if waited == Err(RecvTimeoutError::Disconnected)
+                || shared.is_stopping.load(Ordering::SeqCst)
+            {
                 break;
             }
         }

@@ -23,11 +23,19 @@ impl Default for Post {
     }
 }
 
+/// What made it so: mail that goes no further waits among the rest.
+pub const LEFT: &str = "left";
+
 impl Post {
     /// Says that mail waits for these recipients, and what made it so. Call it after the commit.
     pub fn announce(&self, recipients: impl IntoIterator<Item = String>, trigger: &'static str) {
         let mut awaited = self.lock();
-        awaited.extend(recipients.into_iter().map(|recipient| (recipient, trigger)));
+        for recipient in recipients {
+            let known = awaited.entry(recipient).or_insert(trigger);
+            if *known != LEFT {
+                *known = trigger;
+            }
+        }
         if !awaited.is_empty() {
             // A ring that was not heard yet is enough.
             self.ring.try_send(()).ok();

@@ -11,14 +11,14 @@ use super::plan::{Plan, plan, reason};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::ledger::team::delivery::{self, Move, Waiting};
-use crate::ledger::team::left_behind::LeftBehind;
+use crate::ledger::team::left_behind::{self, LeftBehind};
 use crate::ledger::team::recipient::{self, Recipient};
 use crate::ledger::{Bell, Tx};
 use crate::limits;
 use crate::model::id;
 use crate::model::team::{DeferredReason, DeliveryStatus};
 use crate::provider::Capabilities;
-use crate::session::Way;
+use crate::session::{LEFT, Way};
 use crate::thread::{self, Thread};
 use crate::watchdog;
 use crossbeam_channel::{Receiver, Sender};
@@ -46,6 +46,8 @@ struct Mailbox {
     look_at: Option<Instant>,
     /// How often in a row its session was not as the plan thought.
     refusals: u32,
+    /// All that waited for it and goes no further is ended.
+    is_swept: bool,
 }
 
 type Done = (String, Outcome);
@@ -235,7 +237,11 @@ impl Dispatcher {
     }
 
     fn open(&mut self, recipient: String, trigger: &'static str) {
+        // What is left behind is looked at as all that waits.
+        let is_left = trigger == LEFT;
+        let trigger = if is_left { "queue" } else { trigger };
         if let Some(mailbox) = self.mailboxes.get_mut(&recipient) {
+            mailbox.is_swept &= !is_left;
             mailbox.look.get_or_insert(trigger);
             return;
         }
@@ -245,6 +251,7 @@ impl Dispatcher {
             look: Some(trigger),
             look_at: None,
             refusals: 0,
+            is_swept: false,
         };
         self.mailboxes.insert(recipient, mailbox);
     }
@@ -333,6 +340,25 @@ impl Dispatcher {
         }
     }
 
+    /// Adds the ends of mail that goes no further, which may lie anywhere in the queue; whether there was any. Not asked
+    /// for again before somebody says that there may be more.
+    fn end_left_behind(
+        &mut self,
+        name: &str,
+        trigger: &'static str,
+        changes: &mut Vec<Change>,
+    ) -> Result<bool> {
+        let Some(mailbox) = self.mailboxes.get_mut(name) else { return Ok(false) };
+        if mailbox.is_swept {
+            return Ok(false);
+        }
+        let ledger = &self.shared.ledger;
+        let left = ledger.read(|db| left_behind::of_recipient(db, name, limits::MAIL_CHANGES))?;
+        mailbox.is_swept = left.is_empty();
+        changes.extend(left.iter().map(|(key, why)| Change::left_behind(*key, *why, trigger)));
+        Ok(!left.is_empty())
+    }
+
     fn look_again(&mut self, recipient: &str, at: Option<Instant>) {
         if let Some(mailbox) = self.mailboxes.get_mut(recipient) {
             mailbox.look_at = at;
@@ -355,6 +381,10 @@ impl Dispatcher {
         mailbox.look_at = None;
         let trigger = mailbox.look.take().unwrap_or("retry");
         self.listen(name)?;
+        if self.end_left_behind(name, trigger, changes)? {
+            self.look_again(name, Some(Instant::now()));
+            return Ok(());
+        }
         // The session first: what it does changes the queue's fate, not the other way round.
         let (recipient, mut queue) = self.shared.ledger.read(|db| {
             let recipient = recipient::get(db, name)?;
@@ -364,9 +394,9 @@ impl Dispatcher {
             self.close(name);
             return Ok(());
         }
-        let before = changes.len();
-        changes.extend(queue.iter().filter_map(|waiting| Change::before_plan(waiting, trigger)));
-        if changes.len() > before {
+        let cut_off: Vec<&Waiting> = queue.iter().filter(|waiting| waiting.is_cut_off()).collect();
+        if !cut_off.is_empty() {
+            changes.extend(cut_off.into_iter().map(|waiting| Change::cut_off(waiting, trigger)));
             self.look_again(name, Some(Instant::now()));
             return Ok(());
         }
@@ -476,18 +506,20 @@ impl Change {
         })
     }
 
-    /// What has to be told of it before anything can be planned: it was cut off by the end of a server, or goes no
-    /// further.
-    fn before_plan(waiting: &Waiting, trigger: &'static str) -> Option<Change> {
-        let (to, reason, error) = match waiting.left_behind.map(LeftBehind::end) {
-            _ if waiting.is_cut_off() => {
-                (DeliveryStatus::Deferred, Some(DeferredReason::CutOff), None)
-            }
-            Some(end) => (end.to, None, end.error),
-            None => return None,
-        };
-        let delivery_key = waiting.delivery_key;
-        Some(Change { delivery_key, to, reason, error, next_attempt_at: None, trigger })
+    fn cut_off(waiting: &Waiting, trigger: &'static str) -> Change {
+        Change {
+            delivery_key: waiting.delivery_key,
+            to: DeliveryStatus::Deferred,
+            reason: Some(DeferredReason::CutOff),
+            error: None,
+            next_attempt_at: None,
+            trigger,
+        }
+    }
+
+    fn left_behind(delivery_key: i64, why: LeftBehind, trigger: &'static str) -> Change {
+        let Move { to, error, .. } = why.end();
+        Change { delivery_key, to, reason: None, error, next_attempt_at: None, trigger }
     }
 
     fn fail(

@@ -11,6 +11,7 @@ use crate::ledger::{Connection, Tx, to_json};
 use crate::limits;
 use crate::model::event::EventKind;
 use crate::model::id;
+use crate::session::LEFT;
 
 /// A team that somebody wants.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Teams {
             Ok(departure)
         })?;
         // Of more that waits, the dispatcher sees to the end.
-        self.shared.sessions.post().announce([agent_id.to_owned()], "queue");
+        self.shared.sessions.post().announce([agent_id.to_owned()], LEFT);
         match operation_id {
             Some(operation_id) => takedown::depart(&self.shared, &operation_id),
             None => Ok(Departure::default()),
@@ -160,7 +161,7 @@ impl Teams {
         })?;
         // Of more, or of what has come since, the dispatcher sees to the end.
         let members = members.into_iter().map(|member| member.agent_id);
-        self.shared.sessions.post().announce(members, "queue");
+        self.shared.sessions.post().announce(members, LEFT);
         let end = |operation_id: &String| takedown::depart(&self.shared, operation_id).map(drop);
         departures.iter().map(end).fold(Ok(()), Result::and)
     }
@@ -246,6 +247,14 @@ impl Tx<'_> {
     pub fn join_team(&mut self, team_id: &str, joining: &Joining) -> Result<()> {
         let team = self.team(team_id)?;
         self.open_session_key(&joining.agent_id)?;
+        if joining.operation_id.is_none() && self.is_under_operation(&joining.agent_id)? {
+            let message = format!("session {} is being ended by an operation", joining.agent_id);
+            return Err(Error::new(Code::Conflict, message)
+                .hint("GET /v1/teams/{team_id}/operations tells of it; add another session"));
+        }
+        // What waits from when it was a member before is not for who joins now.
+        let before = self.waiting_deliveries(&team, &joining.agent_id, usize::MAX)?;
+        self.leave_behind(before, LeftBehind::NotMember)?;
         check_size(self.team_members(&team)?.len() + 1)?;
         let lead = team.lead_agent_id.clone();
         self.insert_member(&team, &joining.row(&lead))?;

@@ -7,7 +7,7 @@
 use super::Shared;
 use super::remove::{Force, Gone, Removed};
 use super::repair::Unmade;
-use super::tree::{Lost, Work};
+use super::tree::{Lost, Tree, Work};
 use crate::error::{Code, Error, Result};
 use crate::ledger::worktree;
 use crate::model::event::EventKind;
@@ -83,12 +83,12 @@ impl Shared {
             result.status = CleanupStatus::RetainedByPolicy;
             return Ok(result);
         }
-        let is_missing = record.status == "missing";
         let (id, because) = (worktree_id.to_owned(), reason.to_owned());
         let is_forced = force == Force::WithBackup;
         self.ledger.write(move |tx| tx.begin_cleanup(&id, &because, is_forced))?;
-        let back_to = if is_missing { "missing" } else { "ready" };
-        let told = match self.remove(&record, force) {
+        let removed = self.remove(&record, force);
+        let back_to = if Tree::of(&record).is_there() { "ready" } else { "missing" };
+        let told = match removed {
             Ok(Removed::Gone(gone)) => self.tell_gone(reason, gone, &mut result),
             Ok(Removed::Kept(work)) => {
                 self.tell_kept((reason, telling), back_to, *work, &mut result)

@@ -7,6 +7,7 @@
 
 use super::run::Stop;
 use crate::error::{Code, Error, Result};
+use crate::watchdog;
 use crossbeam_channel::Sender;
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -53,7 +54,7 @@ impl Locks {
                 return Err(Error::new(Code::Capacity, message)
                     .hint("try again; worktrees.lock_wait_secs bounds the wait"));
             }
-            let waited = self.changed.wait_timeout(held, left);
+            let waited = watchdog::rest(|| self.changed.wait_timeout(held, left));
             held = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }

@@ -98,8 +98,11 @@ impl Shared {
             }
         };
         self.delete_branch(&tree, &secured, &mut gone)?;
-        // A removal that was cut off may have left it there.
-        gone.is_folder_deleted = self.trash_of(&record.id).symlink_metadata().is_ok();
+        // A removal that was cut off may have left it there, or may have done all but to write it down.
+        let was_begun = record.status == "removing";
+        gone.is_folder_deleted = was_begun || self.trash_of(&record.id).symlink_metadata().is_ok();
+        gone.is_branch_deleted |=
+            was_begun && self.ref_commit(&tree.common_dir, &tree.branch_ref())?.is_none();
         self.empty_trash(&record.id, &mut gone);
         if let Some(parent) = tree.home.parent() {
             // The repository's own folder goes with its last worktree; an error says that there are others.

@@ -2,7 +2,7 @@
 
 use crate::crew::{Crew, prompts};
 use crate::stage::{SOON, Stage, check_told, each, list, text};
-use gooselake::limits::MAIL_CHANGES;
+use gooselake::limits::{MAIL_CHANGES, MAIL_LOOK};
 use gooselake_harness::stream::Record;
 use gooselake_harness::wait;
 use rusqlite::Connection;
@@ -85,6 +85,51 @@ fn much_mail_that_waits_ends_with_its_team_or_its_membership() {
             (told.iter().filter(is_completed).count() == waiting.len()).then_some(())
         });
     }
+}
+
+/// However much other mail waits before it, that stays as it is.
+#[test]
+fn mail_of_a_deleted_team_ends_behind_mail_of_another_team() {
+    let stage = Stage::new();
+    let crew = Crew::new(&stage, 2);
+    let other = Crew::of(&stage, crew.members.clone());
+    stage.start(&crew.members[1], "slow 100000 20");
+    for _ in 0..=MAIL_LOOK {
+        other.send(&stage, 1, "say stay", json!({}));
+    }
+    for _ in 0..MAIL_CHANGES + 10 {
+        crew.send(&stage, 1, "say late", json!({}));
+    }
+    stage.client.delete(crew.path("").trim_end_matches('/')).expect(204);
+    let waits = |crew: &Crew, word: &str| {
+        let deliveries = list(stage.get(&crew.path("deliveries?limit=1000")));
+        deliveries.iter().filter(|it| it["status"] == word).count()
+    };
+    wait::until(SOON, "all of it is cancelled", || {
+        (waits(&crew, "cancelled") == MAIL_CHANGES + 10).then_some(())
+    });
+    assert_eq!(waits(&other, "pending") + waits(&other, "deferred"), MAIL_LOOK + 1);
+}
+
+/// Who leaves and joins again gets nothing of what waited before.
+#[test]
+fn who_joins_again_hears_nothing_of_what_waited_when_it_left() {
+    let stage = Stage::new();
+    let crew = Crew::new(&stage, 3);
+    let member = &crew.members[2];
+    let turn_id = stage.start(member, "slow 100000 20");
+    for _ in 0..MAIL_CHANGES + 200 {
+        crew.send(&stage, 2, "say late", json!({}));
+    }
+    stage.client.delete(&crew.path(&format!("members/{member}"))).expect(200);
+    stage.client.post(&crew.path("members"), &json!({"agent_id": member})).expect(200);
+    let fresh = crew.send(&stage, 2, "say fresh", json!({}));
+    stage.interrupt(member, &turn_id).expect(202);
+    let turn = stage.ended(member, &crew.injected(&stage, &fresh));
+    assert_eq!(turn["assistant_text"], "fresh", "{turn}");
+    let deliveries = list(stage.get(&crew.path("deliveries?limit=1000")));
+    let failed = deliveries.iter().filter(|it| it["status"] == "failed").count();
+    assert_eq!(failed, MAIL_CHANGES + 200);
 }
 
 /// A server that died when it had not ended all of it leaves the rest to the next one.

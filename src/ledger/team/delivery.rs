@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::ledger::event::NewEvent;
 use crate::ledger::key::{self, Keyed};
 use crate::ledger::team::TeamRecord;
-use crate::ledger::team::left_behind::{LEFT_BEHIND, LeftBehind};
 use crate::ledger::{Tx, to_json};
 use crate::model::event::EventKind;
 use crate::model::team::{DeferredReason, DeliveryStatus, InjectionStrategy, Policy};
@@ -72,8 +71,6 @@ pub struct Waiting {
     pub is_steer_refused: bool,
     /// Of what a turn would carry.
     pub bytes: usize,
-    /// It goes no further.
-    pub left_behind: Option<LeftBehind>,
 }
 
 pub struct NewDelivery<'a> {
@@ -245,7 +242,13 @@ pub fn queue(
     limit: usize,
 ) -> Result<Vec<Waiting>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(&queue_sql())?;
+    let mut statement = connection.prepare_cached(
+        "SELECT delivery_key, status, rank, team_delivery.policy, deferred_reason, next_attempt_at,
+             octet_length(content), last_error_code
+         FROM team_delivery JOIN team_message USING (message_key)
+         WHERE recipient_agent_id = ?1 AND status IN ('pending', 'deferred', 'injecting')
+         ORDER BY rank, delivery_key LIMIT ?2",
+    )?;
     let waiting = statement.query_map(params![recipient_agent_id, limit], |row| {
         let bytes: i64 = row.get(6)?;
         let reason: Option<String> = row.get(4)?;
@@ -260,20 +263,9 @@ pub fn queue(
             next_attempt_at: row.get(5)?,
             is_steer_refused: error_code.as_deref() == Some(DeferredReason::SteerRefused.as_str()),
             bytes: usize::try_from(bytes).unwrap_or(0),
-            left_behind: LeftBehind::of_row(row, 8)?,
         })
     })?;
     Ok(waiting.collect::<rusqlite::Result<_>>()?)
-}
-
-pub(super) fn queue_sql() -> String {
-    format!(
-        "SELECT delivery_key, status, rank, team_delivery.policy, deferred_reason, next_attempt_at,
-             octet_length(content), last_error_code, {LEFT_BEHIND}
-         FROM {JOINED}
-         WHERE recipient_agent_id = ?1 AND status IN ('pending', 'deferred', 'injecting')
-         ORDER BY rank, delivery_key LIMIT ?2"
-    )
 }
 
 /// Whether as many deliveries as this wait for a recipient, or more.

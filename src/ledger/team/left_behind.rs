@@ -32,7 +32,7 @@ impl LeftBehind {
     }
 
     /// From two columns of [`LEFT_BEHIND`], the first at `index`.
-    pub(super) fn of_row(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<LeftBehind>> {
+    fn of_row(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<LeftBehind>> {
         Ok(match (row.get(index)?, row.get(index + 1)?) {
             (true, _) => Some(LeftBehind::TeamGone),
             (false, false) => Some(LeftBehind::NotMember),
@@ -42,8 +42,7 @@ impl LeftBehind {
 }
 
 /// Whether the team of a delivery is gone, and whether its recipient is a member.
-pub(super) const LEFT_BEHIND: &str =
-    "team.deleted_at IS NOT NULL, EXISTS (SELECT 1 FROM team_member
+const LEFT_BEHIND: &str = "team.deleted_at IS NOT NULL, EXISTS (SELECT 1 FROM team_member
          WHERE team_member.team_key = team_delivery.team_key
              AND team_member.agent_id = recipient_agent_id)";
 
@@ -69,6 +68,34 @@ pub fn waiting(
     let mut statement = connection.prepare_cached(WAITING)?;
     let keys = statement.query_map(params![team.team_key, agent_id, most], |row| row.get(0))?;
     Ok(keys.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What waits for a recipient and goes no further, at most so much, in the order of its queue. Reads all that waits for
+/// it.
+pub fn of_recipient(
+    connection: &Connection,
+    recipient_agent_id: &str,
+    most: usize,
+) -> Result<Vec<(i64, LeftBehind)>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(&of_recipient_sql())?;
+    let left = statement.query_map(params![recipient_agent_id, most], |row| {
+        Ok((row.get(0)?, LeftBehind::of_row(row, 1)?.unwrap_or(LeftBehind::NotMember)))
+    })?;
+    Ok(left.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn of_recipient_sql() -> String {
+    format!(
+        "SELECT delivery_key, {LEFT_BEHIND}
+         FROM team_delivery JOIN team ON team.team_key = team_delivery.team_key
+         WHERE recipient_agent_id = ?1
+             AND status IN ('pending', 'deferred', 'injecting') AND status <> 'injecting'
+             AND (team.deleted_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM team_member
+                 WHERE team_member.team_key = team_delivery.team_key
+                     AND team_member.agent_id = recipient_agent_id))
+         ORDER BY rank, delivery_key LIMIT ?2"
+    )
 }
 
 impl Tx<'_> {

@@ -15,7 +15,6 @@ fn letter(delivery_key: i64, rank: i64, policy: Policy) -> Waiting {
         deferred_reason: None,
         next_attempt_at: None,
         is_steer_refused: false,
-        left_behind: None,
         bytes: 10,
     }
 }

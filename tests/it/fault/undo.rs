@@ -106,7 +106,9 @@ fn a_removal_that_could_not_be_written_down_is_finished_when_there_is_room() {
     check_told(&removing.join(), 503, "capacity", "no room");
     assert_eq!(scene.record(&worktree)["status"], "removing");
     full.make_room();
-    scene.event(&worktree, "worktree.cleaned_up", 0);
+    let gone = scene.event(&worktree, "worktree.cleaned_up", 0).payload;
+    let is_gone = ["worktree_path_deleted", "branch_deleted"].map(|it| gone[it] == true);
+    assert_eq!(is_gone, [true, true], "{gone}");
     assert_eq!(scene.record(&worktree)["status"], "deleted");
     assert!(!is_there(&worktree) && !scene.repo.is_branch("gg/one"));
 }
