@@ -2,11 +2,13 @@
 
 use super::{Listed, Most, Tx, listed, to_json};
 use crate::error::Result;
-use crate::model::{ItemStatus, ItemType};
+use crate::limits;
+use crate::model::{ItemStatus, ItemType, ScopeKind};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 /// An item as clients see it: these keys, and those of its type.
 #[derive(Clone, Debug, Serialize)]
@@ -30,7 +32,7 @@ pub struct ItemRecord {
 }
 
 /// An item that was open when the server stopped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenItem {
     pub item_key: i64,
     pub item_id: String,
@@ -145,41 +147,83 @@ pub fn open_items(connection: &Connection, session_key: i64) -> Result<Vec<OpenI
     Ok(items.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The body of an open item with what its deltas in the log have added: text and output appended, fields replaced.
-pub fn grown_body(
+/// Adds to the bodies of open items what their deltas in the log have added: text and output appended, fields replaced.
+/// Each delta is read once, however many items there are. False when it is more than so many bytes: then some is missing.
+pub fn grow(
     connection: &Connection,
     scope_key: i64,
-    started_seq: i64,
-    item_id: &str,
-    mut body: Map<String, Value>,
-) -> Result<Map<String, Value>> {
+    items: &mut [OpenItem],
+    bytes_max: usize,
+) -> Result<bool> {
+    let Some(started_seq) = items.iter().map(|item| item.started_seq).min() else {
+        return Ok(true);
+    };
+    let places: HashMap<String, usize> =
+        items.iter().enumerate().map(|(place, item)| (item.item_id.clone(), place)).collect();
     let mut statement = connection.prepare_cached(
         "SELECT payload FROM event
          WHERE scope_key = ?1 AND seq > ?2 AND kind = 'item.delta' ORDER BY seq",
     )?;
     let mut rows = statement.query(params![scope_key, started_seq])?;
+    let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let payload = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         // The id is looked for first: most deltas of a busy session are another item's.
-        if payload.contains(item_id) {
-            add_delta(&mut body, &object_of(payload));
+        let Some(place) = item_of(payload).and_then(|item_id| places.get(item_id)) else {
+            continue;
+        };
+        bytes += payload.len();
+        if bytes > bytes_max {
+            return Ok(false);
         }
+        add_delta(&mut items[*place].body, &object_of(payload));
     }
-    Ok(body)
+    Ok(true)
+}
+
+/// The id in the payload of a delta: in a text its quotes would be escaped, and fields that are set come behind it.
+fn item_of(payload: &str) -> Option<&str> {
+    let (_, behind) = payload.split_once("\"item_id\":\"")?;
+    behind.split_once('"').map(|(item_id, _)| item_id)
 }
 
 fn add_delta(body: &mut Map<String, Value>, payload: &Map<String, Value>) {
-    if let Some(fields) = payload.get("set").and_then(Value::as_object) {
-        body.extend(fields.clone());
+    for (name, value) in payload.get("set").and_then(Value::as_object).into_iter().flatten() {
+        match value {
+            Value::Null => drop(body.remove(name)),
+            value => drop(body.insert(name.clone(), value.clone())),
+        }
     }
     let text = payload.get("delta").and_then(Value::as_str);
     let field = payload.get("field").and_then(Value::as_str);
     if let (Some(text), Some(field)) = (text, field) {
-        match body.get_mut(field) {
-            Some(Value::String(sum)) => sum.push_str(text),
-            _ => drop(body.insert(field.to_owned(), Value::from(text))),
+        let is_cut = match body.get_mut(field) {
+            Some(Value::String(sum)) => {
+                sum.push_str(text);
+                field == "output" && cut_output(sum)
+            }
+            _ => {
+                body.insert(field.to_owned(), Value::from(text));
+                false
+            }
+        };
+        if is_cut {
+            body.insert(OUTPUT_TRUNCATED.to_owned(), Value::from(true));
         }
     }
+}
+
+/// The field of an item of whose output the beginning is left out.
+pub const OUTPUT_TRUNCATED: &str = "output_truncated";
+
+/// Output keeps its end, where the outcome is; whether something was cut.
+pub fn cut_output(output: &mut String) -> bool {
+    if output.len() <= limits::ITEM_TEXT_BYTES {
+        return false;
+    }
+    let cut = output.len() - limits::ITEM_TEXT_BYTES / 2;
+    output.drain(..output.ceil_char_boundary(cut));
+    true
 }
 
 /// As [`list`], and open items are shown with all that they have said so far, which has the bound of bytes for itself.
@@ -192,19 +236,35 @@ pub fn list_grown(
 ) -> Result<Listed<ItemRecord>> {
     let session_key = super::session::key(connection, session_id)?;
     let mut items = list(connection, session_key, turn_key, after, most)?;
-    let is_open = |record: &ItemRecord| record.status == ItemStatus::InProgress.as_str();
-    if items.records.iter().any(is_open) {
-        let scope = crate::model::ScopeKind::Session;
-        let scope_key = super::event::scope_key(connection, scope, session_id)?;
-        let open = open_items(connection, session_key)?;
-        items.cut_at(most.bytes, |record| {
-            let item = open.iter().find(|item| is_open(record) && item.item_id == record.item_id);
-            let Some(item) = item else { return Ok(0) };
-            let body = std::mem::take(&mut record.body);
-            record.body = grown_body(connection, scope_key, item.started_seq, &item.item_id, body)?;
-            Ok(to_json(&record.body).len())
-        })?;
+    let all = open_items(connection, session_key)?;
+    // What is on the page, in its order. Where it says too much for one page, the page ends in its middle.
+    let mut open: Vec<OpenItem> = items
+        .records
+        .iter()
+        .filter_map(|record| all.iter().find(|item| item.item_id == record.item_id).cloned())
+        .collect();
+    if open.is_empty() {
+        return Ok(items);
     }
+    let scope_key = super::event::scope_key(connection, ScopeKind::Session, session_id)?;
+    loop {
+        let bytes_max = if open.len() > 1 { most.bytes.saturating_mul(2) } else { usize::MAX };
+        let mut grown = open.clone();
+        if grow(connection, scope_key, &mut grown, bytes_max)? {
+            open = grown;
+            break;
+        }
+        open.truncate(open.len() / 2);
+        let last = open.last().map(|item| item.item_key);
+        items.records.retain(|record| Some(record.item_key) <= last);
+        items.is_cut = true;
+    }
+    let mut open = open.into_iter().peekable();
+    items.cut_at(most.bytes, |record| {
+        let Some(item) = open.next_if(|item| item.item_id == record.item_id) else { return Ok(0) };
+        record.body = item.body;
+        Ok(to_json(&record.body).len())
+    })?;
     Ok(items)
 }
 
@@ -276,7 +336,97 @@ impl Tx<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Ledger;
+    use crate::ledger::event::NewEvent;
     use crate::ledger::tests::{Folder, new_session, new_turn};
+    use crate::model::event::EventKind;
+    use serde_json::json;
+
+    /// A session with a turn and these open items.
+    fn open_session(ledger: &Ledger, items: &'static [&str]) {
+        let insert = move |tx: &mut Tx<'_>| {
+            let session_key = tx.insert_session(&new_session("sess_1"))?;
+            tx.insert_turn(&new_turn("turn_1", session_key))?;
+            for item_id in items {
+                let event = NewEvent::session("sess_1", EventKind::ItemStarted, "{}");
+                let started_seq = tx.append(event)?;
+                tx.insert_item(&NewItem {
+                    item_id,
+                    session_key,
+                    turn_id: "turn_1",
+                    item_type: ItemType::Command,
+                    status: ItemStatus::InProgress,
+                    body: "{}",
+                    started_seq,
+                    adapter_key: Some(item_id),
+                    created_at: 1,
+                })?;
+            }
+            Ok(())
+        };
+        ledger.write(insert).unwrap();
+    }
+
+    fn say(ledger: &Ledger, item_id: &'static str, text: &str) {
+        let payload = json!({"item_id": item_id, "field": "output", "delta": text}).to_string();
+        let append = move |tx: &mut Tx<'_>| {
+            let event = NewEvent::session("sess_1", EventKind::ItemDelta, payload.as_str());
+            tx.append(event).map(drop)
+        };
+        ledger.write(append).unwrap();
+    }
+
+    #[test]
+    fn open_items_are_shown_with_all_they_said_as_far_as_a_page_goes() {
+        let folder = Folder::new();
+        let opened = folder.ledger();
+        open_session(&opened.ledger, &["a", "b", "c", "d"]);
+        for item_id in ["a", "b", "c", "d", "a"] {
+            say(&opened.ledger, item_id, "0123456789");
+        }
+        let page = |after, bytes| {
+            let most = Most { rows: 10, bytes };
+            let read = |db: &Connection| list_grown(db, "sess_1", None, after, most);
+            opened.ledger.read(read).unwrap()
+        };
+        let said = |listed: &Listed<ItemRecord>| -> Vec<usize> {
+            let length = |it: &ItemRecord| it.body["output"].as_str().unwrap().len();
+            listed.records.iter().map(length).collect()
+        };
+        let whole = page(None, usize::MAX);
+        assert_eq!((said(&whole), whole.is_cut), (vec![20, 10, 10, 10], false));
+        // Less than all of it, and less than one: each page has at least one item, and the next one goes on behind it.
+        for bytes in [60, 1] {
+            let (mut all, mut after) = (Vec::new(), None);
+            loop {
+                let listed = page(after, bytes);
+                all.extend(said(&listed));
+                after = listed.records.last().map(|last| last.item_key);
+                if !listed.is_cut {
+                    break;
+                }
+            }
+            assert_eq!(all, [20, 10, 10, 10], "{bytes}");
+        }
+    }
+
+    #[test]
+    fn output_that_is_read_from_the_log_keeps_its_end_as_it_does_in_memory() {
+        let folder = Folder::new();
+        let opened = folder.ledger();
+        open_session(&opened.ledger, &["a"]);
+        let piece = "x".repeat(limits::ITEM_TEXT_BYTES / 2);
+        for _ in 0..4 {
+            say(&opened.ledger, "a", &piece);
+        }
+        say(&opened.ledger, "a", "the end");
+        let most = Most::rows(10);
+        let read = |db: &Connection| list_grown(db, "sess_1", None, None, most);
+        let body = opened.ledger.read(read).unwrap().records.remove(0).body;
+        let output = body["output"].as_str().unwrap();
+        assert!(output.len() <= limits::ITEM_TEXT_BYTES && output.ends_with("the end"));
+        assert_eq!(body[OUTPUT_TRUNCATED], true);
+    }
 
     #[test]
     fn what_was_said_last_is_read_as_far_as_it_is_kept() {

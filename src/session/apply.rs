@@ -6,7 +6,7 @@
 use super::actor::{Actor, LiveItem, Phase};
 use super::step::Step;
 use crate::error::Result;
-use crate::ledger::item::{ItemRecord, NewItem};
+use crate::ledger::item::{ItemRecord, NewItem, OUTPUT_TRUNCATED, cut_output};
 use crate::ledger::session::SessionChange;
 use crate::ledger::{Tx, to_json};
 use crate::limits;
@@ -413,12 +413,8 @@ impl LiveItem {
             DeltaField::Text => self.text.push_str(text),
             DeltaField::Output => {
                 self.output.push_str(text);
-                if self.output.len() > limits::ITEM_TEXT_BYTES {
-                    // Output keeps its end, where the outcome is.
-                    let cut = self.output.len() - limits::ITEM_TEXT_BYTES / 2;
-                    let cut = self.output.ceil_char_boundary(cut);
-                    self.output.drain(..cut);
-                    self.body.insert("output_truncated".to_owned(), Value::from(true));
+                if cut_output(&mut self.output) {
+                    self.body.insert(OUTPUT_TRUNCATED.to_owned(), Value::from(true));
                 }
             }
         }

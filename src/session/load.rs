@@ -149,9 +149,11 @@ fn last_event(
 
 /// Open items, with what their deltas in the log add up to.
 fn load_items(db: &Connection, state: &mut State, session_key: i64, scope_key: i64) -> Result<()> {
-    for open in item::open_items(db, session_key)? {
-        let body = item::grown_body(db, scope_key, open.started_seq, &open.item_id, open.body)?;
-        let mut live = LiveItem::new(open.item_type, body, open.created_at, open.turn_id.into());
+    let mut items = item::open_items(db, session_key)?;
+    item::grow(db, scope_key, &mut items, usize::MAX)?;
+    for open in items {
+        let mut live =
+            LiveItem::new(open.item_type, open.body, open.created_at, open.turn_id.into());
         live.item_id = open.item_id.into();
         state.items.insert(open.adapter_key, live);
     }
