@@ -86,8 +86,8 @@ pub(super) fn create(api: &Api, call: &Call) -> Result<Answer> {
     }
     let metadata = body.metadata.as_deref().map(RawValue::get).filter(|text| *text != "null");
     if let Some(text) = metadata {
-        // It is kept as it came, on one line; but what a JSON parser with a bound on nesting refuses would spoil every list that it
-        // is in.
+        // It is kept as it came, on one line; but what a JSON parser with a bound on nesting refuses would spoil every
+        // list that it is in.
         serde_json::from_str::<Value>(text)
             .map_err(|error| Error::bad_request(format!("metadata: {error}")))?;
     }

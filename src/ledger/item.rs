@@ -148,7 +148,8 @@ pub fn open_items(connection: &Connection, session_key: i64) -> Result<Vec<OpenI
 }
 
 /// Adds to the bodies of open items what their deltas in the log have added: text and output appended, fields replaced.
-/// Each delta is read once, however many items there are. False when it is more than so many bytes: then some is missing.
+/// Each delta is read once, however many items there are. False when it is more than so many bytes: then some is
+/// missing.
 pub fn grow(
     connection: &Connection,
     scope_key: i64,

@@ -340,8 +340,8 @@ impl Dispatcher {
         }
     }
 
-    /// Adds the ends of mail that goes no further, which may lie anywhere in the queue; whether there was any. Not asked
-    /// for again before somebody says that there may be more.
+    /// Adds the ends of mail that goes no further, which may lie anywhere in the queue; whether there was any. Not
+    /// asked for again before somebody says that there may be more.
     fn end_left_behind(
         &mut self,
         name: &str,
