@@ -57,6 +57,28 @@ pub fn arguments(provider: &str) -> &'static [&'static str] {
 const PERMISSION_MODES: &[&str] =
     &["require_approval", "default", "read_only", "full_auto", "danger_full_access"];
 
+/// The word of ours that a permission mode is; None for a word that only an agent may know.
+pub fn common_permission_mode(permission_mode: &str) -> Option<&'static str> {
+    let hyphened = permission_mode.replace('-', "_");
+    PERMISSION_MODES.iter().find(|word| **word == hyphened).copied()
+}
+
+/// Whether one who has the first permission mode may do something that one who has the second may not: the one order of
+/// their widths. A gate and a sandbox that can only be read hold back different things, so each is wider than the
+/// other. None, and a word that is none of ours, limit nothing of themselves: they are as wide as `default`, which
+/// leaves the asking to the agent.
+pub fn is_wider(permission_mode: &str, than: Option<&str>) -> bool {
+    let width = |word: &str| match common_permission_mode(word).unwrap_or("default") {
+        "read_only" | "require_approval" => 0,
+        "default" => 1,
+        "full_auto" => 2,
+        _ => 3,
+    };
+    let than = than.and_then(common_permission_mode).unwrap_or("default");
+    let word = common_permission_mode(permission_mode).unwrap_or("default");
+    width(word) > width(than) || (width(word) == width(than) && word != than)
+}
+
 /// Errors: the provider knows no such permission mode. An ACP agent may be given a word that is none of ours, which
 /// then limits nothing; but what looks like one of ours must be it: it would look like a limit and be none. All but the
 /// gate may be written with hyphens, as Codex's own words are.
@@ -401,6 +423,28 @@ pub enum HostRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn permission_modes_have_an_order_of_width() {
+        for (than, wider) in [
+            (Some("read_only"), "require_approval default full_auto danger_full_access plan"),
+            (Some("require_approval"), "read_only default full_auto danger_full_access plan"),
+            (Some("default"), "full_auto danger_full_access"),
+            (Some("plan"), "full_auto danger_full_access"),
+            (None, "full_auto danger_full_access"),
+            (Some("full-auto"), "danger_full_access"),
+            (Some("danger_full_access"), ""),
+        ] {
+            let words = PERMISSION_MODES.iter().chain(&["plan"]);
+            let found = words.filter(|word| is_wider(word, than)).copied();
+            let mut expected: Vec<&str> = wider.split_whitespace().collect();
+            let mut found: Vec<&str> = found.collect();
+            expected.sort_unstable();
+            found.sort_unstable();
+            assert_eq!(found, expected, "than {than:?}");
+        }
+        assert_eq!(common_permission_mode("read-only"), Some("read_only"));
+    }
 
     #[test]
     fn a_word_that_looks_like_a_permission_mode_of_ours_must_be_it() {

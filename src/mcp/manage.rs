@@ -192,6 +192,7 @@ fn request(gateway: &Gateway, call: &Invocation) -> Result<SpawnRequest, ToolErr
     }
     Ok(SpawnRequest {
         source_session_id: call.session_id.clone(),
+        is_by_agent: true,
         model_preset: preset.map(|preset| preset.name.clone()),
         title: text("title")?,
         prompt: text("prompt")?,

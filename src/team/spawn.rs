@@ -33,6 +33,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct SpawnRequest {
     /// A member: on whose behalf, and who sends the onboarding.
     pub source_session_id: String,
+    /// The source's agent asks for it, by a tool: it gives nothing that it does not have itself.
+    pub is_by_agent: bool,
     pub provider: Option<String>,
     pub agent: Option<String>,
     pub model: Option<String>,

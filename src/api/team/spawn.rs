@@ -61,6 +61,7 @@ pub(in crate::api) fn spawn(api: &Api, call: &Call) -> Result<Answer> {
     let metadata = body.metadata.as_deref().map(RawValue::get).filter(|text| *text != "null");
     let request = SpawnRequest {
         source_session_id: named("source_session_id", &body.source_session_id)?,
+        is_by_agent: false,
         provider: body.provider,
         agent: body.agent,
         model: body.model,

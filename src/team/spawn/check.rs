@@ -10,7 +10,7 @@ use crate::ledger::{Connection, team, to_json};
 use crate::limits;
 use crate::model::id;
 use crate::model::team::AssignmentMode;
-use crate::provider::check_permission_mode;
+use crate::provider::{check_permission_mode, common_permission_mode, is_wider};
 use crate::session::{PlaceMode, WorktreeWish, input};
 use crate::team::Teams;
 use crate::team::roster::check_subscription;
@@ -118,7 +118,7 @@ impl Teams {
     }
 
     /// Which agent, and how it is set. Settings of the source hold for an agent of its kind alone: others know other
-    /// words.
+    /// words. Only what it may do without asking holds for every agent, as far as the word for it is known to all.
     fn check_choice(
         &self,
         source: &Source,
@@ -160,20 +160,40 @@ impl Teams {
             .reasoning_level
             .clone()
             .or_else(|| of_preset(preset.map(|preset| &preset.thinking_effort)));
-        let permission_mode = request
-            .permission_mode
-            .clone()
-            .or_else(|| inherited(|private| &private.permission_mode))
-            .or_else(|| {
-                let is_apart = provider == "codex" && place != AssignmentMode::None;
-                is_apart.then(|| "full_auto".to_owned())
-            });
+        let of_source = source.private.permission_mode.as_deref();
+        let is_apart = provider == "codex" && place != AssignmentMode::None;
+        let permission_mode = permission_mode(request, of_source, alike.is_some(), is_apart)?;
         if let Some(permission_mode) = &permission_mode {
             check_permission_mode(provider, permission_mode)?;
         }
         let mode = request.mode.clone().or_else(|| inherited(|private| &private.mode));
         Ok(Choice { provider, agent, model, mode, reasoning_level, permission_mode })
     }
+}
+
+/// What the member may do without asking: what was named, else what its source may, as far as its agent knows the word
+/// for it; one that works apart from others may do what it wants there. Errors: an agent would give another more than
+/// it has itself.
+fn permission_mode(
+    request: &SpawnRequest,
+    of_source: Option<&str>,
+    is_alike: bool,
+    is_apart: bool,
+) -> Result<Option<String>> {
+    if let Some(named) = &request.permission_mode {
+        if request.is_by_agent && is_wider(named, of_source) {
+            let has = of_source.unwrap_or("none");
+            let told = format!("permission_mode: {named} is wider than that of the source: {has}");
+            return Err(Error::new(Code::Forbidden, told)
+                .hint("leave permission_mode out: the member has that of its source"));
+        }
+        return Ok(Some(named.clone()));
+    }
+    Ok(match of_source {
+        Some(word) if is_alike => Some(word.to_owned()),
+        Some(word) => common_permission_mode(word).map(str::to_owned),
+        None => is_apart.then(|| "full_auto".to_owned()),
+    })
 }
 
 /// Errors: no such team or session, the one is not in the other, or there is no room.
@@ -275,4 +295,42 @@ fn told(request: &SpawnRequest, choice: &Choice, worktree: Option<&WorktreeWish>
 
 fn filled(text: Option<String>) -> Option<String> {
     text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_may_do_what_its_source_may_whatever_its_agent_is() {
+        let request = SpawnRequest::default();
+        let inherited = |of_source, is_alike, is_apart| {
+            permission_mode(&request, of_source, is_alike, is_apart).unwrap()
+        };
+        for is_apart in [false, true] {
+            assert_eq!(inherited(Some("read-only"), true, is_apart).unwrap(), "read-only");
+            assert_eq!(inherited(Some("read-only"), false, is_apart).unwrap(), "read_only");
+            let gate = inherited(Some("require_approval"), false, is_apart);
+            assert_eq!(gate.unwrap(), "require_approval");
+            assert_eq!(inherited(Some("acceptEdits"), false, is_apart), None);
+        }
+        assert_eq!(inherited(None, false, false), None);
+        assert_eq!(inherited(None, true, true).unwrap(), "full_auto");
+    }
+
+    #[test]
+    fn an_agent_gives_no_wider_permission_mode_than_it_has() {
+        let named = |is_by_agent, word: &str, of_source| {
+            let permission_mode = Some(word.to_owned());
+            let request = SpawnRequest { permission_mode, is_by_agent, ..SpawnRequest::default() };
+            super::permission_mode(&request, of_source, false, false)
+        };
+        let told = named(true, "full_auto", Some("read_only")).unwrap_err();
+        assert_eq!(told.code, Code::Forbidden);
+        assert!(told.message.contains("full_auto is wider"), "{}", told.message);
+        let narrower = named(true, "read_only", Some("default")).unwrap();
+        assert_eq!(narrower.unwrap(), "read_only");
+        let operator = named(false, "full_auto", Some("read_only")).unwrap();
+        assert_eq!(operator.unwrap(), "full_auto");
+    }
 }

@@ -182,6 +182,30 @@ fn what_is_wrong_with_a_call_is_told_and_makes_nothing() {
     );
 }
 
+/// Another provider knows other words, but a limit that all of them know is not left behind with the provider.
+#[test]
+fn a_teammate_of_another_provider_may_do_no_more_than_its_lead() {
+    let preset = "[[teams.model_presets]]\nname = \"other\"\nprovider = \"acp\"\n";
+    let nest = Nest::with_config(&slow_agent("", preset));
+    for (mode, held) in [("require_approval", "require_approval"), ("read-only", "read_only")] {
+        let body = json!({"permission_mode": mode, "cwd": nest.repo().path});
+        let lead = text(&nest.stage().create(&body), "id");
+        let crew = crate::crew::Crew::of(nest.stage(), vec![lead.clone()]);
+        let arguments = json!({"team_id": crew.id, "model_preset": "other"});
+        let call = json!({"tool_name": MANAGE, "caller_agent_id": lead, "args": arguments});
+        let made = nest.stage().client.post("/v1/mcp/invoke", &call).expect(200).json();
+        let session = nest.stage().record(&text(&made["result"], "spawned_agent_id"));
+        assert_eq!(
+            (&session["provider"], &session["permission_mode"]),
+            (&json!("acp"), &json!(held))
+        );
+        let body =
+            json!({"source_session_id": lead, "provider": "acp", "permission_mode": "full_auto"});
+        let spawned = nest.stage().client.post(&crew.path("members/spawn"), &body).expect(200);
+        assert_eq!(spawned.json()["spawned_session"]["permission_mode"], "full_auto");
+    }
+}
+
 #[test]
 fn an_agent_that_takes_no_images_is_not_added_with_some() {
     let demo = gooselake_harness::server::program("GG_TEST_DEMO_AGENT", "gg-demo-agent").unwrap();
