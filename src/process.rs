@@ -10,7 +10,7 @@
 //!
 //! A wish to end a process is written down before it is acted on ([`Processes::kill`]), so it holds whether the
 //! process waits, is being started, runs, or the server is killed in between. Deliberately not here: who may do what
-//! (the floors above), and sessions (they call `end_owned`).
+//! (the floors above), and sessions (they call `kill_owned`).
 
 mod excerpt;
 mod launch;
@@ -178,15 +178,15 @@ impl Processes {
         rows::details(row, paths)
     }
 
-    /// Ends a process, and waits for that if `is_wait`; the record as it is then, or when the time is over.
-    pub fn end(&self, process_id: &str, kill: Kill, is_wait: bool) -> Result<ProcessRow> {
+    /// Ends a process and waits for that; the record as it is then, or when the time is over.
+    pub fn end(&self, process_id: &str, kill: &Kill) -> Result<ProcessRow> {
         self.kill(process_id, kill)?;
-        if is_wait { self.wait_killed(process_id) } else { self.get(process_id) }
+        self.wait_killed(process_id)
     }
 
     /// Asks for the end of a process and does not wait for it. Nothing happens to one that is over.
-    pub fn kill(&self, process_id: &str, kill: Kill) -> Result<()> {
-        self.kill_all(&[process_id.to_owned()], &kill)
+    pub fn kill(&self, process_id: &str, kill: &Kill) -> Result<()> {
+        self.kill_all(&[process_id.to_owned()], kill)
     }
 
     /// The same for many, a bounded number of them in a change.
@@ -209,8 +209,7 @@ impl Processes {
 
     /// Waits for the end of a process that was asked to end; the record as it is then, or when the time is over.
     pub fn wait_killed(&self, process_id: &str) -> Result<ProcessRow> {
-        let grace_ms = u64::try_from(self.get(process_id)?.kill_grace_ms).unwrap_or(0);
-        self.wait(process_id, Duration::from_millis(grace_ms) + END_SLACK, |_| false)
+        self.wait(process_id, end_wait(&self.get(process_id)?), |_| false)
     }
 
     /// Takes bytes for the process's stdin; they reach it once, also when the server is killed. Errors: its stdin is
@@ -219,14 +218,6 @@ impl Processes {
         let id = process_id.to_owned();
         self.shared.ledger.write(move |tx| tx.write_process_stdin(&id, &bytes, is_last))?;
         self.shared.tell(process_id);
-        Ok(())
-    }
-
-    /// Ends the processes of a session that is over, and waits for their ends.
-    pub fn end_owned(&self, session_id: &str) -> Result<()> {
-        for process_id in &self.kill_owned(session_id)? {
-            self.wait_killed(process_id)?;
-        }
         Ok(())
     }
 
@@ -323,6 +314,11 @@ impl Processes {
         let kill = Kill { killed_by: KilledBy::Shutdown, reason, signal: TERM, grace_ms: None };
         self.kill_all(&self.shared.ledger.read(rows::active)?, &kill)
     }
+}
+
+/// How long the end of a process that was asked to end is waited for.
+pub fn end_wait(row: &ProcessRow) -> Duration {
+    Duration::from_millis(u64::try_from(row.kill_grace_ms).unwrap_or(0)) + END_SLACK
 }
 
 /// How long telling the keepers, and letting go of them, may take beyond the deadline of the shutdown.

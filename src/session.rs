@@ -301,23 +301,32 @@ impl Sessions {
 
     /// Ends the session, its agent's process tree and the processes that it owns; waits also if that goes on already.
     pub fn close(&self, session_id: &str, reason: &str) -> Result<()> {
+        for process_id in &self.begin_close(session_id, reason)? {
+            self.shared.processes.wait_killed(process_id)?;
+        }
+        Ok(())
+    }
+
+    /// The same without waiting for the processes: their ids, which are told to end.
+    pub fn begin_close(&self, session_id: &str, reason: &str) -> Result<Vec<String>> {
         let record = self.shared.ledger.read(|db| session_rows::get(db, session_id))?;
         if record.status == "closed" {
             // Whoever closed it may not have come so far.
             if record.live {
                 self.call(session_id, |answer| Command::AwaitEnd { answer })?;
             }
-            return self.shared.processes.end_owned(session_id);
+            return self.shared.processes.kill_owned(session_id);
         }
         let reason = reason.to_owned();
         let closed = self.call(session_id, |answer| Command::Close { reason, answer });
         // Also when the answer did not come in time: the session may be closed all the same.
-        if closed.is_ok()
-            || self.shared.ledger.read(|db| session_rows::get(db, session_id))?.status == "closed"
-        {
-            self.shared.processes.end_owned(session_id)?;
-        }
-        closed
+        let is_closed = closed.is_ok()
+            || self.shared.ledger.read(|db| session_rows::get(db, session_id))?.status == "closed";
+        let ending = match is_closed {
+            true => self.shared.processes.kill_owned(session_id)?,
+            false => Vec::new(),
+        };
+        closed.map(|()| ending)
     }
 
     /// Removes a session that was closed before, and its whole log, for good; in steps: others write between them.

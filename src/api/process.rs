@@ -113,12 +113,21 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Answer> {
     let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
     owned(api, call)?;
     let _waiting = (wait_ms > 0).then(|| api.waits.take(call)).transpose()?;
-    let row = wait::in_pieces(call, wait, |at_most| {
-        let row = api.processes.wait(call.part(0), at_most, |_| false)?;
+    shown(api, &await_end(api, call, call.part(0), wait)?, 200)
+}
+
+/// Waits for the end of a process, for as long as its client does; the record as it is then.
+pub(super) fn await_end(
+    api: &Api,
+    call: &Call,
+    process_id: &str,
+    at_most: Duration,
+) -> Result<ProcessRow> {
+    wait::in_pieces(call, at_most, |at_most| {
+        let row = api.processes.wait(process_id, at_most, |_| false)?;
         let is_over = row.status.is_terminal() || api.ledger.tail().is_closing();
         Ok((row, is_over))
-    })?;
-    shown(api, &row, 200)
+    })
 }
 
 pub(super) fn kill(api: &Api, call: &Call) -> Result<Answer> {
@@ -132,7 +141,11 @@ pub(super) fn kill(api: &Api, call: &Call) -> Result<Answer> {
         grace_ms: process::grace(body.kill_grace_ms)?,
     };
     let is_wait = call.is_on("wait", true)? && body.wait.unwrap_or(true);
-    let row = api.processes.end(&row.process_id, kill, is_wait)?;
+    let _waiting = is_wait.then(|| api.waits.take(call)).transpose()?;
+    api.processes.kill(&row.process_id, &kill)?;
+    let row = api.processes.get(&row.process_id)?;
+    let at_most = if is_wait { process::end_wait(&row) } else { Duration::ZERO };
+    let row = await_end(api, call, &row.process_id, at_most)?;
     shown(api, &row, if row.status.is_terminal() || !is_wait { 200 } else { 202 })
 }
 

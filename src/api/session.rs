@@ -12,6 +12,7 @@ use crate::ledger::session::{self, NewSession, SessionQuery};
 use crate::ledger::to_json;
 use crate::limits;
 use crate::model::{ScopeKind, SessionStatus, id};
+use crate::process::end_wait;
 use crate::provider::check_permission_mode;
 use crate::session::{GATEWAY_SERVER, SessionRequest};
 use serde::Deserialize;
@@ -238,17 +239,28 @@ pub(super) fn close(api: &Api, call: &Call) -> Result<Answer> {
     let body: CloseBody = call.optional_body()?;
     check_length("reason", body.reason.as_deref(), limits::LINE_BYTES)?;
     let reason = body.reason.unwrap_or_else(|| "closed_by_request".to_owned());
-    api.sessions.close(call.part(0), &reason)?;
+    end(api, call, &reason)?;
     Ok(json(200, api.ledger.session_json(call.part(0))?))
 }
 
 pub(super) fn delete(api: &Api, call: &Call) -> Result<Answer> {
     let is_purge = call.is_on("purge", false)?;
-    api.sessions.close(call.part(0), "deleted")?;
+    end(api, call, "deleted")?;
     if is_purge {
         api.sessions.purge(call.part(0))?;
     }
     Ok(Answer::Whole(Response::new(204)))
+}
+
+/// Ends the session and all that it owns, and waits for that as long as its client does: whatever was told to end ends
+/// also when nobody waits.
+fn end(api: &Api, call: &Call, reason: &str) -> Result<()> {
+    let _waiting = api.waits.take(call)?;
+    for process_id in &api.sessions.begin_close(call.part(0), reason)? {
+        let at_most = end_wait(&api.processes.get(process_id)?);
+        super::process::await_end(api, call, process_id, at_most)?;
+    }
+    Ok(())
 }
 
 /// The whole conversation as items, and the seq from which a stream goes on without a gap.

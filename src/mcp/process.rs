@@ -138,7 +138,7 @@ fn kill(gateway: &Gateway, call: &Invocation) -> Result<Value, ToolError> {
     let row = named(gateway, call)?.ok_or_else(nothing_named)?;
     let reason = "requested by its session's agent".to_owned();
     let kill = Kill { killed_by: KilledBy::Request, reason, signal: TERM, grace_ms: None };
-    let row = gateway.processes.end(&row.process_id, kill, true);
+    let row = gateway.processes.end(&row.process_id, &kill);
     Ok(gateway.processes.details(&row.map_err(|error| failed(&error))?))
 }
 

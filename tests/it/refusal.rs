@@ -108,6 +108,83 @@ fn whoever_waits_and_goes_away_leaves_its_place() {
     ask().expect(200);
 }
 
+/// A connection on which this was asked, and whose answer nobody reads.
+fn asking(stage: &Stage, line: &str, body: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(stage.server.address()).unwrap();
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        stage.server.token(),
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    socket
+}
+
+/// A command that ends by KILL alone, an hour after somebody wants its end.
+fn stubborn(stage: &Stage, session_id: Option<&str>) -> String {
+    let command = "trap '' TERM; echo up; while :; do sleep 1000; done";
+    let body = json!({
+        "command": command, "cwd": stage.cwd, "kill_grace_ms": 3_600_000, "session_id": session_id,
+    });
+    let process_id = text(&stage.start_process(&body)["process"], "process_id");
+    stage.await_line(&process_id, "up");
+    process_id
+}
+
+fn await_few_connections(stage: &Stage) {
+    let connections = || stage.get("/v1/diagnostics")["connections"]["open"].as_u64().unwrap();
+    wait::until(LONG, "the connections are gone", || (connections() <= 2).then_some(()));
+}
+
+#[test]
+fn whoever_waits_for_a_kill_has_a_place_and_leaves_it_when_it_goes_away() {
+    let stage = Stage::new();
+    let process_id = stubborn(&stage, None);
+    let path = format!("/v1/processes/{process_id}/kill");
+    let line = format!("POST {path}");
+    let waits: Vec<TcpStream> = (0..WAITS).map(|_| asking(&stage, &line, "{}")).collect();
+    let look = || stage.client.get(&format!("/v1/processes/{process_id}?wait_ms=1"));
+    wait::until(LONG, "all places are taken", || (look().status == 429).then_some(()));
+    check_error(&stage.client.post(&path, &json!({})), 429, "too_many_requests");
+    // Who does not wait needs no place.
+    let told = stage.client.post(&path, &json!({"wait": false})).expect(200).json();
+    assert_eq!(
+        (&told["process"]["status"], &told["killed_by"]),
+        (&json!("running"), &json!("request"))
+    );
+    drop(waits);
+    await_few_connections(&stage);
+    look().expect(200);
+    let ended = stage.client.post(&path, &json!({"signal": "KILL"})).expect(200).json();
+    assert_eq!(ended["process"]["status"], "killed", "{ended}");
+}
+
+#[test]
+fn a_session_is_closed_with_its_processes_also_when_its_client_goes_away() {
+    let stage = Stage::new();
+    for way in ["POST close", "DELETE"] {
+        let session_id = stage.session();
+        let process_id = stubborn(&stage, Some(&session_id));
+        let path = format!("/v1/sessions/{session_id}");
+        let line = match way {
+            "DELETE" => format!("DELETE {path}"),
+            _ => format!("POST {path}/close"),
+        };
+        let asked: Vec<TcpStream> = (0..4).map(|_| asking(&stage, &line, "{}")).collect();
+        let process = format!("/v1/processes/{process_id}");
+        wait::until(LONG, "its process is told to end", || {
+            (stage.get(&process)["killed_by"] == "session").then_some(())
+        });
+        assert_eq!(stage.record(&session_id)["status"], "closed");
+        drop(asked);
+        await_few_connections(&stage);
+        assert_eq!(stage.get(&process)["process"]["status"], "running");
+        let kill = json!({"signal": "KILL"});
+        stage.client.post(&format!("{process}/kill"), &kill).expect(200);
+    }
+}
+
 /// What fails without anybody's request being wrong is ours to explain: the answer names the file, the log has why.
 #[test]
 fn a_log_file_that_somebody_made_a_folder_is_told_as_ours() {
