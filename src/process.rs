@@ -370,10 +370,17 @@ impl Shared {
     }
 
     /// Starts the thread of a process that the ledger has as running. Errors: there is no thread to be had; the record
-    /// has ended with that, and its place is given to the next.
+    /// has ended with that, its place is given to the next, and its key is good for another try.
     fn start(self: &Arc<Self>, process_id: &str) -> Result<()> {
         let Err(error) = self.start_thread(process_id) else { return Ok(()) };
-        self.start_all(worker::never_started(self, process_id, &error)?);
+        let (id, told) = (process_id.to_owned(), error.to_string());
+        let running_max = self.config.processes.running_max;
+        let admitted = self.ledger.write(move |tx| {
+            tx.refuse_process(&id, &told)?;
+            tx.admit_processes(running_max)
+        })?;
+        self.tell_ended();
+        self.start_all(admitted);
         Err(error)
     }
 

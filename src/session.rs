@@ -58,6 +58,7 @@ use capacity::{Capacity, Reservation};
 use command::{Answer, Command};
 use crossbeam_channel::{Receiver, TrySendError};
 use registry::{Handle, Registry};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,13 +158,20 @@ impl Sessions {
         let env = serde_json::from_str(&request.session.env).unwrap_or_default();
         shared.readiness.check(&provider, &request.session.agent, &env)?;
         let reservation = self.make_room(&provider)?;
+        // A session of a key is opened when its request is made again, one of an operation is its journal's.
+        let is_asked_for_once = key.is_none() && request.accept.is_none();
         let (session_id, is_new) = self.insert_placed(request)?;
         if !is_new {
             drop(key_lock);
             return self.told_again(session_id, wait);
         }
         let answer = self
-            .ask(&session_id, |answer| Command::Open { reservation: Some(reservation), answer })?;
+            .ask(&session_id, |answer| Command::Open { reservation: Some(reservation), answer })
+            .inspect_err(|error| {
+                if is_asked_for_once {
+                    self.close_unopened(&session_id, error);
+                }
+            })?;
         drop(key_lock);
         if wait {
             let timeout = shared.provider(&provider).request_timeout;
@@ -183,17 +191,39 @@ impl Sessions {
     }
 
     fn told_again(&self, session_id: String, wait: bool) -> Result<String> {
+        let read = || self.shared.ledger.read(|db| session_rows::get(db, &session_id));
+        let status = read()?.status;
         if !wait {
+            if status == "starting" {
+                // Whoever made it may have had no thread to open it on.
+                let open = |answer| Command::Open { reservation: None, answer };
+                drop(self.ask(&session_id, open)?);
+            }
             return Ok(session_id);
         }
-        let read = || self.shared.ledger.read(|db| session_rows::get(db, &session_id));
-        let opened = match read()?.status.as_str() {
+        let opened = match status.as_str() {
             "starting" => self.open(&session_id),
             _ => Ok(()),
         };
         match opening::failure(&read()?) {
             Some(failure) => Err(failure),
             None => opened.map(|()| session_id),
+        }
+    }
+
+    /// Ends a new session that has no thread, and whose id nobody was told: no agent is to be opened for it later.
+    fn close_unopened(&self, session_id: &str, why: &Error) {
+        let (id, payload) = (session_id.to_owned(), json!({"reason": why.message}).to_string());
+        let closed = self.shared.ledger.write(move |tx| {
+            let state = Some("closed");
+            let change = SessionChange { state, is_closed: true, ..SessionChange::default() };
+            tx.change_session(&id, &change)?;
+            let event = NewEvent::session(&id, EventKind::SessionClosed, payload.clone());
+            tx.append(event).map(|_seq| ())
+        });
+        match closed {
+            Ok(()) => self.shared.worktrees.look_for_due(),
+            Err(error) => log::error!("session {session_id} stays, refused as it was: {error}"),
         }
     }
 

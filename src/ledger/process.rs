@@ -509,6 +509,22 @@ impl Tx<'_> {
         self.append(NewEvent::process(&row, kind, payload.to_string())).map(|_seq| ())
     }
 
+    /// Ends the record of a process that was never started, when whoever asked for it is told so by an error: the same
+    /// request under the same key is not answered with what has failed.
+    pub fn refuse_process(&mut self, process_id: &str, error: &str) -> Result<()> {
+        let end = ProcessEnd {
+            status: ProcessStatus::Failed,
+            exit_code: None,
+            signal: None,
+            error: Some(error.to_owned()),
+            killed_by: None,
+            dropped_bytes: [0, 0],
+            ended_at: self.now_ms(),
+        };
+        self.end_process(process_id, &end)?;
+        self.free_key(process_id)
+    }
+
     /// Writes down who wants the process ended, and tells it; the first one counts, but a KILL is harder than what came
     /// before. One that waits is over with that.
     /// True when it runs and its thread has to act.

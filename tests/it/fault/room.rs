@@ -46,8 +46,17 @@ impl Kept {
 
     /// The status and the body.
     fn call(&mut self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        self.call_with(method, path, "", body)
+    }
+
+    /// A POST with an Idempotency-Key.
+    fn post_once(&mut self, path: &str, key: &str, body: &str) -> (u16, Value) {
+        self.call_with("POST", path, &format!("Idempotency-Key: {key}\r\n"), body)
+    }
+
+    fn call_with(&mut self, method: &str, path: &str, more: &str, body: &str) -> (u16, Value) {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n{more}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.token,
             body.len()
@@ -167,6 +176,65 @@ fn a_server_without_threads_refuses_new_connections_and_sessions_and_then_serves
     broken.fault.set(Number::ThreadErrno, 0);
     assert_eq!(stage.run(&stage.session(), "say on")["assistant_text"], "on");
     broken.verify();
+}
+
+#[test]
+fn a_process_that_was_refused_without_threads_is_started_by_the_same_key() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let mut kept = Kept::new(&stage.server);
+    let body = json!({"command": "true", "cwd": stage.cwd}).to_string();
+    broken.fault.set(Number::ThreadErrno, EAGAIN);
+    let (status, told) = kept.post_once("/v1/processes", "once", &body);
+    assert_eq!((status, &told["code"]), (503, &json!("capacity")), "{told}");
+    broken.fault.set(Number::ThreadErrno, 0);
+    let (status, made) = kept.post_once("/v1/processes", "once", &body);
+    assert_eq!(status, 200, "{made}");
+    let process_id = text(&made["process"], "process_id");
+    assert_eq!(stage.process_end(&process_id)["process"]["status"], "completed");
+    let (_, again) = kept.post_once("/v1/processes", "once", &body);
+    assert_eq!(text(&again["process"], "process_id"), process_id);
+    let counts = &stage.get("/v1/diagnostics/processes")["process_status_counts"];
+    assert_eq!(counts, &json!({"completed": 1, "failed": 1}));
+    broken.verify();
+}
+
+#[test]
+fn a_session_that_was_refused_without_threads_is_opened_by_the_same_key_or_closed() {
+    let broken = Broken::new();
+    let stage = &broken.stage;
+    let mut kept = Kept::new(&stage.server);
+    let body = json!({"provider": "demo", "cwd": stage.cwd, "mode": "auto", "wait": false});
+    let body = body.to_string();
+    broken.fault.set(Number::ThreadErrno, EAGAIN);
+    let (status, told) = kept.post_once("/v1/sessions", "once", &body);
+    assert_eq!((status, &told["code"]), (503, &json!("capacity")), "{told}");
+    let sessions = "/v1/sessions?status=starting";
+    let (_, starting) = kept.call("GET", sessions, "");
+    let session_id = text(&starting[0], "id");
+    // Whoever has no key asks for another one.
+    let (status, told) = kept.call("POST", "/v1/sessions", &body);
+    assert_eq!((status, &told["code"]), (503, &json!("capacity")), "{told}");
+    let (_, starting) = kept.call("GET", sessions, "");
+    assert_eq!(starting.as_array().unwrap().len(), 1, "{starting}");
+    let (_, closed) = kept.call("GET", "/v1/sessions?status=closed", "");
+    let closed_id = text(&closed[0], "id");
+    let events = kinds_of(&mut kept, &closed_id);
+    assert_eq!(events, ["session.created", "session.closed"]);
+    broken.fault.set(Number::ThreadErrno, 0);
+    let (status, made) = kept.post_once("/v1/sessions", "once", &body);
+    assert_eq!((status, &made["id"]), (200, &json!(session_id)), "{made}");
+    wait::until(SOON, "it is opened", || {
+        (stage.record(&session_id)["status"] == "ready").then_some(())
+    });
+    assert_eq!(stage.run(&session_id, "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+/// The kinds of a session's events.
+fn kinds_of(kept: &mut Kept, session_id: &str) -> Vec<String> {
+    let (_, events) = kept.call("GET", &format!("/v1/sessions/{session_id}/events"), "");
+    events.as_array().unwrap().iter().map(|event| text(event, "kind")).collect()
 }
 
 #[test]
