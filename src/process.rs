@@ -135,7 +135,7 @@ impl Processes {
         if let Some(claim) = &request.idempotency
             && let Some(made) = shared.ledger.read(|db| idempotency::find(db, claim))?
         {
-            return self.get(&made);
+            return self.await_start(&made);
         }
         if !shared.config.processes.enabled {
             return Err(Error::new(Code::Conflict, "processes are turned off")
@@ -157,9 +157,14 @@ impl Processes {
         })?;
         if status == ProcessStatus::Running {
             shared.start(&process_id)?;
-            return self.wait(&process_id, START_WAIT, |row| row.pid.is_some());
         }
-        self.get(&process_id)
+        self.await_start(&process_id)
+    }
+
+    /// The record of a process once it runs, has failed to start, or waits: also for who asks again meanwhile.
+    fn await_start(&self, process_id: &str) -> Result<ProcessRow> {
+        let is_begun = |row: &ProcessRow| row.status != ProcessStatus::Running || row.pid.is_some();
+        self.wait(process_id, START_WAIT, is_begun)
     }
 
     pub fn get(&self, process_id: &str) -> Result<ProcessRow> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Overrides;
 use crate::ledger::Synchronous;
+use crate::ledger::idempotency::IdempotencyKey;
 use crate::ledger::process::{NewProcess, ProcessEnd};
 use crate::ledger::tests::Folder;
 use crate::model::id;
@@ -127,4 +128,27 @@ fn a_process_that_was_left_without_a_thread_comes_to_its_end() {
     scene.processes.start_left().unwrap();
     worker::never_started(&scene.processes.shared, &process_id, &Error::internal("late")).unwrap();
     assert_eq!(scene.processes.get(&process_id).unwrap().error, row.error);
+}
+
+#[test]
+fn who_asks_again_under_a_key_waits_for_the_start_as_the_first_does() {
+    let scene = Scene::new("");
+    let process_id = scene.admitted();
+    let route = "POST /v1/processes".to_owned();
+    let key = IdempotencyKey { route, key: "once".to_owned(), body_hash: 1 };
+    let (id, claim) = (process_id.clone(), key.clone());
+    let ledger = &scene.processes.shared.ledger;
+    ledger.write(move |tx| tx.claim_key(&claim, &id)).unwrap();
+    let (told, heard) = crossbeam_channel::bounded(1);
+    let processes = scene.processes.clone();
+    let request = ProcessRequest { idempotency: Some(key), ..ProcessRequest::default() };
+    let _thread = thread::spawn("again", move || {
+        told.send(processes.start(&request).map_err(|error| error.to_string())).unwrap();
+    })
+    .unwrap();
+    let early = heard.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "it has not started, but: {early:?}");
+    scene.processes.start_left().unwrap();
+    let row = heard.recv_timeout(SOON).unwrap().unwrap();
+    assert_eq!((row.process_id, row.status), (process_id, ProcessStatus::Failed));
 }
