@@ -57,6 +57,10 @@ const DISK_WAIT: Duration = Duration::from_secs(60);
 /// How often a full disk is tried again. This is a wait for something that sends no word.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
+/// How long no connection is taken after one could not be: it stays where it is, so `poll` would
+/// find it again at once, while what is missing (a descriptor) sends no word either.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long the server may take to read the rest from the socket. What is left it reads from the
 /// files.
 const TELL_WAIT: Duration = Duration::from_secs(2);
@@ -93,6 +97,8 @@ pub(crate) struct Holder {
     lease: Option<Duration>,
     lease_until: Option<Instant>,
     retry_at: Option<Instant>,
+    /// Connections are waited for again from then on: one could not be taken.
+    accept_at: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -126,6 +132,7 @@ impl Holder {
             lease: (spec.lease_ms > 0).then(|| Duration::from_millis(spec.lease_ms)),
             lease_until: None,
             retry_at: None,
+            accept_at: None,
             buffer: vec![0; BUFFER_LEN],
         })
     }
@@ -152,7 +159,10 @@ impl Holder {
                 Ok((socket, _)) => Client::new(socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
+                Err(error) => {
+                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    Err(error)
+                }
             };
             match client {
                 Ok(client) => {

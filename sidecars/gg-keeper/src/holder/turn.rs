@@ -2,7 +2,8 @@
 //!
 //! Owns: nothing; it is the part of [`Holder`] that knows descriptors and time. Each descriptor is
 //! served once a turn, so none starves another. A descriptor that could not be served now (a pipe
-//! whose journal is full) is not waited for either, or the loop would spin on it.
+//! whose journal is full, connections while there is no descriptor for one) is not waited for
+//! either, or the loop would spin on it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
@@ -37,7 +38,7 @@ impl Holder {
         let asked: [Option<(BorrowedFd<'_>, PollFlags)>; 7] = [
             Some(read(self.signals.child())),
             Some(read(self.signals.end())),
-            Some(read(self.listener.as_fd())),
+            self.accept_at.is_none().then(|| read(self.listener.as_fd())),
             client,
             self.input.wanted().map(|fd| (fd, PollFlags::OUT)),
             self.outputs[0].wanted(is_draining).map(read),
@@ -103,6 +104,7 @@ impl Holder {
             self.retry_at = None;
             self.retry(now);
         }
+        self.accept_at = self.accept_at.filter(|accept_at| now < *accept_at);
         self.advance(now, has_reaped);
         if self.outputs.iter().any(super::Output::is_holding) || self.input.is_holding() {
             self.retry_at.get_or_insert(now + DISK_RETRY);
@@ -123,6 +125,6 @@ impl Holder {
             Phase::Telling { until } => (Some(until), None),
             Phase::Done => (Some(Instant::now()), None),
         };
-        [first, second, self.retry_at].into_iter().flatten().min()
+        [first, second, self.retry_at, self.accept_at].into_iter().flatten().min()
     }
 }

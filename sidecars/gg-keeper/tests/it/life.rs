@@ -1,12 +1,16 @@
 //! How a child starts and how it ends.
 
+use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gg_keeper::exit::StoppedBy;
 use gg_keeper::protocol::{Reply, Request};
 use gg_keeper::tree::Process;
-use rustix::process::{Pid, Signal, getpgid, getsid, kill_process};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getpgid, getrlimit, getsid, kill_process, prlimit,
+};
 
 use crate::kept::{KEEPER, Kept, shell};
 
@@ -274,4 +278,33 @@ fn wrong_use_is_exit_code_2_and_a_missing_spec_is_1() {
     assert_eq!(status(&[]), Some(2));
     assert_eq!(status(&["a", "b"]), Some(2));
     assert_eq!(status(&["/no/such/folder"]), Some(1));
+}
+
+/// Each try writes a line, so the lines tell how often it was tried.
+#[test]
+fn a_connection_that_can_not_be_taken_is_tried_again_after_a_pause() {
+    let mut spec =
+        shell("echo up; until [ -e go ]; do sleep 0.05; done; sleep 2; echo late; exec sleep 1000");
+    spec.cwd = std::env::temp_dir().join(&spec.child_id).into();
+    let mut kept = Kept::start(spec);
+    kept.hello();
+    kept.wait_for("up");
+    let keeper = keeper_pid(&kept);
+    let limit = getrlimit(Resource::Nofile);
+    let folder = format!("/proc/{}/fd", kept.keeper.id());
+    let open = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let open: Vec<u64> = open.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
+    let free = (0..).find(|number| !open.contains(number));
+    prlimit(Some(keeper), Resource::Nofile, Rlimit { current: free, ..limit }).unwrap();
+    let waiting = UnixStream::connect(kept.dir.join("sock")).unwrap();
+    fs::write(kept.dir.join("go"), "").unwrap();
+    kept.wait_for("late");
+    let notes = fs::read_to_string(kept.dir.join("keeper.log")).unwrap();
+    let tries = notes.lines().filter(|line| line.contains("was not taken")).count();
+    assert!((1..=5).contains(&tries), "{tries} tries in two seconds: {notes}");
+    prlimit(Some(keeper), Resource::Nofile, limit).unwrap();
+    kept.connect([0, 0]);
+    drop(waiting);
+    kept.send(&Request::Kill);
+    kept.exit();
 }
