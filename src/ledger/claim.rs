@@ -4,7 +4,8 @@
 //! it releases its claims in the same transaction, and marks the worktrees whose last claim that was for their cleanup.
 
 use super::event::NewEvent;
-use super::{Tx, to_json};
+use super::worktree::WorktreeRecord;
+use super::{Tx, session, team, to_json};
 use crate::error::{Code, Error, Result};
 use crate::model::event::EventKind;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -66,6 +67,30 @@ fn find(
         ))?
         .query_row([worktree_id, session_id], record_of)
         .optional()?)
+}
+
+/// Whether the agent of a session may know of a worktree: it works there, its session made it, or one who works there
+/// is in a team with it.
+pub fn is_shown_to(
+    connection: &Connection,
+    worktree: &WorktreeRecord,
+    session_id: &str,
+) -> Result<bool> {
+    let own = session::get(connection, session_id)?.worktree_id;
+    if own.as_ref() == Some(&worktree.id)
+        || worktree.created_by_session_id.as_deref() == Some(session_id)
+    {
+        return Ok(true);
+    }
+    let teams = team::teams_of(connection, session_id)?;
+    for claim in list(connection, &worktree.id)? {
+        let is_active = claim.released_at.is_none();
+        let is_mate = |id| teams.contains(id);
+        if is_active && team::teams_of(connection, &claim.session_id)?.iter().any(is_mate) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Tx<'_> {

@@ -120,18 +120,27 @@ impl Worktrees {
 
     /// The worktree of that name. Errors: there is none.
     pub fn find(&self, request: &WorktreeRequest) -> Result<WorktreeRecord> {
+        self.find_shown(request, |_| Ok(true))
+    }
+
+    /// The same for who is not shown all of them: one that is not is as good as none.
+    pub fn find_shown(
+        &self,
+        request: &WorktreeRequest,
+        is_shown: impl FnOnce(&WorktreeRecord) -> Result<bool>,
+    ) -> Result<WorktreeRecord> {
         self.shared.refuse_when_disabled()?;
         let repo = self.shared.repo_of(request)?;
         let prefix = request.branch_prefix.as_deref();
         let place = name::place(&self.root_dir()?, &repo.root, prefix, &request.worktree_name)?;
         let cwd = place.cwd.to_string_lossy().into_owned();
         let found = self.shared.existing(&repo, &place)?;
-        found.filter(|record| record.worktree_cwd == cwd && record.status == "ready").ok_or_else(
-            || {
-                Error::not_found("worktree", &place.branch_name)
-                    .hint("mode \"create\" makes it; GET /v1/worktrees lists those that are there")
-            },
-        )
+        let found = found.filter(|record| record.worktree_cwd == cwd && record.status == "ready");
+        match found {
+            Some(record) if is_shown(&record)? => Ok(record),
+            _ => Err(Error::not_found("worktree", &place.branch_name)
+                .hint("mode \"create\" makes it; GET /v1/worktrees lists those that are there")),
+        }
     }
 
     /// None: another request came first.

@@ -6,7 +6,7 @@ use super::{Enrolment, Plan, SpawnRequest};
 use crate::error::{Code, Error, Result};
 use crate::ledger::session::{self, NewSession, SessionPrivate, SessionRecord};
 use crate::ledger::worktree::{self, WorktreeRecord};
-use crate::ledger::{Connection, team, to_json};
+use crate::ledger::{Connection, claim, team, to_json};
 use crate::limits;
 use crate::model::id;
 use crate::model::team::AssignmentMode;
@@ -110,7 +110,11 @@ impl Teams {
                 AssignmentMode::Created
             }
             PlaceMode::Reuse => {
-                shared.worktrees.find(&wanted)?;
+                shared.worktrees.find_shown(&wanted, |found| {
+                    let is_shown =
+                        |db: &Connection| claim::is_shown_to(db, found, &source.record.id);
+                    Ok(!request.is_by_agent || shared.ledger.read(is_shown)?)
+                })?;
                 AssignmentMode::Reused
             }
         };

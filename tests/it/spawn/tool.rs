@@ -271,6 +271,34 @@ fn the_tool_names_the_presets_of_the_configuration() {
     assert_eq!(capabilities["ggTeamModelPresets"], json!(["a_b"]));
 }
 
+/// A worktree that nobody of the team has to do with is none of the agent's, and is not lost with one who would leave it.
+#[test]
+fn a_worktree_of_strangers_is_not_found_by_an_agent() {
+    let nest = Nest::new();
+    let lead = nest.lead().to_owned();
+    let foreign = nest.scene.create("foreign");
+    let wish = json!({"name": "taken", "repo_root": nest.repo().path});
+    let stranger = nest.stage().create(&json!({"mode": "auto", "worktree": wish}));
+    for name in ["foreign", "taken"] {
+        let fields = json!({"worktree_name": name, "use_existing_worktree": true});
+        nest.refused(&lead, &fields, ("not_found", &format!("gg/{name}")));
+    }
+    assert_eq!(nest.members(), [lead.as_str()]);
+    assert!(is_there(&foreign));
+    // A person may say so, and so may the agent as soon as its team works there.
+    let wish = json!({"name": "foreign", "mode": "reuse"});
+    let first = nest.spawn(json!({"worktree": wish}));
+    let body = json!({"agent_id": stranger["id"]});
+    nest.stage().client.post(&nest.crew.path("members"), &body).expect(200);
+    for name in ["foreign", "taken"] {
+        let fields = json!({"worktree_name": name, "use_existing_worktree": true});
+        let shared = nest.managed(&lead, &fields);
+        assert_eq!(shared["worktree_assignment_mode"], "reused");
+    }
+    nest.remove(&text(&first["spawned_session"], "id"));
+    assert!(is_there(&foreign), "another one works there");
+}
+
 /// It waits in its line behind a spawn while the session is closed in whose name it is made.
 #[test]
 fn a_call_that_waits_is_not_made_for_a_session_that_was_closed_meanwhile() {
