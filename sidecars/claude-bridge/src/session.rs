@@ -78,6 +78,8 @@ pub(crate) struct Session {
     controls: BTreeMap<String, Control>,
     last_control: u64,
     settings: Settings,
+    /// Settings that were asked for while the program starts.
+    changes: Vec<Control>,
     prompt: Option<Prompt>,
     /// Why the program that a prompt has started can not be used; it is ending.
     open_error: Option<RpcError>,
@@ -111,6 +113,7 @@ impl Session {
             controls: BTreeMap::new(),
             last_control: 0,
             settings: Settings::new(can_bypass),
+            changes: Vec::new(),
             prompt: None,
             open_error: None,
             tells_places: false,
@@ -166,37 +169,22 @@ impl Session {
     }
 
     fn control_over(&mut self, control: Control, answer: Result<&Value, &str>, out: &mut Out) {
-        let refused = |why: &str, what: &str| {
-            let text = format!("claude did not take {what}: {}", wire::cut(why, 1000));
-            RpcError::new(wire::INVALID_PARAMS, text)
-        };
-        match control {
-            Control::Initialize => self.initialized(answer, out),
-            Control::Settings => self.settings_told(answer, out),
-            Control::Servers => self.servers_set(answer, out),
-            Control::Interrupt | Control::Withdraw => {}
-            Control::Mode { id, mode } => match answer {
-                Ok(_) => {
-                    self.settings.mode.clone_from(&mode);
-                    out.answer(&id, Ok(json!({})));
-                }
-                Err(why) => out.answer(&id, Err(refused(why, &format!("the mode {mode}")))),
-            },
-            Control::Model { id, model } => match answer {
-                Ok(_) => {
-                    self.settings.model.clone_from(&model);
-                    self.settings.check_effort();
-                    out.answer(&id, Ok(json!({"configOptions": self.settings.options()})));
-                }
-                Err(why) => out.answer(&id, Err(refused(why, &format!("the model {model}")))),
-            },
-            Control::Effort { id, effort } => match answer {
-                Ok(_) => {
-                    self.settings.effort = effort;
-                    out.answer(&id, Ok(json!({"configOptions": self.settings.options()})));
-                }
-                Err(why) => out.answer(&id, Err(refused(why, &format!("the effort {effort}")))),
-            },
+        match (control, answer) {
+            (Control::Initialize, answer) => self.initialized(answer, out),
+            (Control::Settings, answer) => self.settings_told(answer, out),
+            (Control::Servers, answer) => self.servers_set(answer, out),
+            (Control::Interrupt | Control::Withdraw, _) => {}
+            (control, Ok(_)) => self.changed(control, out),
+            (control, Err(why)) => {
+                let (id, what) = match &control {
+                    Control::Mode { id, mode } => (id, format!("the mode {mode}")),
+                    Control::Model { id, model } => (id, format!("the model {model}")),
+                    Control::Effort { id, effort } => (id, format!("the effort {effort}")),
+                    _ => return,
+                };
+                let text = format!("claude did not take {what}: {}", wire::cut(why, 1000));
+                out.answer(id, Err(RpcError::new(wire::INVALID_PARAMS, text)));
+            }
         }
     }
 
@@ -239,11 +227,12 @@ impl Session {
         }
         self.is_busy = false;
         self.speech = Speech::default();
-        let gone = "claude has ended";
-        for (_, control) in std::mem::take(&mut self.controls) {
-            if !matches!(control, Control::Initialize | Control::Settings | Control::Servers) {
-                self.control_over(control, Err(gone), out);
-            }
+        // The next program is started with what this one was asked for, the last word on each setting as the last.
+        let mut asked: Vec<_> = std::mem::take(&mut self.controls).into_iter().collect();
+        asked.sort_by_key(|(key, _)| (key.len(), key.clone()));
+        let asked = asked.into_iter().map(|(_, control)| control);
+        for control in asked.chain(std::mem::take(&mut self.changes)) {
+            self.changed(control, out);
         }
         self.calls.fail_all(out);
         let words = std::mem::take(&mut self.last_words);

@@ -38,6 +38,30 @@ impl Talk {
             {"subtype": "error", "request_id": request, "error": "unknown"}}));
     }
 
+    /// The program ends by itself.
+    fn crash(&mut self) {
+        self.bridge.claude_ended("id-1", " (exit code 3)", &mut self.effects);
+    }
+
+    fn set_mode(&mut self, mode: &str) -> i64 {
+        self.ask("session/set_mode", json!({"sessionId": "id-1", "modeId": mode}))
+    }
+
+    fn set_option(&mut self, option: &str, value: &str) -> i64 {
+        let params = json!({"sessionId": "id-1", "configId": option, "value": value});
+        self.ask("session/set_config_option", params)
+    }
+
+    /// What follows this argument in the command line of the last program.
+    fn argument(&self, name: &str) -> Option<&str> {
+        let arguments = self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Start { arguments, .. } => Some(arguments),
+            _ => None,
+        })?;
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).map(String::as_str)
+    }
+
     /// How often a program was started.
     fn starts(&self) -> usize {
         self.effects.iter().filter(|effect| matches!(effect, Effect::Start { .. })).count()
@@ -245,6 +269,65 @@ fn a_prompt_behind_one_that_was_interrupted_in_the_start_waits_for_the_same_prog
     assert_eq!(said["message"]["content"][0]["text"], "two");
     talk.result();
     assert_eq!(talk.answer(second)["result"]["stopReason"], "end_turn");
+}
+
+#[test]
+fn a_setting_without_a_program_is_that_of_the_next_one() {
+    let mut talk = Talk::open();
+    let full = talk.set_mode("acceptEdits");
+    let request = talk.control("set_permission_mode");
+    talk.succeed(&request, json!({}));
+    assert_eq!(talk.answer(full)["result"], json!({}));
+    talk.crash();
+    let mode = talk.set_mode("plan");
+    let model = talk.set_option("model", "small");
+    assert_eq!(talk.answer(mode)["result"], json!({}));
+    assert_eq!(talk.answer(model)["result"]["configOptions"][0]["currentValue"], "small");
+    let unknown = talk.set_mode("everything");
+    assert!(talk.answer(unknown)["error"].is_object(), "there is none of that name");
+    talk.ask_prompt("one");
+    assert_eq!(talk.argument("--permission-mode"), Some("plan"));
+    assert_eq!(talk.argument("--model"), Some("small"));
+}
+
+#[test]
+fn a_setting_for_a_program_that_starts_comes_before_the_prompt() {
+    let mut talk = Talk::open();
+    talk.crash();
+    talk.ask_prompt("one");
+    talk.cancel();
+    let mode = talk.set_mode("plan");
+    talk.ask_prompt("two");
+    assert!(talk.answer(mode).is_null(), "nobody has taken it yet");
+    talk.begin();
+    let lines = talk.claude();
+    let asked = lines.iter().position(|line| line["request"]["mode"] == "plan").unwrap();
+    let said = lines.iter().position(|line| line["type"] == "user").unwrap();
+    assert!(asked < said, "{lines:?}");
+    let request = talk.control("set_permission_mode");
+    talk.succeed(&request, json!({}));
+    assert_eq!(talk.answer(mode)["result"], json!({}));
+}
+
+#[test]
+fn the_last_word_that_a_program_took_with_it_is_that_of_the_next_one() {
+    for is_starting in [true, false] {
+        let mut talk = Talk::open();
+        if is_starting {
+            talk.crash();
+            talk.ask_prompt("one");
+            talk.cancel();
+        }
+        // More than nine requests: the tenth must not come before the ninth.
+        let modes = ["default", "acceptEdits"].into_iter().cycle().take(11).chain(["plan"]);
+        let asked: Vec<i64> = modes.map(|mode| talk.set_mode(mode)).collect();
+        talk.crash();
+        for id in asked {
+            assert_eq!(talk.answer(id)["result"], json!({}), "{is_starting}");
+        }
+        talk.ask_prompt("two");
+        assert_eq!(talk.argument("--permission-mode"), Some("plan"));
+    }
 }
 
 #[test]

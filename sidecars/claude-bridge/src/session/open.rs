@@ -108,7 +108,10 @@ impl Session {
                 }
                 out.answer(&id, Ok(result));
             }
-            Stage::Opening(Waiter::Prompt) => self.send_prompt(out),
+            Stage::Opening(Waiter::Prompt) => {
+                self.send_changes(out);
+                self.send_prompt(out);
+            }
             other => self.stage = other,
         }
     }

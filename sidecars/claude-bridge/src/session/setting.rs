@@ -4,8 +4,11 @@
 //! questions (`bypassPermissions`) is offered only where the program can be started with a way into it: it refuses that
 //! as root, unless `IS_SANDBOX=1` says that the machine is a sandbox. A model that is not on the list is passed on: a
 //! gateway has models of its own, and the program checks none of them.
+//!
+//! A change is never lost: without a program it is kept for the command line of the next one, and a program that starts
+//! hears of it before the prompt. A prompt must not run with more than its client has just allowed.
 
-use super::{CONTROL_TIME, Control, Session, Stage};
+use super::{CONTROL_TIME, Control, Session, Stage, Waiter};
 use crate::account::Model;
 use crate::bridge::Out;
 use crate::wire::{self, RpcError, text};
@@ -14,6 +17,8 @@ use serde_json::{Value, json};
 const BYPASS: &str = "bypassPermissions";
 /// The effort when nobody has chosen one.
 const DEFAULT: &str = "default";
+/// Changes that wait for a program that starts; one more is refused.
+const CHANGES_MAX: usize = 32;
 /// The longest name of a model.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -160,12 +165,7 @@ impl Session {
                         or set IS_SANDBOX=1 where the machine is a sandbox";
             return Err(RpcError::new(wire::INVALID_PARAMS, text));
         }
-        self.need_program()?;
-        self.settings.is_chosen = true;
-        let request = json!({"subtype": "set_permission_mode", "mode": mode});
-        let control = Control::Mode { id: id.clone(), mode: mode.to_owned() };
-        self.control(request, control, CONTROL_TIME, out);
-        Ok(())
+        self.change(Control::Mode { id: id.clone(), mode: mode.to_owned() }, out)
     }
 
     pub(crate) fn set_option(
@@ -176,14 +176,13 @@ impl Session {
         out: &mut Out,
     ) -> Result<(), RpcError> {
         let invalid = |text: String| Err(RpcError::new(wire::INVALID_PARAMS, text));
-        let (request, control) = match option {
+        let control = match option {
             "model" => {
                 if value.is_empty() || value.len() > NAME_BYTES_MAX || value.starts_with('-') {
                     let hint = self.settings.models_hint();
                     return invalid(format!("that is no name of a model; {hint}"));
                 }
-                let control = Control::Model { id: id.clone(), model: value.to_owned() };
-                (json!({"subtype": "set_model", "model": value}), control)
+                Control::Model { id: id.clone(), model: value.to_owned() }
             }
             "effort" => {
                 let levels = self.settings.levels();
@@ -191,25 +190,69 @@ impl Session {
                     let known = levels.join(", ");
                     return invalid(format!("the model has no such effort; it has {known}"));
                 }
-                let level = if value == DEFAULT { Value::Null } else { json!(value) };
-                let control = Control::Effort { id: id.clone(), effort: value.to_owned() };
-                let settings = json!({"effortLevel": level});
-                (json!({"subtype": "apply_flag_settings", "settings": settings}), control)
+                Control::Effort { id: id.clone(), effort: value.to_owned() }
             }
             other => return invalid(format!("there is no option {:?}", wire::cut(other, 100))),
         };
-        self.need_program()?;
+        self.change(control, out)
+    }
+
+    /// Asks the program for the change, now or when it can hear of it; without one the next is started with it.
+    fn change(&mut self, control: Control, out: &mut Out) -> Result<(), RpcError> {
+        match self.stage {
+            Stage::Ready => self.send_change(control, out),
+            Stage::Asleep => self.changed(control, out),
+            Stage::Opening(Waiter::Prompt) if self.changes.len() < CHANGES_MAX => {
+                self.changes.push(control);
+            }
+            Stage::Opening(_) | Stage::Closing(_) => {
+                let text = "the session is not open";
+                return Err(RpcError::new(wire::INVALID_REQUEST, text));
+            }
+        }
         self.settings.is_chosen = true;
-        self.control(request, control, CONTROL_TIME, out);
         Ok(())
     }
 
-    fn need_program(&self) -> Result<(), RpcError> {
-        if matches!(self.stage, Stage::Ready) {
-            return Ok(());
+    /// The program can hear of what was asked for while it started.
+    pub(super) fn send_changes(&mut self, out: &mut Out) {
+        for control in std::mem::take(&mut self.changes) {
+            self.send_change(control, out);
         }
-        let text = "claude does not run; the next prompt starts it";
-        Err(RpcError::new(wire::INVALID_REQUEST, text))
+    }
+
+    fn send_change(&mut self, control: Control, out: &mut Out) {
+        let request = match &control {
+            Control::Mode { mode, .. } => json!({"subtype": "set_permission_mode", "mode": mode}),
+            Control::Model { model, .. } => json!({"subtype": "set_model", "model": model}),
+            Control::Effort { effort, .. } => {
+                let level = if effort == DEFAULT { Value::Null } else { json!(effort) };
+                json!({"subtype": "apply_flag_settings", "settings": {"effortLevel": level}})
+            }
+            _ => return,
+        };
+        self.control(request, control, CONTROL_TIME, out);
+    }
+
+    /// The change is made: by the program that runs, or for the next one.
+    pub(super) fn changed(&mut self, control: Control, out: &mut Out) {
+        let id = match control {
+            Control::Mode { id, mode } => {
+                self.settings.mode = mode;
+                return out.answer(&id, Ok(json!({})));
+            }
+            Control::Model { id, model } => {
+                self.settings.model = model;
+                self.settings.check_effort();
+                id
+            }
+            Control::Effort { id, effort } => {
+                self.settings.effort = effort;
+                id
+            }
+            _ => return,
+        };
+        out.answer(&id, Ok(json!({"configOptions": self.settings.options()})));
     }
 
     /// The program says what it runs with; the client hears what is new to it.
