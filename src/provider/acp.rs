@@ -59,8 +59,8 @@ impl Acp {
         Acp::default()
     }
 
-    /// The same for an agent whose modes we know: one that it does not offer is refused here and
-    /// now.
+    /// The same for an agent whose modes we know: a permission mode that it does not offer is refused
+    /// here and now, and one that it does not take when it is asked fails what was to run under it.
     pub fn strict() -> Acp {
         let mut acp = Acp::default();
         acp.state.is_strict = true;
@@ -137,7 +137,9 @@ impl Acp {
             Call::Initialize => self.initialized(answer, out),
             Call::New | Call::Resume | Call::Load => self.session_answered(&call, answer, out),
             Call::Sync => self.replay_over(out),
-            Call::Set { setting, value } => self.setting_answered(setting, &value, answer, out),
+            Call::Set { setting, value, is_limit } => {
+                self.setting_answered(setting, &value, is_limit, answer, out);
+            }
             Call::Prompt => self.prompt_answered(answer, out),
             Call::Steer(steer) => self.steer_answered(answer, steer, out),
             Call::Close => {}

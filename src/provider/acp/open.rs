@@ -13,6 +13,7 @@ use super::setting::{Step, is_demanding, mode_for};
 use super::state::{Call, Kind, Phase, Turn, Wanted};
 use super::wire::{agent_error, object, says_gone, text};
 use super::{Acp, notice};
+use crate::model::TurnStatus;
 use crate::provider::{AgentError, AgentEvent, Effects, Open};
 use serde_json::{Map, Value, json};
 
@@ -165,6 +166,7 @@ impl Acp {
         out: &mut Effects,
     ) -> Result<(), AgentError> {
         let mut found = mode;
+        let mut is_limit = false;
         if let (None, Some(wanted)) = (&found, permission_mode) {
             found = mode_for(wanted, &self.state.capabilities.modes);
             if found.is_none() && is_demanding(wanted) {
@@ -174,8 +176,9 @@ impl Acp {
                 }
                 notice(text, json!({"permission_mode": wanted}), out);
             }
+            is_limit = self.state.is_strict && found.is_some();
         }
-        self.state.wanted = Wanted { model, reasoning, mode: found };
+        self.state.wanted = Wanted { model, reasoning, mode: found, is_limit };
         Ok(())
     }
 
@@ -188,6 +191,7 @@ impl Acp {
         }
         let session = self.state.native.clone().unwrap_or_default();
         while let Some((setting, value)) = self.state.wanted.take() {
+            let is_limit = setting == Kind::Mode && self.state.wanted.is_limit;
             match self.state.settings.step(setting, &value, &session) {
                 Step::Done => {}
                 Step::Impossible => {
@@ -195,7 +199,7 @@ impl Acp {
                     notice(text, json!({"value": value}), out);
                 }
                 Step::Ask { method, params } => {
-                    return self.call(method, params, Call::Set { setting, value }, out);
+                    return self.call(method, params, Call::Set { setting, value, is_limit }, out);
                 }
             }
         }
@@ -213,11 +217,13 @@ impl Acp {
         }
     }
 
-    /// An agent that refuses a setting goes on with the old one, and a person hears of it.
+    /// An agent that refuses a setting goes on with the old one, and a person hears of it; but what
+    /// was to run under a limit does not run without it.
     pub(super) fn setting_answered(
         &mut self,
         setting: Kind,
         value: &str,
+        is_limit: bool,
         answer: Answer,
         out: &mut Effects,
     ) {
@@ -230,12 +236,25 @@ impl Acp {
                 let error = agent_error(error, "open_failed");
                 let label = setting.label();
                 let text = format!("the agent did not take the {label} {value}: {}", error.message);
+                if is_limit {
+                    let code = "permission_mode_unavailable".to_owned();
+                    let error = AgentError { message: text, code, data: error.data };
+                    return self.limit_refused(error, out);
+                }
                 notice(text, error.data, out);
             }
         }
         let is_waiting = matches!(self.state.turn, Turn::User { waiting: Some(_), .. });
         if self.state.phase == Phase::Applying || is_waiting {
             self.settle(out);
+        }
+    }
+
+    fn limit_refused(&mut self, error: AgentError, out: &mut Effects) {
+        if self.state.phase == Phase::Applying {
+            self.open_failed(error, false, out);
+        } else {
+            self.end(TurnStatus::Failed, None, Some(error), out);
         }
     }
 

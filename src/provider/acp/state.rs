@@ -44,6 +44,9 @@ pub(super) enum Call {
     Set {
         setting: Kind,
         value: String,
+        /// What waits for it must not go on without it.
+        #[serde(default)]
+        is_limit: bool,
     },
     Prompt,
     Steer(Steer),
@@ -77,6 +80,9 @@ pub(super) struct Wanted {
     pub(super) model: Option<String>,
     pub(super) reasoning: Option<String>,
     pub(super) mode: Option<String>,
+    /// The mode stands for a permission mode, of an agent that is not used without it.
+    #[serde(default)]
+    pub(super) is_limit: bool,
 }
 
 impl Wanted {

@@ -22,10 +22,7 @@ impl Acp {
             let error = failure("the session takes no turn now".to_owned(), "protocol_error");
             return self.refuse_turn(error, out);
         }
-        let mut blocks: Vec<Value> = input.into_iter().map(block).collect();
-        if let Some(text) = self.state.preamble.take() {
-            blocks.insert(0, json!({"type": "text", "text": text}));
-        }
+        let blocks: Vec<Value> = input.into_iter().map(block).collect();
         self.state.turn = Turn::User { waiting: Some(blocks), interrupted: false };
         self.settle(out);
     }
@@ -42,7 +39,11 @@ impl Acp {
     /// Sends the prompt that waited for its settings.
     pub(super) fn send_prompt(&mut self, out: &mut Effects) {
         let Turn::User { waiting, .. } = &mut self.state.turn else { return };
-        let Some(blocks) = waiting.take() else { return };
+        let Some(mut blocks) = waiting.take() else { return };
+        // Only now: a turn that ends before it is sent must not take them along.
+        if let Some(text) = self.state.preamble.take() {
+            blocks.insert(0, json!({"type": "text", "text": text}));
+        }
         let params = json!({"sessionId": self.state.native, "prompt": blocks});
         self.call("session/prompt", params, Call::Prompt, out);
     }
@@ -141,7 +142,7 @@ impl Acp {
         }
     }
 
-    fn end(
+    pub(super) fn end(
         &mut self,
         status: TurnStatus,
         stop_reason: Option<String>,
@@ -157,6 +158,12 @@ impl Acp {
         self.withdraw_all("turn ended", out);
         self.state.turn = Turn::None;
         self.state.wanted = Default::default();
+        for call in self.state.calls.values_mut() {
+            // The answer may come into the next turn, whose limit it does not concern.
+            if let Call::Set { is_limit, .. } = call {
+                *is_limit = false;
+            }
+        }
         out.events.push(AgentEvent::TurnEnded { status, stop_reason, error });
     }
 

@@ -6,7 +6,7 @@ use super::super::talk::{Talk, initialized, settings, turn};
 use crate::model::TurnStatus;
 use crate::model::input::Input;
 use crate::provider::{Adapter, AgentEvent, Answer, Command, Effects, Open, Steer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn steer(text: &str) -> Steer {
     Steer { input: vec![Input::Text { text: text.to_owned() }], mail: vec![7] }
@@ -100,6 +100,69 @@ fn a_strict_agent_without_the_mode_is_not_used() {
     acp.command(command, &mut out);
     assert!(out.stdin.is_empty(), "the agent hears nothing of it");
     assert!(matches!(out.events[..], [AgentEvent::TurnEnded { status: TurnStatus::Failed, .. }]));
+}
+
+/// An open session of a strict agent with the modes `default` and `plan`, and a turn that is to be
+/// read-only: its `session/set_mode` has the id 3.
+fn limited() -> Talk {
+    let mut talk = Talk { acp: Acp::strict(), out: Effects::default() };
+    let open = Open { system_prompt: Some("be brief".to_owned()), ..Open::default() };
+    talk.acp.open(&open, &mut talk.out);
+    talk.hear(initialized(json!({})));
+    let mut session = settings();
+    session["sessionId"] = json!("s1");
+    talk.hear(json!({"id": 2, "result": session}));
+    talk.tell(read_only());
+    assert_eq!(talk.methods(), ["session/set_mode"]);
+    talk
+}
+
+fn read_only() -> Command {
+    let mut command = turn("look");
+    if let Command::StartTurn { permission_mode, .. } = &mut command {
+        *permission_mode = Some("read_only".to_owned());
+    }
+    command
+}
+
+fn refused(id: u64) -> Value {
+    json!({"id": id, "error": {"code": -32600, "message": "not now"}})
+}
+
+#[test]
+fn a_turn_whose_limit_a_strict_agent_does_not_take_is_not_sent() {
+    let mut talk = limited();
+    talk.hear(refused(3));
+    assert!(talk.sent().is_empty(), "{:?}", talk.sent());
+    assert_eq!(talk.turn_ended(), (TurnStatus::Failed, Some("permission_mode_unavailable")));
+    // The next turn is one as any other, and still brings the instructions of the session.
+    talk.tell(read_only());
+    talk.hear(json!({"id": 4, "result": {}}));
+    assert_eq!(talk.methods(), ["session/prompt"]);
+    assert_eq!(talk.sent()[0]["params"]["prompt"][0]["text"], "be brief");
+}
+
+#[test]
+fn a_limit_of_a_turn_that_is_over_does_not_end_the_next_one() {
+    let mut talk = limited();
+    talk.tell(Command::Interrupt);
+    assert_eq!(talk.turn_ended().0, TurnStatus::Interrupted);
+    assert!(talk.tell(turn("go")).is_quiet(), "an answer is on its way");
+    talk.hear(refused(3));
+    assert_eq!(talk.methods(), ["session/prompt"]);
+}
+
+#[test]
+fn a_session_whose_limit_a_strict_agent_does_not_take_is_not_opened() {
+    let mut talk = Talk { acp: Acp::strict(), out: Effects::default() };
+    let open = Open { permission_mode: Some("read_only".to_owned()), ..Open::default() };
+    talk.acp.open(&open, &mut talk.out);
+    talk.hear(initialized(json!({})));
+    let mut session = settings();
+    session["sessionId"] = json!("s1");
+    talk.hear(json!({"id": 2, "result": session}));
+    talk.hear(refused(3));
+    assert_eq!(talk.failed_open(), ("permission_mode_unavailable", false));
 }
 
 #[test]
