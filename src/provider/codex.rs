@@ -111,6 +111,7 @@ impl Codex {
             Call::Thread => self.thread_answered(answer, out),
             Call::Models => self.models_told(answer, out),
             Call::StartTurn => self.start_answered(answer, out),
+            Call::PastStart => self.past_start_answered(answer),
             Call::Steer(steer) => self.steer_answered(answer, steer, out),
             Call::Terminals { is_end } => self.terminals_told(is_end, answer, out),
             // A late interrupt finds no turn, and a terminal may have ended by itself: what there is to tell comes by

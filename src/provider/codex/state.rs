@@ -5,9 +5,9 @@
 //! Deliberately without behaviour beyond small lookups.
 
 use super::permission::Permission;
-use crate::model::ItemType;
 use crate::model::input::Input;
-use crate::provider::{ApprovalOption, Capabilities, Choice, Open, Steer};
+use crate::model::{ItemType, TurnStatus};
+use crate::provider::{AgentError, ApprovalOption, Capabilities, Choice, Open, Steer};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +35,8 @@ pub(super) enum Call {
     Thread,
     Models,
     StartTurn,
+    /// The start of a turn that is over: its answer says nothing of the next one.
+    PastStart,
     /// Given back when the turn had ended before it.
     Steer(Steer),
     Interrupt,
@@ -54,6 +56,16 @@ pub(super) enum Turn {
     /// Codex's own.
     Agent,
     User,
+}
+
+/// A turn of Codex that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PastTurn {
+    /// Hash of its id.
+    pub(super) id: u64,
+    /// A word of the contract's turn statuses.
+    pub(super) status: String,
+    pub(super) error: Option<AgentError>,
 }
 
 /// An open item.
@@ -79,6 +91,12 @@ pub(super) struct Item {
     pub(super) goes_on: bool,
     /// Its turn was interrupted while it ran.
     pub(super) interrupted: bool,
+}
+
+impl PastTurn {
+    pub(super) fn status(&self) -> TurnStatus {
+        TurnStatus::parse(&self.status).unwrap_or(TurnStatus::Failed)
+    }
 }
 
 impl Item {
@@ -158,6 +176,8 @@ pub(super) struct State {
     pub(super) turn: Turn,
     /// Codex's turn that runs, once its id is known.
     pub(super) native_turn: Option<String>,
+    /// Those that ended last: what is told of them late begins nothing.
+    pub(super) past_turns: VecDeque<PastTurn>,
     /// Input for the running turn, until its id is known.
     #[serde(deserialize_with = "steers")]
     pub(super) steers: Vec<Steer>,

@@ -1,5 +1,7 @@
 //! Tests of what the recordings do not show. One story each.
 
+mod turn;
+
 use super::Codex;
 use crate::model::input::Input;
 use crate::model::{ItemStatus, TurnStatus};
@@ -257,31 +259,6 @@ fn a_refused_turn_tells_the_error_and_the_next_one_all_settings() {
 }
 
 #[test]
-fn a_steer_waits_for_the_name_of_its_turn_and_comes_back_when_it_is_late() {
-    let mut talk = Talk::ready();
-    talk.tell(turn("go"));
-    assert!(talk.tell(Command::Steer(steer("more"))).out.is_empty());
-    talk.hear(json!({"id": 5, "result": {"turn": {"id": "n1"}}}));
-    let sent = talk.sent();
-    assert_eq!(sent[0]["method"], "turn/steer");
-    assert_eq!(sent[0]["params"]["expectedTurnId"], "n1");
-    talk.completes("n1", "completed");
-    talk.hear(json!({"id": 6, "error": {"code": -32600, "message": "no active turn to steer"}}));
-    assert_eq!(talk.out.events, [AgentEvent::SteerRefused(steer("more"))]);
-}
-
-#[test]
-fn an_interrupt_waits_for_the_name_of_its_turn() {
-    let mut talk = Talk::ready();
-    talk.tell(turn("go"));
-    assert!(talk.tell(Command::Interrupt).sent().is_empty());
-    talk.hear(json!({"id": 5, "result": {"turn": {"id": "n1"}}}));
-    assert_eq!(talk.sent()[0]["params"]["turnId"], "n1");
-    talk.completes("n1", "interrupted");
-    assert_eq!(talk.has_ended(), Some(TurnStatus::Interrupted));
-}
-
-#[test]
 fn an_interrupt_ends_the_commands_of_its_turn_and_no_others() {
     let mut talk = Talk::busy();
     talk.item("item/started", "n1", command("server"));
@@ -326,30 +303,6 @@ fn a_list_that_can_not_be_had_leaves_the_command_open() {
     talk.completes("n1", "interrupted");
     talk.hear(json!({"id": 7, "error": {"code": -32600, "message": "experimental"}}));
     assert!(talk.out.is_empty());
-}
-
-#[test]
-fn what_codex_does_by_itself_is_a_turn_of_its_own() {
-    let mut talk = Talk::ready();
-    talk.note("turn/started", json!({"turn": {"id": "n9"}}));
-    assert!(talk.out.is_empty(), "nothing has come of it yet");
-    let message = json!({"type": "agentMessage", "id": "m", "text": ""});
-    talk.item("item/started", "n9", message);
-    assert!(matches!(talk.out.events[0], AgentEvent::AgentTurnStarted));
-    talk.completes("n9", "completed");
-    assert_eq!(talk.has_ended(), Some(TurnStatus::Completed));
-}
-
-#[test]
-fn what_codex_ends_by_itself_does_not_end_the_turn_of_a_person() {
-    let mut talk = Talk::ready();
-    talk.note("turn/started", json!({"turn": {"id": "own"}}));
-    talk.item("item/started", "own", json!({"type": "agentMessage", "id": "m", "text": ""}));
-    talk.tell(turn("go"));
-    assert_eq!(talk.has_ended(), Some(TurnStatus::Completed), "its own work gives way");
-    assert_eq!(talk.completes("own", "completed").has_ended(), None);
-    talk.hear(json!({"id": 5, "result": {"turn": {"id": "n1"}}}));
-    assert_eq!(talk.completes("n1", "completed").has_ended(), Some(TurnStatus::Completed));
 }
 
 #[test]

@@ -6,20 +6,27 @@
 //!
 //! Codex takes a `turn/start` on a busy thread for a steer, so it is only sent when no turn of ours runs. A steer
 //! whose turn has ended meanwhile is given back, to become a turn of its own.
+//!
+//! Answers and notifications may pass each other: a turn may have ended before the answer to its start comes. So an
+//! answer counts for the turn whose start it answers and no other, and the turns that ended last are remembered: an
+//! answer that names one of them ends the turn that it was asked for, since nothing more will be told of it.
 
 use super::open::{Answer, failure, refusal};
 use super::permission::row;
-use super::state::{Call, Phase, Tokens, Turn};
+use super::state::{Call, PastTurn, Phase, Tokens, Turn};
 use super::{Codex, notice};
 use crate::model::input::Input;
 use crate::model::{ItemStatus, ItemType, TurnStatus};
 use crate::provider::rpc::{cut, list, object, text};
+use crate::provider::sent::hash;
 use crate::provider::{AgentError, AgentEvent, Effects, Steer, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// What an error may carry beside its words.
 const ERROR_DATA_BYTES_MAX: usize = 4 * 1024;
+/// Turns that are over and remembered. One answer may be on its way, and Codex works on one turn at a time.
+const PAST_TURNS_MAX: usize = 8;
 
 /// The settings that a turn names.
 pub(super) struct Wanted {
@@ -99,7 +106,13 @@ impl Codex {
         match answer {
             Ok(result) => {
                 let id = object(result, "turn").map(|turn| text(turn, "id")).unwrap_or_default();
-                self.turn_known(id, out);
+                match self.past_turn(id).cloned() {
+                    // It was taken for a steer of Codex's own work, or was quick.
+                    Some(past) if self.state.turn == Turn::User => {
+                        self.end(past.status(), past.error, out);
+                    }
+                    _ => self.turn_known(id, out),
+                }
             }
             Err(_) if self.state.turn != Turn::User => {}
             Err(error) => {
@@ -114,9 +127,18 @@ impl Codex {
         }
     }
 
-    /// Codex has said what its turn is called: what waited for that is sent.
+    /// The turn is over by Codex's word already. One that was refused after all may have changed no setting.
+    pub(super) fn past_start_answered(&mut self, answer: Answer) {
+        if answer.is_err() {
+            self.state.permission_now = Default::default();
+        }
+    }
+
+    /// Codex has said what its turn is called: what waited for that is sent. It works on one turn at a time, so another
+    /// name than the one before means that the one before is over.
     fn turn_known(&mut self, id: &str, out: &mut Effects) {
-        if id.is_empty() || self.state.native_turn.is_some() {
+        let is_known = self.state.native_turn.as_deref() == Some(id);
+        if id.is_empty() || is_known || self.past_turn(id).is_some() {
             return;
         }
         self.state.native_turn = Some(id.to_owned());
@@ -128,6 +150,11 @@ impl Codex {
                 self.steer(steer, out);
             }
         }
+    }
+
+    fn past_turn(&self, id: &str) -> Option<&PastTurn> {
+        let id = hash(id);
+        self.state.past_turns.iter().find(|past| past.id == id)
     }
 
     pub(super) fn turn_started(&mut self, params: &Map<String, Value>, out: &mut Effects) {
@@ -174,21 +201,30 @@ impl Codex {
 
     pub(super) fn turn_completed(&mut self, params: &Map<String, Value>, out: &mut Effects) {
         let Some(turn) = object(params, "turn") else { return };
-        if self.state.native_turn.as_deref() != Some(text(turn, "id")) {
-            return;
-        }
-        self.state.native_turn = None;
-        if self.state.turn == Turn::None {
-            return;
-        }
-        match text(turn, "status") {
-            "completed" => self.end(TurnStatus::Completed, None, out),
-            "interrupted" => self.end(TurnStatus::Interrupted, None, out),
+        let id = text(turn, "id");
+        let (status, error) = match text(turn, "status") {
+            "completed" => (TurnStatus::Completed, None),
+            "interrupted" => (TurnStatus::Interrupted, None),
             _ => {
                 let nothing = Map::new();
                 let error = turn_error(object(turn, "error").unwrap_or(&nothing));
-                self.end(TurnStatus::Failed, Some(error), out);
+                (TurnStatus::Failed, Some(error))
             }
+        };
+        if !id.is_empty() && self.past_turn(id).is_none() {
+            if self.state.past_turns.len() >= PAST_TURNS_MAX {
+                self.state.past_turns.pop_front();
+            }
+            let past =
+                PastTurn { id: hash(id), status: status.as_str().to_owned(), error: error.clone() };
+            self.state.past_turns.push_back(past);
+        }
+        if self.state.native_turn.as_deref() != Some(id) {
+            return;
+        }
+        self.state.native_turn = None;
+        if self.state.turn != Turn::None {
+            self.end(status, error, out);
         }
     }
 
@@ -219,6 +255,9 @@ impl Codex {
         self.withdraw_all("turn ended", out);
         self.state.turn = Turn::None;
         self.state.is_interrupting = false;
+        for call in self.state.calls.values_mut().filter(|call| **call == Call::StartTurn) {
+            *call = Call::PastStart;
+        }
         let stop_reason = stop_reason.map(str::to_owned);
         out.events.push(AgentEvent::TurnEnded { status, stop_reason, error });
         for steer in std::mem::take(&mut self.state.steers) {
