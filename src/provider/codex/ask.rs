@@ -2,7 +2,8 @@
 //!
 //! Owns: its requests and their answers. Promises: every request is answered exactly once: by a person, or with an
 //! error at once when it is not offered, not understood, or too many are open. What the end of a turn takes back
-//! Codex has let go of by itself; an answer would come too late and is not sent.
+//! Codex has let go of by itself; an answer would come too late and is not sent. Not so what a sub-agent asks: its
+//! thread does not end with our turn and would wait for ever, so it is declined.
 
 use super::state::{Ask, Question};
 use super::{Codex, body, option, unparsed, wire};
@@ -54,14 +55,22 @@ impl Codex {
         let call = self.mcp_call(text(params, "serverName"), tool).map(str::to_owned);
         let item = call.filter(|_| asked.question == Question::Elicitation && !tool.is_empty());
         let item = item.unwrap_or_else(|| text(params, "itemId").to_owned());
-        self.ask(id, &item, asked, out);
+        let thread = params.get("threadId").and_then(Value::as_str);
+        let is_anothers = thread.is_some_and(|thread| self.is_anothers(thread));
+        self.ask(id, &item, is_anothers, asked, out);
     }
 
-    fn ask(&mut self, id: &Value, item: &str, asked: Asked, out: &mut Effects) {
+    fn ask(&mut self, id: &Value, item: &str, is_anothers: bool, asked: Asked, out: &mut Effects) {
         let Asked { question, title, subject, options } = asked;
         let key = self.state.next_key("ask");
-        let ask =
-            Ask { key: key.clone(), id: id.clone(), item: item.to_owned(), question, options };
+        let ask = Ask {
+            key: key.clone(),
+            id: id.clone(),
+            item: item.to_owned(),
+            is_anothers,
+            question,
+            options,
+        };
         if self.state.is_interrupting {
             // It was asked before Codex heard of the interrupt.
             let nobody = option::result(&ask, &Answer::Cancelled);
@@ -148,6 +157,10 @@ impl Codex {
     /// Nobody will answer what is open.
     pub(super) fn withdraw_all(&mut self, reason: &str, out: &mut Effects) {
         for ask in std::mem::take(&mut self.state.asks) {
+            if ask.is_anothers {
+                let nobody = option::result(&ask, &Answer::Cancelled);
+                wire::answer(&mut out.stdin, &ask.id, &nobody);
+            }
             let (key, reason) = (ask.key, reason.to_owned());
             out.events.push(AgentEvent::ApprovalWithdrawn { key, reason });
         }

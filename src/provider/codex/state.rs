@@ -113,6 +113,9 @@ pub(super) struct Ask {
     pub(super) id: Value,
     /// Codex's id of the item that it is about.
     pub(super) item: String,
+    /// A sub-agent's thread asks: it waits for an answer whatever becomes of our turn.
+    #[serde(default)]
+    pub(super) is_anothers: bool,
     pub(super) question: Question,
     pub(super) options: Vec<ApprovalOption>,
 }

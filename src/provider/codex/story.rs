@@ -413,6 +413,28 @@ fn a_sub_agents_thread_is_silent_but_for_its_questions() {
 }
 
 #[test]
+fn what_a_sub_agent_asks_is_declined_where_nobody_will_answer_it() {
+    let ask = |id: u64, thread: &str| {
+        json!({"id": id, "method": "item/commandExecution/requestApproval",
+            "params": {"threadId": thread, "turnId": "x", "itemId": "i", "command": "ls"}})
+    };
+    let mut talk = Talk::busy();
+    talk.hear(ask(7, "other"));
+    talk.hear(ask(8, THREAD));
+    talk.completes("n1", "completed");
+    assert_eq!(talk.sent(), [json!({"id": 7, "result": {"decision": "decline"}})]);
+    let withdrawn = |event: &&AgentEvent| matches!(event, AgentEvent::ApprovalWithdrawn { .. });
+    assert_eq!(talk.out.events.iter().filter(withdrawn).count(), 2);
+    // What Codex takes back is withdrawn, whoever has asked.
+    let mut talk = Talk::busy();
+    talk.hear(ask(7, "other"));
+    let resolved = json!({"threadId": "other", "requestId": 7});
+    talk.hear(json!({"method": "serverRequest/resolved", "params": resolved}));
+    assert!(matches!(talk.out.events[..], [AgentEvent::ApprovalWithdrawn { .. }]));
+    assert!(talk.completes("n1", "completed").sent().is_empty());
+}
+
+#[test]
 fn tokens_are_of_the_turn_and_limits_come_along() {
     let mut talk = Talk::busy();
     let usage = |turn: &str, total: i64, last: i64| {

@@ -65,6 +65,10 @@ impl Codex {
         line: &[u8],
         out: &mut Effects,
     ) {
+        if method == "serverRequest/resolved" {
+            // Also of a sub-agent's thread, whose questions are told.
+            return self.resolved(params.get("requestId"), out);
+        }
         let thread = params.get("threadId").and_then(Value::as_str);
         if thread.is_some_and(|thread| self.is_anothers(thread)) {
             return;
@@ -92,7 +96,6 @@ impl Codex {
                     out.events.push(AgentEvent::TitleChanged { title });
                 }
             }
-            "serverRequest/resolved" => self.resolved(params.get("requestId"), out),
             "account/rateLimits/updated" => self.rate_limits_told(params, out),
             "error" => self.error_told(params, out),
             _ if HARMLESS.contains(&method) => {}
