@@ -158,8 +158,7 @@ impl Actor {
         let options: Vec<ApprovalOption> =
             serde_json::from_str(record.options.get()).unwrap_or_default();
         let option = choose(&options, &decision.choice)?;
-        let is_accept =
-            matches!(option.option_kind(), Some(OptionKind::AllowOnce | OptionKind::AllowAlways));
+        let is_accept = !is_refusal(&option);
         let status = if is_accept { ApprovalStatus::Accept } else { ApprovalStatus::Decline };
         let is_always = matches!(
             option.option_kind(),
@@ -358,6 +357,12 @@ struct Asked {
     adapter_key: Option<String>,
 }
 
+/// Whether the choice of this option is a no. The agent is told that it was chosen, so one of a kind that is not known
+/// here, which only its id can name, is none.
+fn is_refusal(option: &ApprovalOption) -> bool {
+    option.kind.starts_with("reject")
+}
+
 /// The offered option that is meant: the named one, or the one of the fitting kind.
 fn choose(options: &[ApprovalOption], choice: &Choice) -> Result<ApprovalOption> {
     let offered = || {
@@ -410,6 +415,28 @@ mod tests {
         };
         assert_eq!(accept(false), "once");
         assert_eq!(accept(true), "always");
+    }
+
+    #[test]
+    fn an_option_of_an_unknown_kind_is_named_and_is_no_refusal() {
+        let options = [option("later", "defer_once"), option("never", "reject_for_good")];
+        for (id, is_no) in [("later", false), ("never", true)] {
+            let chosen = choose(&options, &Choice::Option(id.to_owned())).unwrap();
+            assert_eq!(is_refusal(&chosen), is_no, "{id}");
+        }
+        for is_accept in [true, false] {
+            let meant = Choice::Meant { is_accept, is_session: false };
+            assert!(choose(&options, &meant).is_err(), "nobody knows what they mean");
+        }
+        for (kind, is_no) in [
+            ("allow_once", false),
+            ("allow_always", false),
+            ("reject_once", true),
+            ("reject_always", true),
+            ("", false),
+        ] {
+            assert_eq!(is_refusal(&option("o", kind)), is_no, "{kind}");
+        }
     }
 
     #[test]
