@@ -120,6 +120,8 @@ pub trait Adapter: Send {
     fn is_open(&self) -> bool;
     /// What the agent said it can do; the default until it has said so.
     fn capabilities(&self) -> &Capabilities;
+    /// Whether the agent will say when the work that it began by itself is over, so that quiet means nothing.
+    fn tells_end(&self) -> bool;
     /// What was to join a turn and has no answer yet, in order.
     fn open_steers(&self) -> Vec<&Steer>;
 }

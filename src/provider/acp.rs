@@ -200,6 +200,11 @@ impl Adapter for Acp {
         &self.state.capabilities
     }
 
+    fn tells_end(&self) -> bool {
+        // The protocol has no word for it.
+        false
+    }
+
     fn open_steers(&self) -> Vec<&Steer> {
         let sent = self.state.calls.values().filter_map(|call| match call {
             Call::Steer(steer) => Some(steer),

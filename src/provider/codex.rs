@@ -167,6 +167,10 @@ impl Adapter for Codex {
         &self.state.capabilities
     }
 
+    fn tells_end(&self) -> bool {
+        self.state.native_turn.is_some()
+    }
+
     fn open_steers(&self) -> Vec<&Steer> {
         let sent = self.state.calls.values().filter_map(|call| match call {
             Call::Steer(steer) => Some(steer),

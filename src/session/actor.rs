@@ -208,7 +208,8 @@ pub(super) struct LiveApproval {
     pub expires_at: Option<Instant>,
 }
 
-/// Work that the agent began by itself counts as over after this much quiet; ACP has no word for its end.
+/// Work that the agent began by itself counts as over after this much quiet where nothing of it runs; ACP has no word
+/// for its end.
 pub(super) const AGENT_TURN_QUIET: Duration = Duration::from_secs(2);
 /// How long an agent may take to obey an interrupt before it is ended.
 pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(15);
@@ -484,11 +485,6 @@ impl Actor {
         if is_due(self.idle_deadline()) {
             self.sleep(None);
         }
-    }
-
-    /// An agent that asks a person is not quiet.
-    fn quiet_deadline(&self, turn: &LiveTurn) -> Option<Instant> {
-        turn.quiet_at.filter(|_| self.state.approvals.is_empty())
     }
 
     pub(super) fn read_again(&mut self) {

@@ -1,20 +1,47 @@
 //! Letting an agent rest: sleep when it is idle, stop when it is told to, leave when the server goes.
 //!
 //! Runs on the session's thread. An agent that can be resumed is put to sleep by closing its stdin, so that it writes
-//! down what it has; a busy one is left to its keeper when the server stops. What an agent's end means for its turn is
-//! in [`super::agent`].
+//! down what it has; a busy one is left to its keeper when the server stops. When work that the agent began by itself
+//! counts as over is decided here too. What an agent's end means for its turn is in [`super::agent`].
 
-use super::actor::{Actor, Phase, SLEEP_GRACE, Stop};
+use super::actor::{AGENT_TURN_QUIET, Actor, LiveItem, LiveTurn, Phase, SLEEP_GRACE, Stop};
 use super::command::Answer;
 use super::step::{Afterwards, Step};
 use crate::keeper;
+use crate::model::ItemType;
 use std::time::{Duration, Instant};
 
 /// How long the end of an agent or a terminal may take beyond its grace. Less than a keeper may need for a tree that it
 /// gives up ([`keeper::STOP_SLACK`]): the end fits into the time that a stop of the server has.
 pub(super) const STOP_SLACK: Duration = Duration::from_secs(5);
 
+/// A tool of such work that tells nothing for so long is taken to be over: an agent that forgets one must not keep its
+/// session from sleep, nor mail that waits for the end of the turn.
+const AGENT_TOOL_QUIET: Duration = Duration::from_secs(60 * 60);
+
 impl Actor {
+    /// When work that the agent began by itself counts as over unless something happens.
+    ///
+    /// Never while it asks a person, or while the agent is to say so itself: then it is bound as a turn of a person is,
+    /// by the turn timeout, an interrupt, the next turn and the end of the agent. While a
+    /// tool of it runs, quiet means little: the turn timeout bounds it, and without one [`AGENT_TOOL_QUIET`].
+    pub(super) fn quiet_deadline(&self, turn: &LiveTurn) -> Option<Instant> {
+        let quiet_at = turn.quiet_at?;
+        let tells_end = self.state.adapter.as_ref().is_some_and(|adapter| adapter.tells_end());
+        if tells_end || !self.state.approvals.is_empty() {
+            return None;
+        }
+        // What is said has no end of its own in ACP: an open message is no work.
+        let is_tool = |item: &&LiveItem| {
+            item.turn_id == turn.turn_id
+                && !matches!(item.item_type, ItemType::AssistantMessage | ItemType::Reasoning)
+        };
+        match self.state.items.values().find(is_tool) {
+            Some(_) => Some(quiet_at + (AGENT_TOOL_QUIET - AGENT_TURN_QUIET)),
+            None => Some(quiet_at),
+        }
+    }
+
     /// Ends the agent's whole tree.
     pub(super) fn end_agent(&mut self, why: Stop) {
         let grace = self.shared.config.keeper_grace;

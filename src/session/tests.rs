@@ -1,11 +1,14 @@
 //! Sessions that are taken up by a server whose ledger fails them, or takes its time. No agent of theirs has a keeper.
 
+use super::actor::{Actor, LiveItem, LiveTurn, TurnRequest};
 use super::*;
 use crate::config::Overrides;
 use crate::ledger::Synchronous;
 use crate::ledger::tests::{Folder, new_session, new_turn};
-use crate::model::id;
+use crate::model::{ItemType, TurnSource, id};
+use crate::provider::codex::Codex;
 use crossbeam_channel::RecvTimeoutError;
+use serde_json::json;
 
 /// A wait that is over long before, unless it is over never.
 const SOON: Duration = Duration::from_secs(20);
@@ -156,4 +159,48 @@ fn a_session_that_can_not_be_read_ends_with_the_server() {
     let deadline = Instant::now() + SOON;
     scene.sessions.shut_down(false, deadline);
     assert!(Instant::now() < deadline, "its thread has not ended");
+}
+
+/// Only what is quiet and runs nothing is called over; an agent that says when it is over is waited for.
+#[test]
+fn work_that_an_agent_began_is_not_over_while_a_tool_of_it_runs() {
+    let scene = Scene::new();
+    let shared = Arc::clone(&scene.sessions.shared);
+    let (_words, heard) = crossbeam_channel::bounded(1);
+    let mut actor = Actor::new(shared, Arc::from("sess_1"), heard, None);
+    let now = Instant::now();
+    let request = TurnRequest::of_agent(TurnSource::Agent);
+    let mut turn = LiveTurn::of_request("turn_1", request);
+    turn.quiet_at = Some(now);
+    let item = |turn_id: &str, item_type| LiveItem {
+        item_id: Arc::from("item_1"),
+        turn_id: Arc::from(turn_id),
+        goes_on: false,
+        item_type,
+        body: serde_json::Map::new(),
+        text: String::new(),
+        output: String::new(),
+        created_at: 0,
+    };
+    for (turn_id, item_type, is_over) in [
+        ("turn_1", ItemType::AssistantMessage, true),
+        ("turn_1", ItemType::Reasoning, true),
+        ("turn_1", ItemType::Command, false),
+        ("turn_1", ItemType::ToolCall, false),
+        // It goes on behind a turn of before.
+        ("turn_0", ItemType::Command, true),
+    ] {
+        actor.state.items.insert("key".to_owned(), item(turn_id, item_type));
+        let deadline = actor.quiet_deadline(&turn).expect("an agent may forget a tool");
+        assert_eq!(deadline == now, is_over, "{turn_id} {item_type:?}");
+        assert!(is_over || deadline > now + Duration::from_secs(60));
+    }
+    actor.state.items.clear();
+    for (snapshot, has_deadline) in [
+        (json!({"turn": "agent", "native_turn": "n1"}), false),
+        (json!({"turn": "agent", "native_turn": null}), true),
+    ] {
+        actor.state.adapter = Some(Box::new(Codex::restore(&snapshot).unwrap()));
+        assert_eq!(actor.quiet_deadline(&turn).is_some(), has_deadline, "{snapshot}");
+    }
 }

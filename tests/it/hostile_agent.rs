@@ -241,6 +241,34 @@ fn what_an_agent_says_by_itself_without_end_is_over_at_its_time() {
     assert_eq!((&own["source"], &own["status"]), (&json!("agent"), &json!("interrupted")));
 }
 
+/// Longer quiet than ends such work otherwise: the pause is a constant of the server.
+#[test]
+fn what_a_tool_of_an_agents_own_work_says_after_a_pause_is_part_of_it() {
+    let tool = |update: &str| {
+        let head = r#"{"jsonrpc":"2.0","method":"session/update","params":"#;
+        says(&format!(r#"{head}{{"sessionId":"s","update":{{"toolCallId":"t",{update}}}}}}}"#))
+    };
+    let output = r#""content":[{"type":"content","content":{"type":"text","text":"the output"}}]"#;
+    let script = [
+        ends("end_turn"),
+        tool(r#""sessionUpdate":"tool_call","kind":"execute","title":"c","status":"in_progress""#),
+        "sleep 3\n".to_owned(),
+        tool(&format!(r#""sessionUpdate":"tool_call_update","status":"completed",{output}"#)),
+    ];
+    let stage = stage_of(&script.concat());
+    let session_id = stage.agent_session();
+    assert_eq!(stage.run(&session_id, "go")["status"], "completed");
+    let ended = stage.event(&session_id, "turn.completed", 0);
+    let started = stage.event(&session_id, "item.started", 0);
+    let turn_id = text(&started.json, "turn_id");
+    assert_ne!(text(&ended.json, "turn_id"), turn_id);
+    let own = stage.ended(&session_id, &turn_id);
+    assert_eq!((&own["source"], &own["status"]), (&json!("agent"), &json!("completed")));
+    let items = stage.items(&session_id, &turn_id);
+    assert!(items[0].to_string().contains("the output"), "{items:?}");
+    proof::log(&stage.events(&session_id));
+}
+
 #[test]
 fn an_agent_that_never_answers_fails_the_opening_at_its_time() {
     let config = "[providers.acp]\ncommand = \"/bin/sh\"\nargs = [\"-c\", \"cat > /dev/null\"]\n\
