@@ -350,6 +350,28 @@ fn a_message_that_was_added_and_never_begins_is_not_waited_for() {
 }
 
 #[test]
+fn a_message_that_was_added_and_is_over_without_a_beginning_is_not_waited_for() {
+    for is_told_first in [true, false] {
+        let mut talk = Talk::open();
+        let (prompt, uuid) = talk.say("session/prompt", "one");
+        talk.place(&uuid, "started");
+        let (_, added) = talk.say("_gooselake/steer", "two");
+        talk.place(&added, "queued");
+        if is_told_first {
+            talk.place(&added, "completed");
+            assert!(talk.answer(prompt).is_null(), "its result is to come");
+            talk.result();
+        } else {
+            talk.result();
+            talk.place(&uuid, "completed");
+            assert!(talk.answer(prompt).is_null(), "it is to begin behind");
+            talk.place(&added, "completed");
+        }
+        assert_eq!(talk.answer(prompt)["result"]["stopReason"], "end_turn");
+    }
+}
+
+#[test]
 fn a_program_that_does_not_start_in_time_is_ended_and_the_client_hears_why() {
     let fresh_id = || "id-1".to_owned();
     let bridge = Bridge::new(false, Box::new(fresh_id));

@@ -206,13 +206,16 @@ impl Session {
             // Its own result will come.
             prompt.ending = None;
         }
-        if !matches!(state, "cancelled" | "discarded") || before == Place::Started {
+        if prompt.messages[at].place != Place::Over {
             return;
         }
-        // It was taken back before it had begun; no result will tell of it.
-        if at == 0 {
-            self.prompt_cancelled(out);
-        } else if !prompt.waits_for_more()
+        let is_withdrawn = matches!(state, "cancelled" | "discarded") && before != Place::Started;
+        if at == 0 && is_withdrawn {
+            // It was taken back before it had begun; no result will tell of it.
+            return self.prompt_cancelled(out);
+        }
+        // What was added is over, whether it had begun or not: it may be the last that was waited for.
+        if !prompt.waits_for_more()
             && let Some(ending) = prompt.ending.take()
         {
             let ending = if prompt.is_interrupted { Ok("cancelled") } else { ending };
