@@ -372,6 +372,33 @@ fn a_message_that_was_added_and_is_over_without_a_beginning_is_not_waited_for() 
 }
 
 #[test]
+fn any_number_of_tokens_is_told() {
+    let mut talk = Talk::open();
+    let (prompt, uuid) = talk.say("session/prompt", "one");
+    talk.place(&uuid, "started");
+    let (_, added) = talk.say("_gooselake/steer", "two");
+    let usage = json!({"input_tokens": u64::MAX, "output_tokens": u64::MAX,
+        "cache_read_input_tokens": u64::MAX, "cache_creation_input_tokens": 1,
+        "output_tokens_details": {"thinking_tokens": u64::MAX}});
+    let event = json!({"type": "message_delta", "delta": {}, "usage": usage});
+    talk.hear(json!({"type": "stream_event", "parent_tool_use_id": null, "event": event}));
+    for _ in 0..2 {
+        talk.hear(json!({"type": "result", "subtype": "success", "is_error": false,
+            "usage": usage, "modelUsage": {"m": {"contextWindow": 1000}}}));
+        talk.place(&added, "started");
+    }
+    let told = &talk.answer(prompt)["result"]["usage"];
+    for field in ["inputTokens", "thoughtTokens", "totalTokens"] {
+        assert_eq!(told[field], u64::MAX, "{field}");
+    }
+    assert_eq!(told["cachedWriteTokens"], 2);
+    let used = talk.effects.iter().any(|effect| {
+        matches!(effect, Effect::Client(line) if line["params"]["update"]["used"] == u64::MAX)
+    });
+    assert!(used, "the window holds no more than that");
+}
+
+#[test]
 fn a_program_that_does_not_start_in_time_is_ended_and_the_client_hears_why() {
     let fresh_id = || "id-1".to_owned();
     let bridge = Bridge::new(false, Box::new(fresh_id));

@@ -336,10 +336,12 @@ impl Session {
     /// The context window, from the usage of a model's answer.
     pub(super) fn context_used(&mut self, usage: &Value, out: &mut Out) {
         let count = |field: &str| usage[field].as_u64().unwrap_or_default();
-        let used = count("input_tokens")
-            + count("cache_read_input_tokens")
-            + count("cache_creation_input_tokens")
-            + count("output_tokens");
+        let used = sum([
+            count("input_tokens"),
+            count("cache_read_input_tokens"),
+            count("cache_creation_input_tokens"),
+            count("output_tokens"),
+        ]);
         if used > 0 {
             self.tell_context(Context { used: Some(used), ..self.context }, out);
         }
@@ -382,22 +384,31 @@ impl Prompt {
 impl Usage {
     fn add(&mut self, told: &Value) {
         let count = |field: &str| told[field].as_u64().unwrap_or_default();
-        self.input += count("input_tokens");
-        self.output += count("output_tokens");
-        self.cached_read += count("cache_read_input_tokens");
-        self.cached_write += count("cache_creation_input_tokens");
-        let details = &told["output_tokens_details"]["thinking_tokens"];
-        self.thought += details.as_u64().unwrap_or_default();
+        let thought = told["output_tokens_details"]["thinking_tokens"].as_u64();
+        for (tokens, more) in [
+            (&mut self.input, count("input_tokens")),
+            (&mut self.output, count("output_tokens")),
+            (&mut self.cached_read, count("cache_read_input_tokens")),
+            (&mut self.cached_write, count("cache_creation_input_tokens")),
+            (&mut self.thought, thought.unwrap_or_default()),
+        ] {
+            *tokens = tokens.saturating_add(more);
+        }
     }
 
     fn to_json(&self) -> Value {
-        let total = self.input + self.output + self.cached_read + self.cached_write;
+        let total = sum([self.input, self.output, self.cached_read, self.cached_write]);
         json!({
             "inputTokens": self.input, "outputTokens": self.output,
             "cachedReadTokens": self.cached_read, "cachedWriteTokens": self.cached_write,
             "thoughtTokens": self.thought, "totalTokens": total,
         })
     }
+}
+
+/// All of these tokens. The program is taken at its word, so the figures may be any.
+fn sum(tokens: [u64; 4]) -> u64 {
+    tokens.into_iter().fold(0, u64::saturating_add)
 }
 
 /// What a failed result says.
