@@ -334,6 +334,10 @@ pub enum AgentEvent {
         key: String,
         request: HostRequest,
     },
+    /// The agent wants no answer to this request any more; it has got an error.
+    HostTakenBack {
+        key: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,6 +68,7 @@ fn told(event: &AgentEvent) -> String {
             }
             format!("usage {usage}")
         }
+        AgentEvent::HostTakenBack { key } => format!("host taken back {key}"),
         AgentEvent::Host { key, request } => format!("host {key} {}", json!(request)),
         other => format!("{other:?}"),
     };

@@ -87,6 +87,7 @@ impl Actor {
                 self.unparsed(step, &text, bytes);
             }
             AgentEvent::Host { key, request } => self.serve_host(key, request, adapter, step),
+            AgentEvent::HostTakenBack { key } => self.state.terminals.take_back(&key),
         }
     }
 

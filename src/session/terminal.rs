@@ -77,6 +77,13 @@ impl Terminals {
         self.open.values().filter_map(|terminal| terminal.stop_by).min()
     }
 
+    /// Nobody waits for the answer to this request any more.
+    pub(super) fn take_back(&mut self, key: &str) {
+        for terminal in self.open.values_mut() {
+            terminal.waiting.retain(|waiting| waiting != key);
+        }
+    }
+
     /// A terminal that the ledger knows of.
     pub(super) fn expect(&mut self, terminal_id: &str, bytes_max: i64) {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(0);
@@ -513,6 +520,17 @@ fn write_text(root: &Path, path: &str, content: &str) -> HostAnswer {
 mod tests {
     use super::*;
     use crate::model::id;
+
+    #[test]
+    fn who_has_taken_a_request_back_is_not_kept() {
+        let mut terminals = Terminals::default();
+        terminals.expect("term_1", 1);
+        let waiting = &mut terminals.open.get_mut("term_1").unwrap().waiting;
+        waiting.extend(["host#1".to_owned(), "host#2".to_owned()]);
+        terminals.take_back("host#1");
+        terminals.take_back("host#3");
+        assert_eq!(terminals.open["term_1"].waiting, ["host#2"]);
+    }
 
     #[test]
     fn files_are_served_inside_the_folder_only() {

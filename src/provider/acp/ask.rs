@@ -162,7 +162,8 @@ impl Acp {
             let reason = "taken back by the agent".to_owned();
             out.events.push(AgentEvent::ApprovalWithdrawn { key: approval.key, reason });
         } else if let Some(at) = self.state.errands.iter().position(|errand| errand.id == *id) {
-            self.state.errands.remove(at);
+            let errand = self.state.errands.remove(at);
+            out.events.push(AgentEvent::HostTakenBack { key: errand.key });
             wire::refuse(&mut out.stdin, id, wire::CANCELLED, "taken back");
         }
     }

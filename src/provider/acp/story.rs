@@ -319,6 +319,16 @@ fn the_machine_is_asked_and_asked_again_after_a_restart() {
 }
 
 #[test]
+fn the_machine_hears_that_a_request_was_taken_back() {
+    let mut talk = Talk::busy();
+    let params = json!({"sessionId": "s1", "terminalId": "term_1"});
+    talk.hear(json!({"id": 7, "method": "terminal/wait_for_exit", "params": params}));
+    talk.hear(json!({"method": "$/cancel_request", "params": {"requestId": 7}}));
+    assert_eq!(talk.sent()[0]["error"]["code"], -32800);
+    assert_eq!(talk.out.events, [AgentEvent::HostTakenBack { key: "host#1".to_owned() }]);
+}
+
+#[test]
 fn every_request_is_answered() {
     let mut talk = Talk::ready();
     let code = |talk: &Talk| talk.sent()[0]["error"]["code"].as_i64();
