@@ -4,7 +4,9 @@
 //! and the meaning of a JSON-RPC error. Pure functions; deliberately knows no method of any dialect.
 
 use crate::provider::AgentError;
+use crate::provider::sent::hash;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// JSON-RPC: the agent asked for a method that we do not have.
 pub(super) const METHOD_NOT_FOUND: i64 = -32601;
@@ -108,6 +110,12 @@ pub(super) fn cut(text: &str, max: usize) -> String {
         return text.to_owned();
     }
     format!("{}…", &text[..text.floor_char_boundary(max)])
+}
+
+/// A name that an agent gives to something of its own, fit to be kept: one beyond `max` bytes as its hash. Two names
+/// stay two.
+pub(super) fn short_id(id: &str, max: usize) -> Cow<'_, str> {
+    if id.len() <= max { Cow::Borrowed(id) } else { Cow::Owned(format!("#{:016x}", hash(id))) }
 }
 
 /// The line as text, for [`crate::provider::AgentEvent::Unparsed`]; only the part that is kept is

@@ -8,8 +8,11 @@
 //! ACP has no place for the words of a person who declines; they go in `_meta`, where every agent
 //! that does not know them leaves them.
 
-use super::state::{Approval, Errand, Phase};
-use super::wire::{self, list, object, text};
+use super::item::call_id;
+use super::state::{
+    Approval, ECHO_BYTES_MAX, Errand, ID_BYTES_MAX, NAME_BYTES_MAX, Phase, TITLE_BYTES_MAX,
+};
+use super::wire::{self, cut, list, object, text};
 use super::{Acp, tool, unparsed};
 use crate::model::ItemType;
 use crate::provider::{AgentEvent, Answer, ApprovalOption, Effects, HostError, HostRequest};
@@ -17,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 /// Requests of one kind that may be open at once; one more is answered with an error.
 const OPEN_REQUESTS_MAX: usize = 256;
-/// Options that are offered to a person; further ones are left out.
+/// Options that are offered to a person; further ones are left out, as those whose id is too long to be kept.
 const OPTIONS_MAX: usize = 64;
 
 impl Acp {
@@ -92,14 +95,14 @@ impl Acp {
         let title = [text(call, "title"), &tool.title, text(&subject, "command"), &tool.name]
             .into_iter()
             .find(|title| !title.is_empty())
-            .unwrap_or("Permission")
-            .to_owned();
+            .unwrap_or("Permission");
+        let title = cut(title, TITLE_BYTES_MAX);
         let options = options(list(params, "options"));
         let key = self.state.next_key("ask");
         self.state.approvals.push(Approval {
             key: key.clone(),
             id: id.clone(),
-            tool: text(call, "toolCallId").to_owned(),
+            tool: call_id(call).into_owned(),
             options: options.clone(),
         });
         let item = Some(item);
@@ -201,15 +204,15 @@ fn subject(tool: &super::state::Tool, call: &Map<String, Value>) -> Map<String, 
 fn options(offered: &[Value]) -> Vec<ApprovalOption> {
     let offered = offered.iter().filter_map(Value::as_object);
     offered
-        .filter(|option| !text(option, "optionId").is_empty())
+        .filter(|option| (1..=ECHO_BYTES_MAX).contains(&text(option, "optionId").len()))
         .take(OPTIONS_MAX)
         .map(|option| {
             let id = text(option, "optionId");
             let name = text(option, "name");
             ApprovalOption {
                 id: id.to_owned(),
-                label: if name.is_empty() { id } else { name }.to_owned(),
-                kind: text(option, "kind").to_owned(),
+                label: cut(if name.is_empty() { id } else { name }, NAME_BYTES_MAX),
+                kind: cut(text(option, "kind"), ID_BYTES_MAX),
             }
         })
         .collect()

@@ -11,16 +11,14 @@
 //! completed, or nothing). One that ends while the turn is being interrupted ends as interrupted,
 //! if the agent calls it failed, or a command completed without an exit code.
 
-use super::state::{Sent, Speech, Tool, hash};
-use super::wire::{Chunk, text};
+use super::state::{ID_BYTES_MAX, NAME_BYTES_MAX, Sent, Speech, TITLE_BYTES_MAX, Tool, hash};
+use super::wire::{Chunk, cut, short_id, text};
 use super::{Acp, tool, unparsed};
 use crate::model::{ItemStatus, ItemType};
 use crate::provider::{AgentEvent, DeltaField, Effects};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
-/// Ids of messages and tool calls up to this length are part of the item's key; of longer ones it
-/// is a hash.
-const ID_BYTES_MAX: usize = 200;
 /// More tool calls than this are not open at once; the oldest ends as interrupted.
 const OPEN_TOOLS_MAX: usize = 256;
 /// How many calls that are over are remembered, so that late updates do not begin them again.
@@ -32,7 +30,8 @@ impl Acp {
     pub(super) fn speak(&mut self, chunk: &Chunk, out: &mut Effects) {
         self.in_turn(out);
         let open = if chunk.thought { &self.state.thought } else { &self.state.speech };
-        let goes_on = open.as_ref().filter(|open| open.message_id.as_deref() == chunk.message_id);
+        let id = chunk.message_id.map(|id| short_id(id, ID_BYTES_MAX));
+        let goes_on = open.as_ref().filter(|open| open.message_id.as_deref() == id.as_deref());
         if goes_on.is_none() {
             self.begin_speech(chunk, out);
         } else if !chunk.thought && self.state.thought.is_some() {
@@ -58,13 +57,14 @@ impl Acp {
             // Another message: the one before is over, with or without an id.
             self.end_message(ItemStatus::Completed, out);
         }
-        let key = match chunk.message_id {
-            Some(id) => key(prefix, id),
+        let id = chunk.message_id.map(|id| short_id(id, ID_BYTES_MAX));
+        let key = match &id {
+            Some(id) => format!("{prefix}:{id}"),
             None => self.state.next_key(prefix),
         };
         let body = Map::new();
         out.events.push(AgentEvent::ItemStarted { item: key.clone(), item_type, body });
-        let speech = Speech { key, message_id: chunk.message_id.map(str::to_owned) };
+        let speech = Speech { key, message_id: id.map(Cow::into_owned) };
         *(if chunk.thought { &mut self.state.thought } else { &mut self.state.speech }) =
             Some(speech);
     }
@@ -111,12 +111,12 @@ impl Acp {
         line: &[u8],
         out: &mut Effects,
     ) {
-        let id = text(call, "toolCallId");
+        let id = call_id(call);
         if id.is_empty() {
             return unparsed(line, out);
         }
-        let is_known = self.tool_at(id).is_some();
-        if !is_known && !is_new && self.state.finished.contains(&hash(id)) {
+        let is_known = self.tool_at(&id).is_some();
+        if !is_known && !is_new && self.state.finished.contains(&hash(&id)) {
             return;
         }
         let at = self.tool_for(call, out);
@@ -129,7 +129,7 @@ impl Acp {
     /// The call of a permission request: the item begins with it, if the agent has not announced
     /// it. Of a known call only what was not told yet is taken from it. Returns its place.
     pub(super) fn tool_asked(&mut self, call: &Map<String, Value>, out: &mut Effects) -> usize {
-        let known = self.tool_at(text(call, "toolCallId"));
+        let known = self.tool_at(&call_id(call));
         let at = self.tool_for(call, out);
         if known.is_some() {
             self.retype(at, call, true, out);
@@ -143,8 +143,8 @@ impl Acp {
 
     /// The place of the call; begins its item if there is none.
     fn tool_for(&mut self, call: &Map<String, Value>, out: &mut Effects) -> usize {
-        let id = text(call, "toolCallId");
-        if let Some(at) = self.tool_at(id) {
+        let id = call_id(call);
+        if let Some(at) = self.tool_at(&id) {
             return at;
         }
         self.in_turn(out);
@@ -155,16 +155,16 @@ impl Acp {
             complete(oldest.key, ItemStatus::Interrupted, Map::new(), out);
         }
         let identity = tool::identity(call, &self.state.mcp_servers);
-        let kind = text(call, "kind").to_owned();
+        let kind = cut(text(call, "kind"), NAME_BYTES_MAX);
         let item_type = tool::item_type(&kind, &identity, call);
         let mut new = Tool {
-            key: key("tool", id),
-            id: id.to_owned(),
+            key: format!("tool:{id}"),
+            id: id.into_owned(),
             item_type: item_type.as_str().to_owned(),
             kind,
             name: identity.name,
             server: identity.server,
-            title: text(call, "title").to_owned(),
+            title: cut(text(call, "title"), TITLE_BYTES_MAX),
             ..Tool::default()
         };
         let fields = told(call, item_type, &new);
@@ -181,7 +181,7 @@ impl Acp {
         let Some(tool) = self.state.tools.get_mut(at) else { return };
         let before = tool.item_type();
         if tool.kind.is_empty() {
-            text(call, "kind").clone_into(&mut tool.kind);
+            tool.kind = cut(text(call, "kind"), NAME_BYTES_MAX);
         }
         if tool.name.is_empty() {
             tool.name = identity.name;
@@ -190,7 +190,7 @@ impl Acp {
             tool.server = identity.server;
         }
         if !text(call, "title").is_empty() && (tool.title.is_empty() || !is_ask) {
-            text(call, "title").clone_into(&mut tool.title);
+            tool.title = cut(text(call, "title"), TITLE_BYTES_MAX);
         }
         let known = tool::Identity { name: tool.name.clone(), server: tool.server.clone() };
         let mut item_type = tool::item_type(&tool.kind, &known, call);
@@ -396,10 +396,7 @@ fn complete(item: String, status: ItemStatus, body: Map<String, Value>, out: &mu
     out.events.push(AgentEvent::ItemCompleted { item, status, body });
 }
 
-fn key(prefix: &str, id: &str) -> String {
-    if id.len() <= ID_BYTES_MAX {
-        format!("{prefix}:{id}")
-    } else {
-        format!("{prefix}:#{:016x}", hash(id))
-    }
+/// The agent's id of the call, as it is kept.
+pub(super) fn call_id(call: &Map<String, Value>) -> Cow<'_, str> {
+    short_id(text(call, "toolCallId"), ID_BYTES_MAX)
 }

@@ -10,8 +10,8 @@
 //! it. Without that, the rest of the history would become speech of the first turn.
 
 use super::setting::{Step, is_demanding, mode_for};
-use super::state::{Call, Kind, Phase, Turn, Wanted};
-use super::wire::{agent_error, object, says_gone, text};
+use super::state::{Call, ECHO_BYTES_MAX, Kind, Phase, Turn, Wanted};
+use super::wire::{KEPT_BYTES_MAX, agent_error, object, says_gone, text};
 use super::{Acp, notice};
 use crate::model::TurnStatus;
 use crate::provider::{AgentError, AgentEvent, Effects, Open};
@@ -70,7 +70,9 @@ impl Acp {
         capabilities.resume = can_load || has("resume");
         let own = object(can, "_meta").and_then(|meta| object(meta, "gooselake"));
         capabilities.steer = own.is_some_and(|own| own.get("steer") == Some(&Value::Bool(true)));
-        capabilities.agent_info = result.get("agentInfo").cloned().unwrap_or_default();
+        let info = result.get("agentInfo").cloned().unwrap_or_default();
+        let is_kept = info.to_string().len() <= KEPT_BYTES_MAX;
+        capabilities.agent_info = if is_kept { info } else { Value::Null };
         self.state.can_close = has("close");
         let takes_prompt = has("systemPrompt");
         match &open.resume {
@@ -123,8 +125,8 @@ impl Acp {
         };
         if *call == Call::New {
             let session = text(result, "sessionId");
-            if session.is_empty() {
-                let message = "the agent opened a session without an id".to_owned();
+            if !(1..=ECHO_BYTES_MAX).contains(&session.len()) {
+                let message = "the agent opened a session without a usable id".to_owned();
                 return self.open_failed(failure(message, "protocol_error"), false, out);
             }
             self.state.native = Some(session.to_owned());

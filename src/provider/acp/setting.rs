@@ -21,11 +21,14 @@
 //! | `default`            | `default`; an agent without it stays as it is                     |
 //! | `require_approval`   | stays as it is: the runtime asks before the prompt                |
 
-use super::state::Kind;
-use super::wire::{list, object, text};
+use super::state::{ECHO_BYTES_MAX, Kind, NAME_BYTES_MAX};
+use super::wire::{cut, list, object, text};
 use crate::provider::{Capabilities, Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+/// Modes, models and levels that are kept, of each.
+const CHOICES_MAX: usize = 500;
 
 /// How a setting is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -148,6 +151,9 @@ impl Settings {
             }
             _ => return,
         };
+        if id.len() > ECHO_BYTES_MAX {
+            return;
+        }
         let (setting, offered) = match kind {
             Kind::Mode => (&mut self.mode, &mut capabilities.modes),
             Kind::Model => (&mut self.model, &mut capabilities.models),
@@ -284,16 +290,16 @@ fn plain(id: &str) -> String {
     id.chars().filter(|c| *c != '-' && *c != '_').flat_map(char::to_lowercase).collect()
 }
 
-/// An empty text tells nothing.
+/// An empty text tells nothing, nor does one that is too long to be kept.
 fn tell(current: &mut Option<String>, told: &str) {
-    if !told.is_empty() {
+    if (1..=ECHO_BYTES_MAX).contains(&told.len()) {
         *current = Some(told.to_owned());
     }
 }
 
 fn add(choices: &mut Vec<Choice>, id: &str, name: &str) {
-    if choices.iter().all(|choice| choice.id != id) {
-        choices.push(Choice { id: id.to_owned(), name: name.to_owned() });
+    if choices.len() < CHOICES_MAX && choices.iter().all(|choice| choice.id != id) {
+        choices.push(Choice { id: id.to_owned(), name: cut(name, NAME_BYTES_MAX) });
     }
 }
 
@@ -311,7 +317,7 @@ fn choices(offered: &[Value], id_field: &str) -> Vec<Choice> {
 
 fn add_choice(found: &mut Vec<Choice>, value: &Map<String, Value>, id_field: &str) {
     let id = text(value, id_field);
-    if !id.is_empty() {
+    if (1..=ECHO_BYTES_MAX).contains(&id.len()) {
         let name = text(value, "name");
         add(found, id, if name.is_empty() { id } else { name });
     }

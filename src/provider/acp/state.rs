@@ -13,6 +13,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 
+/// Ids of the agent's messages and tool calls are kept up to this length; longer ones as their hash.
+pub(super) const ID_BYTES_MAX: usize = 200;
+/// Ids that must go back to the agent as they came: its session, its options, modes, models and levels. What has a
+/// longer one is left out.
+pub(super) const ECHO_BYTES_MAX: usize = 1024;
+/// Names and labels are cut to this length.
+pub(super) const NAME_BYTES_MAX: usize = 1024;
+/// Titles of tool calls are cut to this length. A shell command may be one.
+pub(super) const TITLE_BYTES_MAX: usize = 8 * 1024;
+
 /// Where the conversation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

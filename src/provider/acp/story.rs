@@ -1,5 +1,6 @@
 //! Tests of what the recordings do not show: sessions, turns and questions. One story each.
 
+mod bound;
 mod extension;
 mod item;
 

@@ -7,8 +7,8 @@
 //! simply not told. Deliberately without state: it sees one message and the little that is known of
 //! the call.
 
-use super::state::Tool;
-use super::wire::{list, object, text};
+use super::state::{NAME_BYTES_MAX, Tool};
+use super::wire::{cut, list, object, text};
 use crate::model::ItemType;
 use crate::provider::diff;
 use serde_json::{Map, Value, json};
@@ -28,7 +28,8 @@ pub(super) struct Identity {
 pub(super) fn identity(call: &Map<String, Value>, servers: &[String]) -> Identity {
     let title = text(call, "title");
     if let Some((server, name)) = mcp(call, title, servers) {
-        return Identity { name, server: Some(server) };
+        let server = Some(cut(&server, NAME_BYTES_MAX));
+        return Identity { name: cut(&name, NAME_BYTES_MAX), server };
     }
     let told = [text(call, "name"), claude_meta(call).map_or("", |meta| text(meta, "toolName"))];
     let name = told
@@ -37,7 +38,7 @@ pub(super) fn identity(call: &Map<String, Value>, servers: &[String]) -> Identit
         .or_else(|| name_in_id(text(call, "toolCallId")))
         .or_else(|| is_word(title).then_some(title))
         .unwrap_or_default();
-    Identity { name: name.to_owned(), server: None }
+    Identity { name: cut(name, NAME_BYTES_MAX), server: None }
 }
 
 /// The MCP server and tool, in the five ways in which agents were seen to say so.

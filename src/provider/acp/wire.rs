@@ -7,7 +7,7 @@
 
 pub(super) use crate::provider::rpc::{
     CANCELLED, INTERNAL, INVALID_PARAMS, KEPT_BYTES_MAX, METHOD_NOT_FOUND, agent_error, cut,
-    cut_bytes, list, object, says_gone, text,
+    cut_bytes, list, object, says_gone, short_id, text,
 };
 
 use crate::provider::rpc::write;

@@ -5,9 +5,9 @@
 //! Codex has let go of by itself; an answer would come too late and is not sent. Not so what a sub-agent asks: its
 //! thread does not end with our turn and would wait for ever, so it is declined.
 
-use super::state::{Ask, Question};
+use super::state::{Ask, ID_BYTES_MAX, Question};
 use super::{Codex, body, option, unparsed, wire};
-use crate::provider::rpc::{self, KEPT_BYTES_MAX, cut, list, object, text};
+use crate::provider::rpc::{self, KEPT_BYTES_MAX, cut, list, object, short_id, text};
 use crate::provider::{AgentEvent, Answer, ApprovalOption, Effects};
 use serde_json::{Map, Value, json};
 
@@ -54,7 +54,8 @@ impl Codex {
         let tool = text(&asked.subject, "tool");
         let call = self.mcp_call(text(params, "serverName"), tool).map(str::to_owned);
         let item = call.filter(|_| asked.question == Question::Elicitation && !tool.is_empty());
-        let item = item.unwrap_or_else(|| text(params, "itemId").to_owned());
+        let item =
+            item.unwrap_or_else(|| short_id(text(params, "itemId"), ID_BYTES_MAX).into_owned());
         let thread = params.get("threadId").and_then(Value::as_str);
         let is_anothers = thread.is_some_and(|thread| self.is_anothers(thread));
         self.ask(id, &item, is_anothers, asked, out);

@@ -5,13 +5,13 @@
 //! here. A command that still runs when its turn ends goes on, and ends when Codex says so, or when Codex says that
 //! it does not run.
 
-use super::state::Item;
+use super::state::{ID_BYTES_MAX, Item};
 use super::turn::may_go_on;
 use super::wire::Piece;
 use super::{Codex, body, unparsed};
 use crate::limits;
 use crate::model::{ItemStatus, ItemType};
-use crate::provider::rpc::{object, text};
+use crate::provider::rpc::{object, short_id, text};
 use crate::provider::sent::hash;
 use crate::provider::{AgentEvent, DeltaField, Effects};
 use serde_json::{Map, Value, json};
@@ -20,8 +20,6 @@ use serde_json::{Map, Value, json};
 const OPEN_ITEMS_MAX: usize = 256;
 /// How many items that are over are remembered, so that late pieces do not begin them again.
 const FINISHED_MAX: usize = 64;
-/// Ids up to this length are part of the item's key; of longer ones it is a hash.
-const ID_BYTES_MAX: usize = 200;
 /// What of one field an approval can repeat.
 const SUBJECT_FIELD_BYTES_MAX: usize = 16 * 1024;
 
@@ -43,7 +41,7 @@ impl Codex {
             self.cut_speech(out);
             return;
         }
-        let id = text(item, "id");
+        let id = &*short_id(text(item, "id"), ID_BYTES_MAX);
         if id.is_empty() {
             return unparsed(line, out);
         }
@@ -73,7 +71,9 @@ impl Codex {
         self.state.items.iter().rev().find(is_it).map(|item| item.id.as_str())
     }
 
+    /// The place of the item with this id, as Codex tells it or as it is kept.
     pub(super) fn item_at(&self, id: &str) -> Option<usize> {
+        let id = short_id(id, ID_BYTES_MAX);
         self.state.items.iter().position(|item| item.id == id)
     }
 
@@ -85,11 +85,7 @@ impl Codex {
         }
         let item_type = body::item_type(told);
         let fields = body::fields(told);
-        let key = if id.len() <= ID_BYTES_MAX {
-            format!("item:{id}")
-        } else {
-            format!("item:{:016x}", hash(id))
-        };
+        let key = format!("item:{id}");
         let mut subject = fields.clone();
         subject.retain(|_, value| value.to_string().len() <= SUBJECT_FIELD_BYTES_MAX);
         let item = key.clone();
@@ -202,7 +198,7 @@ impl Codex {
         };
         let at = self.item_at(&piece.item);
         let Some(item) = at.and_then(|at| self.state.items.get_mut(at)) else {
-            if !self.state.finished.contains(&hash(&piece.item)) {
+            if !self.state.finished.contains(&hash(&short_id(&piece.item, ID_BYTES_MAX))) {
                 unparsed(line, out);
             }
             return;

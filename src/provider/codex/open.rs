@@ -8,9 +8,9 @@
 //! has, so a model that is not listed is not refused here.
 
 use super::permission::{Permission, row};
-use super::state::{Call, Phase};
+use super::state::{Call, ECHO_BYTES_MAX, Phase};
 use super::{Codex, mcp, notice, wire};
-use crate::provider::rpc::{agent_error, error_message, list, object, says_gone, text};
+use crate::provider::rpc::{agent_error, cut, error_message, list, object, says_gone, text};
 use crate::provider::{AgentError, AgentEvent, Choice, Effects, Open};
 use serde_json::{Map, Value, json};
 
@@ -18,8 +18,11 @@ use serde_json::{Map, Value, json};
 pub(in crate::provider) const VERSION_MIN: [u64; 3] = [0, 160, 0];
 /// Pages of the list of models that are read, and models of a page.
 const MODEL_PAGES_MAX: u32 = 20;
-/// Models and levels that are kept.
+/// Models that are kept, and levels of each.
 const MODELS_MAX: usize = 500;
+const LEVELS_MAX: usize = 32;
+/// Names of models are cut to this length.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// An answer of Codex: the fields of the result, or the error.
 pub(super) type Answer<'a> = Result<&'a Map<String, Value>, &'a Value>;
@@ -130,12 +133,12 @@ impl Codex {
             }
         };
         let thread = object(result, "thread").map(|thread| text(thread, "id")).unwrap_or_default();
-        if thread.is_empty() {
-            let message = "Codex opened a thread without an id".to_owned();
+        if !is_usable(thread) {
+            let message = "Codex opened a thread without a usable id".to_owned();
             return self.open_failed(failure(message, "protocol_error"), false, out);
         }
         self.state.thread = Some(thread.to_owned());
-        let word = |field: &str| Some(text(result, field).to_owned()).filter(|w| !w.is_empty());
+        let word = |field: &str| told_word(result, field);
         let wanted = self.state.open.as_ref().and_then(|open| open.reasoning_level.clone());
         self.state.model = word("model");
         self.state.effort = word("reasoningEffort").or(wanted);
@@ -155,15 +158,16 @@ impl Codex {
         };
         for model in list(result, "data").iter().filter_map(Value::as_object) {
             let id = text(model, "model");
-            if id.is_empty() || self.state.capabilities.models.len() >= MODELS_MAX {
+            if !is_usable(id) || self.state.capabilities.models.len() >= MODELS_MAX {
                 continue;
             }
             let name = text(model, "displayName");
             let name = if name.is_empty() { id } else { name };
-            let choice = Choice { id: id.to_owned(), name: name.to_owned() };
+            let choice = Choice { id: id.to_owned(), name: cut(name, NAME_BYTES_MAX) };
             self.state.capabilities.models.push(choice);
-            let levels = list(model, "supportedReasoningEfforts").iter().take(MODELS_MAX);
+            let levels = list(model, "supportedReasoningEfforts").iter().take(LEVELS_MAX);
             let levels = levels.filter_map(|level| level.get("reasoningEffort")?.as_str());
+            let levels = levels.filter(|id| is_usable(id));
             let levels = levels.map(|id| Choice { id: id.to_owned(), name: id.to_owned() });
             self.state.levels.insert(id.to_owned(), levels.collect());
         }
@@ -219,6 +223,16 @@ impl Codex {
         self.state.open = None;
         out.events.push(AgentEvent::OpenFailed { error, gone });
     }
+}
+
+/// The word in this field, if there is one that can be kept.
+pub(super) fn told_word(object: &Map<String, Value>, field: &str) -> Option<String> {
+    Some(text(object, field)).filter(|word| is_usable(word)).map(str::to_owned)
+}
+
+/// Whether a word of Codex can be kept and sent back.
+pub(super) fn is_usable(word: &str) -> bool {
+    (1..=ECHO_BYTES_MAX).contains(&word.len())
 }
 
 /// The version in `name/1.2.3 (system) …`, or `name/1.2.3-alpha.1 …`.

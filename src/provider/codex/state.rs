@@ -12,6 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 
+/// Ids of items are kept up to this length; longer ones as their hash.
+pub(super) const ID_BYTES_MAX: usize = 200;
+/// Words that must go back to Codex as they came: its thread, its turn, its models, modes and levels. A longer one is
+/// as none.
+pub(super) const ECHO_BYTES_MAX: usize = 1024;
+
 /// Where the conversation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,5 +1,6 @@
 //! Tests of what the recordings do not show. One story each.
 
+mod bound;
 mod turn;
 
 use super::Codex;

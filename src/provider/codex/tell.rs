@@ -3,6 +3,7 @@
 //! Owns: the sorting of its notifications: items, turns, plans, usage, settings, notices. Some are known and
 //! harmless, by a list; what is on no list is kept as not understood, so that a newer Codex loses nothing silently.
 
+use super::open::{is_usable, told_word};
 use super::turn::turn_error;
 use super::{Codex, body, notice, unparsed};
 use crate::provider::rpc::{KEPT_BYTES_MAX, cut, list, object, text};
@@ -170,10 +171,10 @@ impl Codex {
 
     fn settings_told(&mut self, params: &Map<String, Value>, out: &mut Effects) {
         let Some(settings) = object(params, "threadSettings") else { return };
-        let word = |field: &str| Some(text(settings, field).to_owned()).filter(|w| !w.is_empty());
+        let word = |field: &str| told_word(settings, field);
         let (model, effort) = (word("model"), word("effort"));
         let mode = object(settings, "collaborationMode").map(|mode| text(mode, "mode").to_owned());
-        let mode = mode.filter(|mode| !mode.is_empty() && *mode != self.state.mode);
+        let mode = mode.filter(|mode| is_usable(mode) && *mode != self.state.mode);
         let model = model.filter(|model| self.state.model.as_ref() != Some(model));
         let effort = effort.filter(|effort| self.state.effort.as_ref() != Some(effort));
         if model.is_none() && effort.is_none() && mode.is_none() {

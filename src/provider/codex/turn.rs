@@ -11,17 +11,18 @@
 //! answer counts for the turn whose start it answers and no other, and the turns that ended last are remembered: an
 //! answer that names one of them ends the turn that it was asked for, since nothing more will be told of it.
 
-use super::open::{Answer, failure, refusal};
+use super::open::{Answer, failure, is_usable, refusal};
 use super::permission::row;
-use super::state::{Call, PastTurn, Phase, Tokens, Turn};
+use super::state::{Call, ID_BYTES_MAX, PastTurn, Phase, Tokens, Turn};
 use super::{Codex, notice};
 use crate::model::input::Input;
 use crate::model::{ItemStatus, ItemType, TurnStatus};
-use crate::provider::rpc::{cut, list, object, text};
+use crate::provider::rpc::{cut, list, object, short_id, text};
 use crate::provider::sent::hash;
 use crate::provider::{AgentError, AgentEvent, Effects, Steer, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// What an error may carry beside its words.
 const ERROR_DATA_BYTES_MAX: usize = 4 * 1024;
@@ -138,7 +139,7 @@ impl Codex {
     /// name than the one before means that the one before is over.
     fn turn_known(&mut self, id: &str, out: &mut Effects) {
         let is_known = self.state.native_turn.as_deref() == Some(id);
-        if id.is_empty() || is_known || self.past_turn(id).is_some() {
+        if !is_usable(id) || is_known || self.past_turn(id).is_some() {
             return;
         }
         self.state.native_turn = Some(id.to_owned());
@@ -274,17 +275,20 @@ impl Codex {
     /// What is not listed has ended without a word; what is listed and was interrupted is ended.
     pub(super) fn terminals_told(&mut self, is_end: bool, answer: Answer, out: &mut Effects) {
         let Ok(result) = answer else { return };
-        let listed: Vec<(&str, &str)> = list(result, "data")
+        let listed: Vec<(Cow<str>, &str)> = list(result, "data")
             .iter()
             .filter_map(Value::as_object)
-            .map(|terminal| (text(terminal, "itemId"), text(terminal, "processId")))
+            .map(|terminal| {
+                let item = short_id(text(terminal, "itemId"), ID_BYTES_MAX);
+                (item, text(terminal, "processId"))
+            })
             .collect();
         let is_whole = text(result, "nextCursor").is_empty();
         let going_on = self.state.items.iter().filter(|item| item.goes_on);
         let going_on: Vec<(String, bool)> =
             going_on.map(|item| (item.id.clone(), item.interrupted)).collect();
         for (id, is_interrupted) in going_on {
-            match listed.iter().find(|(item, _)| *item == id) {
+            match listed.iter().find(|(item, _)| **item == id) {
                 Some((_, process)) if is_end && is_interrupted => {
                     let params = json!({"threadId": self.state.thread, "processId": process});
                     let method = "thread/backgroundTerminals/terminate";
