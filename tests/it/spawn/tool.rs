@@ -271,7 +271,8 @@ fn the_tool_names_the_presets_of_the_configuration() {
     assert_eq!(capabilities["ggTeamModelPresets"], json!(["a_b"]));
 }
 
-/// A worktree that nobody of the team has to do with is none of the agent's, and is not lost with one who would leave it.
+/// A worktree with which nobody of the team has to do is not the agent's to take, and is not lost with a member that
+/// leaves it.
 #[test]
 fn a_worktree_of_strangers_is_not_found_by_an_agent() {
     let nest = Nest::new();
