@@ -7,6 +7,7 @@ use super::actor::{Actor, Phase, Stop};
 use super::command::Answer;
 use super::ending::end_payload;
 use super::failure::{agent_error, client_error};
+use super::load;
 use super::step::Step;
 use crate::error::{Code, Error, Result};
 use crate::ledger::event::NewEvent;
@@ -144,12 +145,16 @@ impl Actor {
     }
 
     /// Errors: the session is over, though its agent may still be ending; or it was resumed before that had ended.
-    pub(super) fn refuse_when_closing(&self) -> Result<()> {
+    pub(super) fn refuse_when_closing(&mut self) -> Result<()> {
         if !self.is_closing() {
             return Ok(());
         }
         let (ledger, session_id) = (&self.shared.ledger, self.session_id.to_string());
         ledger.write(move |tx| tx.open_session_key(&session_id).map(|_key| ()))?;
+        if self.state.agent.is_none() && self.state.terminals.is_empty() {
+            // It was resumed when all had ended, and before this thread was out of the way.
+            return load::load(self);
+        }
         Err(Error::new(
             Code::Conflict,
             "the agent that failed to open this session is still ending",

@@ -1,6 +1,6 @@
 //! Sessions that are taken up by a server whose ledger fails them, or takes its time. No agent of theirs has a keeper.
 
-use super::actor::{Actor, LiveItem, LiveTurn, TurnRequest};
+use super::actor::{Actor, LiveItem, LiveTurn, Phase, TurnRequest};
 use super::*;
 use crate::config::Overrides;
 use crate::ledger::Synchronous;
@@ -147,6 +147,26 @@ fn a_session_that_was_to_be_opened_is_when_it_can_be_read() {
     assert_eq!(ended.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
     let record = scene.sessions.shared.ledger.read(|db| session_rows::get(db, &session_id));
     assert_eq!(record.unwrap().status, "failed");
+}
+
+/// Who resumes a session as soon as its agent is told to be gone may meet the thread that has just ended it.
+#[test]
+fn a_session_that_is_resumed_when_all_of_it_has_ended_takes_requests() {
+    let scene = Scene::new();
+    let session_id = id::new("sess");
+    let id = session_id.clone();
+    let write = scene.sessions.shared.ledger.write(move |tx| {
+        tx.insert_session(&new_session(&id))?;
+        place::tell_created(tx, &id)
+    });
+    write.unwrap();
+    let (_words, heard) = crossbeam_channel::bounded(1);
+    let shared = Arc::clone(&scene.sessions.shared);
+    let mut actor = Actor::new(shared, Arc::from(session_id), heard, None);
+    load::load(&mut actor).unwrap();
+    actor.state.phase = Phase::Over;
+    actor.refuse_when_closing().unwrap();
+    assert_eq!(actor.state.phase, Phase::Asleep);
 }
 
 /// A server that stops does not wait for a disk.
