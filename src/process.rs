@@ -296,21 +296,17 @@ impl Processes {
         if !is_final {
             words.clear();
         }
-        let (done, joined) = crossbeam_channel::bounded::<()>(0);
-        let waiter = thread::spawn("processes-join", move || {
-            drop(threads);
-            drop(done);
-        });
         // Time for the keepers to be told, also when others have used the deadline up.
         let deadline = deadline.max(Instant::now() + DETACH_WAIT);
-        let late = Err(crossbeam_channel::RecvTimeoutError::Timeout);
-        if is_final && joined.recv_deadline(deadline) == late {
+        if is_final && !threads.iter().all(|thread| thread.is_over_by(deadline)) {
             // The keepers go on ending them; the next start learns how it went.
             words.clear();
         }
-        if joined.recv_deadline(deadline.max(Instant::now() + DETACH_WAIT)) == late {
-            ::log::warn!("some processes' threads did not stop in time; their keepers go on");
-            std::mem::forget(waiter);
+        let deadline = deadline.max(Instant::now() + DETACH_WAIT);
+        let ended = threads.into_iter().map(|thread| thread.join_by(deadline));
+        let late = ended.filter(|ended| !ended).count();
+        if late > 0 {
+            ::log::warn!("{late} threads of processes did not stop in time; their keepers go on");
         }
     }
 

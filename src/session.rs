@@ -51,7 +51,7 @@ use crate::model::event::EventKind;
 use crate::process::Processes;
 use crate::provider::readiness::Readiness;
 use crate::provider::stage;
-use crate::thread::{self, Thread};
+use crate::thread;
 use crate::watchdog;
 use crate::worktree::Worktrees;
 use capacity::{Capacity, Reservation};
@@ -401,21 +401,19 @@ impl Sessions {
         for (_, handle) in full {
             drop(handle.commands.send_deadline(end(), deadline));
         }
-        let (done, joined) = crossbeam_channel::bounded::<()>(0);
         let retired = std::mem::take(&mut self.shared.lock().retired);
-        let waiter = thread::spawn("sessions-join", move || {
-            for (_, Handle { commands, thread }) in handles {
-                // The inbox stays open until its thread has ended by itself.
-                thread.map(Thread::join);
-                drop(commands);
+        let ended = retired.into_iter().map(|thread| thread.join_by(deadline));
+        let mut late = ended.filter(|ended| !ended).count();
+        for (_, Handle { commands, thread }) in handles {
+            if thread.is_none_or(|thread| thread.join_by(deadline)) {
+                continue;
             }
-            drop(retired);
-            drop(done);
-        });
-        if joined.recv_deadline(deadline) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-            log::warn!("some sessions did not stop in time; their agents stay with their keepers");
-            // Joining would wait for them: the process ends without.
-            std::mem::forget(waiter);
+            late += 1;
+            // The inbox stays open until its thread has ended by itself.
+            std::mem::forget(commands);
+        }
+        if late > 0 {
+            log::warn!("{late} sessions did not stop in time; agents stay with their keepers");
         }
     }
 

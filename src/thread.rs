@@ -4,7 +4,7 @@
 //! (JSON from outside nests), and an owner that holds a [`Thread`] and joins it. What a thread waits for, and what ends
 //! it, is said in the header of the file that starts it. This file deliberately knows no pool and no shutdown order.
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::io;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
@@ -14,6 +14,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Thread {
     handle: Option<JoinHandle<()>>,
+    /// Closed when the body is over, also by a panic. A wait for it has a deadline, which a join has not.
+    over: Receiver<()>,
 }
 
 impl Thread {
@@ -24,18 +26,19 @@ impl Thread {
 
     /// Waits until the thread has ended, but not beyond the deadline. Returns false when it goes on: then nobody joins
     /// it any more, and only the end of the process ends it.
-    pub fn join_by(self, deadline: Instant) -> bool {
-        let (done, joined) = crossbeam_channel::bounded::<()>(0);
-        let waiter = spawn("join", move || {
-            self.join();
-            drop(done);
-        });
-        let is_late = joined.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout);
-        if is_late {
-            // Dropping it would wait for it.
-            std::mem::forget(waiter);
+    pub fn join_by(mut self, deadline: Instant) -> bool {
+        let is_over = self.is_over_by(deadline);
+        if !is_over {
+            // Dropping the whole would wait for it.
+            drop(self.handle.take());
         }
-        !is_late
+        is_over
+    }
+
+    /// Waits until the body of the thread is over, but not beyond the deadline. Whether it is. Starts nothing, so it
+    /// works where the system has no thread to give.
+    pub fn is_over_by(&self, deadline: Instant) -> bool {
+        self.over.recv_deadline(deadline) != Err(RecvTimeoutError::Timeout)
     }
 
     /// Whether it is the calling thread.
@@ -65,7 +68,49 @@ impl Drop for Thread {
 
 /// Starts a named thread. Errors: the system has no thread to give (`EAGAIN`).
 pub fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+    let (running, over) = crossbeam_channel::bounded::<()>(0);
+    let whole = move || {
+        // Goes after all that the body has, since that goes with the call.
+        let _running = running;
+        body();
+    };
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
-    let handle = Builder::new().name(name.into()).spawn(body)?;
-    Ok(Thread { handle: Some(handle) })
+    let handle = Builder::new().name(name.into()).spawn(whole)?;
+    Ok(Thread { handle: Some(handle), over })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_thread_that_goes_on_is_left_behind_at_the_deadline() {
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        let (tell, told) = crossbeam_channel::bounded(1);
+        let thread = spawn("goes-on", move || {
+            let _end = ended.recv();
+            let _told = tell.send(());
+        });
+        let thread = thread.unwrap();
+        let now = Instant::now();
+        assert!(!thread.is_over_by(now));
+        assert!(!thread.join_by(now + Duration::from_millis(1)));
+        assert!(told.is_empty());
+        drop(end);
+        assert_eq!(told.recv_timeout(SOON), Ok(()), "it was not ended, only left");
+    }
+
+    #[test]
+    fn the_end_of_a_thread_is_seen_also_when_it_panics() {
+        let quiet = spawn("quiet", || {}).unwrap();
+        assert!(quiet.is_over_by(Instant::now() + SOON));
+        // Without the hook, which would tell of it.
+        let panics = spawn("panics", || std::panic::resume_unwind(Box::new(()))).unwrap();
+        assert!(panics.is_over_by(Instant::now() + SOON));
+        assert!(panics.join_by(Instant::now()), "what has ended is not late");
+        assert!(!spawn("panics", || std::panic::resume_unwind(Box::new(()))).unwrap().join());
+    }
 }

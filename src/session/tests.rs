@@ -7,6 +7,7 @@ use crate::ledger::Synchronous;
 use crate::ledger::tests::{Folder, new_session, new_turn};
 use crate::model::{ItemType, TurnSource, id};
 use crate::provider::codex::Codex;
+use crate::thread::Thread;
 use crossbeam_channel::RecvTimeoutError;
 use serde_json::json;
 

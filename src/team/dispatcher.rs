@@ -129,16 +129,10 @@ pub struct Stopping {
 impl Stopping {
     /// Waits for the threads until the deadline. What hangs is left behind: the next start finds its claim.
     pub fn join(self, deadline: Instant) {
-        let (done, joined) = crossbeam_channel::bounded::<()>(0);
-        let threads = self.threads;
-        let waiter = thread::spawn("mail-join", move || {
-            drop(threads);
-            drop(done);
-        });
-        if joined.recv_deadline(deadline) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-            log::warn!("an attempt to bring mail did not end in time");
-            // Joining would wait for it: the process ends without.
-            std::mem::forget(waiter);
+        let ended = self.threads.into_iter().map(|thread| thread.join_by(deadline));
+        let late = ended.filter(|ended| !ended).count();
+        if late > 0 {
+            log::warn!("{late} threads that bring mail did not end in time");
         }
     }
 }

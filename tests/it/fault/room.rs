@@ -12,7 +12,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 const EAGAIN: i64 = 11;
 const ENOMEM: i64 = 12;
@@ -175,6 +176,37 @@ fn a_server_without_threads_refuses_new_connections_and_sessions_and_then_serves
     assert_eq!((status, &told["assistant_text"]), (200, &json!("still")), "{told}");
     broken.fault.set(Number::ThreadErrno, 0);
     assert_eq!(stage.run(&stage.session(), "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
+/// Nor does the stop want one: not even for a thread that it has to leave behind.
+#[test]
+fn a_server_without_threads_stops_in_time_whatever_hangs() {
+    let mut broken = Broken::with_config("[server]\nshutdown_grace_secs = 2\n");
+    let stage = &mut broken.stage;
+    let body = json!({"command": "while sleep 0.05; do echo more; done", "cwd": stage.cwd});
+    let log = text(&stage.client.post("/v1/processes", &body).expect(200).json(), "stdout_path");
+    stage.session();
+    stage.server.kill9();
+    // The next server opens the log to write on, which waits for a reader that never comes.
+    fs::remove_file(&log).unwrap();
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    stage.restart();
+    let path = format!("/proc/{}/task", stage.server.pid());
+    wait::until(SOON, "the process has its thread", || {
+        fs::read_dir(&path).unwrap().flatten().find_map(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).ok()?;
+            name.starts_with("process-").then_some(())
+        })
+    });
+    stage.session();
+    broken.fault.set(Number::ThreadErrno, EAGAIN);
+    let begun = Instant::now();
+    assert_eq!(stage.server.terminate(), Some(0), "{}", stage.server.stderr_text());
+    assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?}", begun.elapsed());
+    broken.fault.set(Number::ThreadErrno, 0);
+    fs::remove_file(&log).unwrap();
+    stage.restart();
     broken.verify();
 }
 
