@@ -2,7 +2,8 @@
 //!
 //! Start: the lock of the data folder, then the port (so a second server has changed nothing when it fails), the
 //! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
-//! end the streams, settle the sessions, close connections, drain the writer, checkpoint.
+//! end the streams, settle the sessions, close connections, drain the writer, checkpoint. A start that fails goes the
+//! same way back, from where it has come to.
 
 use crate::api::{Api, Floors};
 use crate::config::Config;
@@ -21,7 +22,7 @@ use crate::signals::Stop;
 use crate::team::Dispatch;
 use crate::thread::{self, Thread};
 use crate::watchdog::{self, Watchdog};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use serde_json::json;
 use std::fs::File;
 use std::io;
@@ -30,18 +31,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A running server. Dropping it without [`Server::stop`] ends the threads but tells nobody.
+/// A running server. It is ended by [`Server::stop`] alone: to drop it would wait for threads that nobody has told.
 pub struct Server {
     api: Arc<Api>,
     http: http::Server,
-    dispatch: Dispatch,
-    team_recovery: Thread,
-    /// Closing it ends the housekeeper.
-    housekeeper_end: Sender<()>,
-    housekeeper: Thread,
-    /// Ends by [`Worktrees::stop`].
-    worktrees: Thread,
-    writer: Thread,
+    begun: Begun,
     /// Ends when it is dropped.
     watchdog: Watchdog,
     grace: Duration,
@@ -50,7 +44,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server. Errors: another one has the data folder or the port, or the database is not ours.
+    /// Starts the server. Errors: another one has the data folder or the port, the database is not ours, or the system
+    /// does not give what is needed. What was begun by then has ended, or was told to end and did not in its time:
+    /// nothing but the end of the process should follow.
     pub fn start(config: Config) -> Result<Server> {
         make_folder(&config.root_dir)?;
         let lock = lock_folder(&config.root_dir)?;
@@ -71,8 +67,7 @@ impl Server {
         make_folder(&config.root_dir.join(TOKENS_FOLDER))?;
         let token = token(&config)?;
         let sidecars = sidecars()?;
-        let watchdog = watchdog::start(config.stuck_after)
-            .map_err(|error| Error::internal("no thread can be started").source(error))?;
+        let watchdog = watchdog::start(config.stuck_after).map_err(no_thread)?;
         let gateway = gateway_access(&config, address)?;
         restrict(&config.sqlite_path)?;
         let (ledger, writer) = Ledger::open_bounded(
@@ -80,65 +75,23 @@ impl Server {
             config.synchronous,
             config.database_bytes_max,
         )?;
-        let config = Arc::new(config);
-        if config.providers.contains_key("claude") {
-            Auth::of_config(&config).prepare()?;
-        }
-        let (floors, worktrees_due) = Floors::new(&config, ledger.clone(), sidecars, gateway)?;
-        ledger.write(tell_start)?;
-        floors.mcp.recover()?;
-        let api = Arc::new(Api::new(Arc::clone(&config), floors, token, address));
-        let (sessions, processes) = (api.sessions.clone(), api.processes.clone());
-        let (worktrees, teams) = (api.worktrees.clone(), api.teams.clone());
-        let mut recovered = sessions.recover()?;
-        // Behind the sessions, which stop the children that nobody knows: what is started here is known to nobody yet.
-        recovered.processes_adopted = processes.recover()?;
-        let worktrees = worktrees.start(worktrees_due)?;
-        let summary = json!({"summary": {
-            "sessions_attached": recovered.sessions_attached,
-            "sessions_resumed": recovered.sessions_resumed,
-            "processes_adopted": recovered.processes_adopted,
-            "orphans_stopped": recovered.orphans_stopped,
-        }});
-        ledger.write(move |tx| {
-            let kind = EventKind::RuntimeStartupRecovered;
-            tx.append(NewEvent::system(kind, summary.to_string())).map(|_seq| ())
-        })?;
-        drop(api.recovered.set(recovered));
-        let dispatch = teams.start()?;
-        let team_recovery = teams.recover()?;
-        let limits =
-            http::Limits { connections: config.connections_max, ..http::Limits::default() };
-        let http =
-            http::Server::start(listener, limits, Arc::clone(&api) as Arc<dyn http::Handler>)
-                .map_err(|error| Error::internal("the server can not accept").source(error))?;
-        drop(api.http.set(http.meter()));
-        let (housekeeper_end, end) = crossbeam_channel::bounded(0);
-        let house = Housekeeper {
-            ledger,
-            processes: Some(processes),
-            delta_retention: config.delta_retention,
-            session_retention: config.session_retention,
-            team_retention: config.teams.retention,
-            keepers_dir: config.root_dir.join("keepers"),
-            providers_dir: config.providers_dir.clone(),
-        };
-        let housekeeper = thread::spawn("housekeeper", move || house.keep(&end))
-            .map_err(|error| Error::internal("no thread can be started").source(error))?;
         let grace = config.shutdown_grace;
-        Ok(Server {
-            api,
-            http,
-            dispatch,
-            team_recovery,
-            housekeeper_end,
-            housekeeper,
-            worktrees,
-            writer,
-            watchdog,
-            grace,
-            lock,
-        })
+        let config = Arc::new(config);
+        let mut begun = Begun::new(ledger.clone(), writer);
+        let served = Floors::new(&config, ledger, sidecars, gateway).and_then(|(floors, due)| {
+            let api = Arc::new(Api::new(config, floors, token, address));
+            begun.go_on(&api, due, listener).map(|http| (api, http))
+        });
+        match served {
+            Ok((api, http)) => Ok(Server { api, http, begun, watchdog, grace, lock }),
+            Err(error) => {
+                let deadline = Instant::now() + grace;
+                begun.settle(false, deadline);
+                begun.end(deadline);
+                std::mem::forget(lock);
+                Err(error)
+            }
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -152,28 +105,10 @@ impl Server {
     /// Ends everything within the grace of the configuration, whatever clients and agents do.
     pub fn stop(self, stop: Stop) {
         let deadline = Instant::now() + self.grace;
-        let Server {
-            api,
-            http,
-            dispatch,
-            team_recovery,
-            housekeeper_end,
-            housekeeper,
-            worktrees,
-            writer,
-            watchdog,
-            lock,
-            ..
-        } = self;
+        let Server { api, http, mut begun, watchdog, lock, .. } = self;
         http.stop_accepting();
         api.ledger.tail().close();
-        let dispatch = dispatch.stop();
-        api.sessions.shut_down(stop == Stop::EndAll, deadline);
-        dispatch.join(deadline);
-        api.processes.shut_down(stop == Stop::EndAll, deadline);
-        api.readiness.shut_down();
-        api.worktrees.stop();
-        api.teams.stop();
+        begun.settle(stop == Stop::EndAll, deadline);
         let reason = match stop {
             Stop::Leave => "sigterm",
             Stop::EndAll => "sigint",
@@ -186,27 +121,131 @@ impl Server {
             log::warn!("the stop is not in the log: {error}");
         }
         http.close(deadline.saturating_duration_since(Instant::now()).max(MIN_CLOSE));
-        drop(housekeeper_end);
-        // A thread that hangs above may have a handle on the ledger still, so the writer is told: it does what waits,
-        // makes its checkpoint and ends.
-        api.ledger.close();
         drop(api);
+        begun.end(deadline);
+        drop(watchdog);
+        // What was left behind could use the folder still: it is free when the process has ended.
+        std::mem::forget(lock);
+    }
+}
+
+/// What runs behind the connections, as far as a start has come. These threads hold handles on each other: all are told
+/// to end before the first is waited for, also when the start fails half-way.
+struct Begun {
+    ledger: Ledger,
+    writer: Thread,
+    api: Option<Arc<Api>>,
+    /// Ends by [`Worktrees::stop`].
+    worktrees: Option<Thread>,
+    dispatch: Option<Dispatch>,
+    /// Ends by [`Teams::stop`].
+    team_recovery: Option<Thread>,
+    /// Closing the channel ends it.
+    housekeeper: Option<(Sender<()>, Thread)>,
+}
+
+impl Begun {
+    fn new(ledger: Ledger, writer: Thread) -> Begun {
+        let (api, worktrees, dispatch) = (None, None, None);
+        let (team_recovery, housekeeper) = (None, None);
+        Begun { ledger, writer, api, worktrees, dispatch, team_recovery, housekeeper }
+    }
+
+    /// Takes up what the last server left, then begins with everything else; requests come last.
+    fn go_on(
+        &mut self,
+        api: &Arc<Api>,
+        worktrees_due: Receiver<()>,
+        listener: TcpListener,
+    ) -> Result<http::Server> {
+        self.api = Some(Arc::clone(api));
+        let config = &api.config;
+        if config.providers.contains_key("claude") {
+            Auth::of_config(config).prepare()?;
+        }
+        api.ledger.write(tell_start)?;
+        api.mcp.recover()?;
+        let mut recovered = api.sessions.recover()?;
+        // Behind the sessions, which stop the children that nobody knows: what is started here is known to nobody yet.
+        recovered.processes_adopted = api.processes.recover()?;
+        self.worktrees = Some(api.worktrees.start(worktrees_due)?);
+        let summary = json!({"summary": {
+            "sessions_attached": recovered.sessions_attached,
+            "sessions_resumed": recovered.sessions_resumed,
+            "processes_adopted": recovered.processes_adopted,
+            "orphans_stopped": recovered.orphans_stopped,
+        }});
+        api.ledger.write(move |tx| {
+            let kind = EventKind::RuntimeStartupRecovered;
+            tx.append(NewEvent::system(kind, summary.to_string())).map(|_seq| ())
+        })?;
+        drop(api.recovered.set(recovered));
+        self.dispatch = Some(api.teams.start()?);
+        self.team_recovery = Some(api.teams.recover()?);
+        let (housekeeper_end, end) = crossbeam_channel::bounded(0);
+        let house = Housekeeper {
+            ledger: api.ledger.clone(),
+            processes: Some(api.processes.clone()),
+            delta_retention: config.delta_retention,
+            session_retention: config.session_retention,
+            team_retention: config.teams.retention,
+            keepers_dir: config.root_dir.join("keepers"),
+            providers_dir: config.providers_dir.clone(),
+        };
+        let housekeeper =
+            thread::spawn("housekeeper", move || house.keep(&end)).map_err(no_thread)?;
+        self.housekeeper = Some((housekeeper_end, housekeeper));
+        let limits =
+            http::Limits { connections: config.connections_max, ..http::Limits::default() };
+        let http = http::Server::start(listener, limits, Arc::clone(api) as Arc<dyn http::Handler>)
+            .map_err(|error| Error::internal("the server can not accept").source(error))?;
+        drop(api.http.set(http.meter()));
+        Ok(http)
+    }
+
+    /// Tells all that works to end, and waits for it until the deadline. Agents and processes stay with their keepers
+    /// unless it is final.
+    fn settle(&mut self, is_final: bool, deadline: Instant) {
+        let Some(api) = &self.api else { return };
+        let dispatch = self.dispatch.take().map(Dispatch::stop);
+        api.sessions.shut_down(is_final, deadline);
+        if let Some(dispatch) = dispatch {
+            dispatch.join(deadline);
+        }
+        api.processes.shut_down(is_final, deadline);
+        api.readiness.shut_down();
+        api.worktrees.stop();
+        api.teams.stop();
+    }
+
+    /// Ends the rest, the writer last. What does not end is left to the end of the process.
+    fn end(self, deadline: Instant) {
+        let Begun { ledger, writer, api, worktrees, team_recovery, housekeeper, .. } = self;
+        let housekeeper = housekeeper.map(|(end, thread)| {
+            drop(end);
+            thread
+        });
+        // A thread that hangs may have a handle on the ledger still, so the writer is told: it does what waits, makes
+        // its checkpoint and ends.
+        ledger.close();
+        drop((ledger, api));
         let deadline = deadline.max(Instant::now() + MIN_CLOSE);
         let threads = [
             ("housekeeper", housekeeper),
             ("team-recovery", team_recovery),
             ("worktrees", worktrees),
-            ("writer", writer),
+            ("writer", Some(writer)),
         ];
         for (name, thread) in threads {
-            if !thread.join_by(deadline) {
+            if thread.is_some_and(|thread| !thread.join_by(deadline)) {
                 log::warn!("the thread {name} did not stop in time; the process ends without it");
             }
         }
-        drop(watchdog);
-        // What was left behind could use the folder still: it is free when the process has ended.
-        std::mem::forget(lock);
     }
+}
+
+fn no_thread(error: io::Error) -> Error {
+    Error::internal("no thread can be started").source(error)
 }
 
 /// Connections, and then the writer, get this long to finish even when others have used the grace up.

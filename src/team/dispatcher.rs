@@ -76,13 +76,14 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(2);
 impl Dispatch {
     /// Starts the dispatcher and its lanes; whatever waits is looked at first.
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Dispatch> {
+        // Above what ends the threads: where one can not be started, those that were are waited for last.
+        let mut threads = Vec::new();
         let (fast, fast_jobs) = crossbeam_channel::unbounded();
         let (slow, slow_jobs) = crossbeam_channel::unbounded();
         let (tell_done, done) = crossbeam_channel::unbounded();
         let (end, ended) = crossbeam_channel::bounded(0);
         let (bell, rings) = shared.ledger.tail().bell();
         let no_thread = |error| Error::internal("no thread can be started").source(error);
-        let mut threads = Vec::new();
         let lanes = [
             ("mail-fast", fast_jobs, limits::MAIL_LANE_FAST),
             ("mail-slow", slow_jobs, limits::MAIL_LANE_SLOW),

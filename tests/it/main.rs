@@ -47,6 +47,7 @@ mod session;
 mod shutdown;
 mod spawn;
 mod stage;
+mod start;
 mod stream;
 mod stream_end;
 mod team;

@@ -33,6 +33,8 @@ pub enum Number {
     Fired,
     /// With which change of a file or folder the process is killed, before it is made; 0 = none.
     ChangesLeft,
+    /// With which start of a thread the system has none any more, this one not either; 0 = it goes on to have some.
+    ThreadsLeft,
     /// How many panics are still to come; see [`Fault::panic_in`].
     Panics,
 }

@@ -179,6 +179,30 @@ fn a_server_without_threads_refuses_new_connections_and_sessions_and_then_serves
     broken.verify();
 }
 
+/// Whichever it is that a start does not get, and all behind it: what it has begun by then ends.
+#[test]
+fn a_start_that_gets_no_thread_ends_with_the_reason() {
+    let mut broken = Broken::new();
+    let session_id = broken.stage.session();
+    for nth in 1.. {
+        // The agent lives, so the next start has a thread for it.
+        broken.stage.server.kill9();
+        broken.fault.set(Number::ThreadsLeft, nth);
+        let started = broken.stage.server.try_restart();
+        broken.fault.set(Number::ThreadsLeft, 0);
+        broken.fault.set(Number::ThreadErrno, 0);
+        let Err(told) = started else {
+            assert!(nth > 12, "the lanes of the mail alone are eight");
+            break;
+        };
+        assert!(told.contains("(exit status: 1)"), "without thread {nth}: {told}");
+        assert!(told.contains("Resource temporarily unavailable"), "{nth}: {told}");
+    }
+    broken.stage.restart();
+    assert_eq!(broken.stage.run(&session_id, "say on")["assistant_text"], "on");
+    broken.verify();
+}
+
 /// Nor does the stop want one: not even for a thread that it has to leave behind.
 #[test]
 fn a_server_without_threads_stops_in_time_whatever_hangs() {

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 /* The page, one number after the other: fault.rs has the same order. */
-enum { LOADED, CLOCK_MS, SYNC_DELAY_MS, SYNC_ERRNO, WRITE_ERRNO, SPAWN_ERRNO, THREAD_ERRNO, FIRED, CHANGES_LEFT, PANICS, THREAD_NAME };
+enum { LOADED, CLOCK_MS, SYNC_DELAY_MS, SYNC_ERRNO, WRITE_ERRNO, SPAWN_ERRNO, THREAD_ERRNO, FIRED, CHANGES_LEFT, THREADS_LEFT, PANICS, THREAD_NAME };
 
 enum { CREATE = 1, WRITE, TRUNCATE, SYNC, UNLINK, SYNC_FOLDER };
 
@@ -409,6 +409,9 @@ int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t 
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *), void *argument)
 {
+    /* None comes behind that one either. */
+    if (asked(THREADS_LEFT) > 0 && atomic_fetch_sub(&page[THREADS_LEFT], 1) == 1)
+        atomic_store(&page[THREAD_ERRNO], EAGAIN);
     if (fails(THREAD_ERRNO))
         return errno;
     return REAL(pthread_create, thread, attributes, body, argument);
