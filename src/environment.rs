@@ -6,8 +6,10 @@
 
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Variables that every child may have, by name or (with a star) by prefix.
 const PASSED_ON: &[&str] = &[
@@ -31,7 +33,8 @@ const PASSED_ON: &[&str] = &[
     "XDG_*",
 ];
 
-/// The environment that a child starts from: the list above, and what `also` names (with a star, by prefix).
+/// The environment that a child starts from: the list above, and what `also` names (with a star, by prefix). What of it
+/// is not UTF-8 is left out, and told in the log.
 pub fn passed_on(also: &[String]) -> BTreeMap<String, String> {
     let is_passed = |name: &str| {
         let fits = |rule: &str| match rule.strip_suffix('*') {
@@ -40,7 +43,29 @@ pub fn passed_on(also: &[String]) -> BTreeMap<String, String> {
         };
         PASSED_ON.iter().any(|rule| fits(rule)) || also.iter().any(|rule| fits(rule))
     };
-    std::env::vars().filter(|(name, _)| is_passed(name)).collect()
+    let as_text = |(name, value): (OsString, OsString)| {
+        let shown = name.to_string_lossy().into_owned();
+        if !is_passed(&shown) {
+            return None;
+        }
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => Some((name, value)),
+            _ => {
+                tell_no_text(shown);
+                None
+            }
+        }
+    };
+    std::env::vars_os().filter_map(as_text).collect()
+}
+
+/// Says once that a variable is not passed on. What a child is given is kept and compared as text.
+fn tell_no_text(name: String) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let is_new = TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+    if is_new {
+        log::warn!("the variable {name} is not UTF-8; no child is given it");
+    }
 }
 
 /// The file that a command names: a path as it is, a bare name by `path` (the value of PATH). None: it is on no folder
