@@ -32,7 +32,9 @@ impl Processes {
         let next = self.shared.ledger.read(|db| rows::first_end(db, before)).ok().flatten();
         // What ends from now on is kept for the whole time.
         let due_ms = next.map_or(kept_ms, |ended_at| ended_at + kept_ms - id::now_ms());
-        Some(Duration::from_millis(u64::try_from(due_ms).unwrap_or(0)).clamp(AT_LEAST, kept))
+        let due = Duration::from_millis(u64::try_from(due_ms).unwrap_or(0));
+        // In this order, since `kept` may be less than `AT_LEAST`.
+        Some(due.min(kept).max(AT_LEAST))
     }
 
     /// Removes those that ended before this time; how many are still there, since their logs can not be removed.

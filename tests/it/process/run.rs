@@ -231,3 +231,14 @@ fn old_processes_are_removed_with_all_they_left() {
     let last = list(stage.get("/v1/events?order=desc&limit=1"));
     assert!(last[0]["row_id"].as_i64().unwrap() > 5, "{last:?}");
 }
+
+/// Kept for so short a time that no round comes so soon.
+#[test]
+fn processes_that_are_kept_for_no_time_go_with_the_next_round() {
+    let stage = Stage::with_config("[processes]\nlog_retention_hours = 0.00001\n");
+    let record = stage.process_end(&stage.shell("true"));
+    gooselake_harness::wait::until(SOON, "the record is gone", || {
+        (stage.client.get(&format!("/v1/processes/{}", id(&record))).status == 404).then_some(())
+    });
+    stage.server.check_no_panic();
+}
