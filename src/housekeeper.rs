@@ -16,6 +16,8 @@ use crate::limits;
 use crate::model::id;
 use crate::process::Processes;
 use crate::provider::stage;
+use crate::thread;
+use crate::tries::Pauses;
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashMap;
@@ -59,14 +61,22 @@ struct Stopping;
 impl Housekeeper {
     /// Keeps house until the channel closes.
     pub fn keep(&self, end: &Receiver<()>) {
-        let mut round = Round { house: self, end, failed: HashMap::new() };
         watchdog::watch();
-        while let Ok(next) = round.run() {
-            match watchdog::rest(|| end.recv_timeout(next.clamp(ROUND_MIN, ROUND))) {
-                Err(RecvTimeoutError::Timeout) => {}
-                _ => return,
+        let rest = |time| {
+            let waited = watchdog::rest(|| end.recv_timeout(time));
+            waited == Err(RecvTimeoutError::Timeout)
+        };
+        let rounds = || {
+            let (failed, pauses) = (HashMap::new(), Pauses::default());
+            let mut round = Round { house: self, end, failed, pauses };
+            while let Ok(next) = round.run() {
+                if !rest(next.clamp(ROUND_MIN, ROUND)) {
+                    return;
+                }
             }
-        }
+        };
+        let mut pauses = Pauses::default();
+        thread::run_anew(rounds, || rest(pauses.take()));
     }
 }
 
@@ -76,6 +86,8 @@ struct Round<'a> {
     end: &'a Receiver<()>,
     /// Sessions and teams that could not be purged, and when; each is tried again after a [`ROUND`].
     failed: HashMap<String, Instant>,
+    /// Until the next round, where one of the tasks has failed.
+    pauses: Pauses,
 }
 
 impl<'a> Round<'a> {
@@ -92,15 +104,23 @@ impl<'a> Round<'a> {
             ("deleted teams", Round::teams),
             ("folders of keepers", Round::leftovers),
         ];
+        let mut is_failed = false;
         for (what, task) in tasks {
-            match task(self) {
+            match thread::survive(|| task(self)) {
                 Ok(due) => next = next.min(due.unwrap_or(ROUND)),
-                Err(error) => log::warn!("old {what} are still there: {error}"),
+                Err(error) => {
+                    log::warn!("old {what} are still there: {error}");
+                    is_failed = true;
+                }
             }
             if self.is_ended() {
                 return Err(Stopping);
             }
         }
+        if is_failed {
+            return Ok(next.min(self.pauses.take()));
+        }
+        self.pauses = Pauses::default();
         Ok(next)
     }
 
@@ -190,7 +210,7 @@ impl<'a> Round<'a> {
         due.retain(|id| !self.failed.contains_key(id));
         let is_more = due.len() >= limits::RETENTION_ROWS;
         for id in due {
-            match purge(self, &id) {
+            match thread::survive(|| purge(self, &id)) {
                 Ok(true) => log::info!("{what} {id} was kept long enough and is purged"),
                 Ok(false) => return false,
                 Err(error) => {

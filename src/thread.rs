@@ -2,10 +2,13 @@
 //!
 //! Owns: nothing but the rule. Every thread has a name (seen in `top -H`, in panics and in logs), the default stack
 //! (JSON from outside nests), and an owner that holds a [`Thread`] and joins it. What a thread waits for, and what ends
-//! it, is said in the header of the file that starts it. This file deliberately knows no pool and no shutdown order.
+//! it, is said in the header of the file that starts it. What goes on behind a panic is a choice of that file's, made
+//! with [`run_anew`] and [`survive`]. This file deliberately knows no pool and no shutdown order.
 
+use crate::error::{Error, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
@@ -66,6 +69,24 @@ impl Drop for Thread {
     }
 }
 
+/// Runs the body of the calling thread until it returns, and after each panic anew. In between it pauses by `pause`,
+/// which says whether to go on.
+pub fn run_anew(mut body: impl FnMut(), mut pause: impl FnMut() -> bool) {
+    while catch_unwind(AssertUnwindSafe(&mut body)).is_err() {
+        let thread = std::thread::current();
+        log::error!("the thread {} panicked; it begins anew", thread.name().unwrap_or("nameless"));
+        if !pause() {
+            return;
+        }
+    }
+}
+
+/// Does one piece of work of many: a panic in it is its error, so that the others are done all the same.
+pub fn survive<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let defect = |_| Err(Error::internal("a defect of the server ended it; its log says where"));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(defect)
+}
+
 /// Starts a named thread. Errors: the system has no thread to give (`EAGAIN`).
 pub fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
     let (running, over) = crossbeam_channel::bounded::<()>(0);
@@ -112,5 +133,28 @@ mod tests {
         assert!(panics.is_over_by(Instant::now() + SOON));
         assert!(panics.join_by(Instant::now()), "what has ended is not late");
         assert!(!spawn("panics", || std::panic::resume_unwind(Box::new(()))).unwrap().join());
+    }
+
+    #[test]
+    fn a_body_is_run_anew_after_a_panic_unless_the_pause_says_that_all_is_over() {
+        let run = |panics: u32, pauses: u32| {
+            let (mut runs, mut left) = (0, pauses);
+            let body = || {
+                runs += 1;
+                if runs <= panics {
+                    std::panic::resume_unwind(Box::new(()));
+                }
+            };
+            run_anew(body, || {
+                left -= 1;
+                left > 0
+            });
+            runs
+        };
+        assert_eq!(run(0, 5), 1);
+        assert_eq!(run(2, 5), 3);
+        assert_eq!(run(9, 5), 5);
+        assert!(survive::<()>(|| std::panic::resume_unwind(Box::new(()))).is_err());
+        assert_eq!(survive(|| Ok(7)).unwrap(), 7);
     }
 }

@@ -25,7 +25,8 @@ fn what_can_not_be_purged_stands_in_nobodys_way_and_is_tried_again_after_a_round
         keepers_dir: folder.join("keepers"),
         providers_dir: folder.clone(),
     };
-    let mut round = Round { house: &house, end: &end, failed: HashMap::new() };
+    let mut round =
+        Round { house: &house, end: &end, failed: HashMap::new(), pauses: Pauses::default() };
     let made = ledger.write(|tx| {
         // More than one look finds, and behind them one that is free to go.
         for number in 0..limits::RETENTION_ROWS {

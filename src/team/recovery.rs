@@ -14,7 +14,8 @@ use crate::error::{Code, Error, Result};
 use crate::ledger::session;
 use crate::ledger::team::operation;
 use crate::model::team::OperationStage;
-use crate::tries::Tries;
+use crate::thread;
+use crate::tries::{Pauses, Tries};
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeMap;
@@ -81,6 +82,22 @@ pub(super) fn take_back_planned(shared: &Shared, operations: Vec<String>) -> Res
 /// The body of the thread.
 pub(super) fn serve(shared: &Shared) {
     watchdog::watch();
+    let mut pauses = Pauses::default();
+    let pause = || {
+        let until = Instant::now() + pauses.take();
+        // A word is no reason to begin sooner, unless it is that of the stop.
+        while !shared.sessions.is_stopping() {
+            if watchdog::rest(|| shared.left.words.1.recv_deadline(until)).is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    thread::run_anew(|| take_up(shared), pause);
+}
+
+/// Takes up what is left until the server stops.
+fn take_up(shared: &Shared) {
     let mut tries = Tries::default();
     loop {
         let now = Instant::now();
@@ -93,7 +110,7 @@ pub(super) fn serve(shared: &Shared) {
             if !tries.is_due(&operation_id, now) {
                 continue;
             }
-            match go_on(shared, &operation_id, &mut undo) {
+            match thread::survive(|| go_on(shared, &operation_id, &mut undo)) {
                 Ok(()) => drop(shared.left.lock().remove(&operation_id)),
                 Err(error) => {
                     log::error!("operation {operation_id} is taken up again later: {error}");

@@ -16,7 +16,8 @@ use super::run;
 use super::tree::{self, Tree};
 use crate::error::{Code, Result};
 use crate::ledger::worktree::{self, WorktreeRecord};
-use crate::tries::Tries;
+use crate::thread;
+use crate::tries::{Pauses, Tries};
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::BTreeMap;
@@ -44,7 +45,29 @@ impl Unmade {
 /// The body of the thread. `left` is what the last server left, read before the first request.
 pub(super) fn serve(shared: &Arc<Shared>, left: &[WorktreeRecord], due: &Receiver<()>) {
     watchdog::watch();
-    shared.sweep_trash(left);
+    let (mut is_swept, mut pauses) = (false, Pauses::default());
+    let body = || {
+        // Once: what is in the trash later may be somebody's who is at work.
+        if !std::mem::replace(&mut is_swept, true) {
+            shared.sweep_trash(left);
+        }
+        take_up(shared, due);
+    };
+    let pause = || {
+        let until = Instant::now() + pauses.take();
+        // A word is no reason to begin sooner, unless it is that of the stop.
+        while !shared.stop.is_stopped() {
+            if watchdog::rest(|| due.recv_deadline(until)).is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    thread::run_anew(body, pause);
+}
+
+/// Takes up what is left and what is due until the server stops.
+fn take_up(shared: &Arc<Shared>, due: &Receiver<()>) {
     let mut tries = Tries::default();
     while !shared.stop.is_stopped() {
         let now = Instant::now();
@@ -100,7 +123,7 @@ impl Shared {
                 continue;
             }
             let Some(_lock) = self.try_lock_worktree(&worktree_id) else { continue };
-            match self.repair(&worktree_id, &unmade) {
+            match thread::survive(|| self.repair(&worktree_id, &unmade)) {
                 Err(error) if self.is_unfinished(&worktree_id) => {
                     log::error!("worktree {worktree_id} is taken up again: {error}");
                     tries.failed(&worktree_id);
@@ -243,7 +266,7 @@ impl Shared {
                 continue;
             }
             let Some(_lock) = self.try_lock_worktree(&worktree_id) else { continue };
-            match self.clean_up_after_session(&worktree_id) {
+            match thread::survive(|| self.clean_up_after_session(&worktree_id)) {
                 Ok(()) => {}
                 Err(error) if error.code == Code::ShuttingDown => return,
                 Err(error) => {

@@ -4,7 +4,8 @@
 use super::{Broken, ENOSPC, verify};
 use crate::crew::Crew;
 use crate::spawn::scene::slow_agent;
-use crate::stage::{SOON, Stage, check_error, text};
+use crate::stage::{SOON, Stage, check_error, list, text};
+use crate::worktree::scene::Repo;
 use gooselake_harness::fault::Number;
 use gooselake_harness::temp::TempDir;
 use gooselake_harness::{proof, wait};
@@ -278,4 +279,55 @@ fn an_attempt_that_is_under_way_outlives_a_panic_of_the_dispatcher() {
     assert_ne!(turns[0], turns[1], "the second was written when the first was on its way");
     assert_eq!(states(&crew, stage, &first), ["pending", "injecting", "injected"]);
     check_dispatcher(&broken);
+}
+
+/// What it was at is told and done with the next round; what is due besides is done in this one.
+#[test]
+fn a_panic_of_the_housekeeper_delays_what_is_due() {
+    let broken = Broken::with_config("[processes]\nlog_retention_hours = 0.0001\n");
+    let stage = &broken.stage;
+    broken.fault.panic_in("housekeeper");
+    wait_told(stage, "thread 'housekeeper'");
+    let body = json!({"command": "true", "cwd": stage.cwd});
+    let id = text(&stage.start_process(&body)["process"], "process_id");
+    wait::until(SOON, "the process is forgotten", || {
+        (stage.client.get(&format!("/v1/processes/{id}")).status == 404).then_some(())
+    });
+    let told = stage.server.stderr_text();
+    assert_eq!(told.matches("thread 'housekeeper'").count(), 1, "{told}");
+    broken.verify();
+}
+
+/// Nor does it keep it from the next ones.
+#[test]
+fn a_panic_over_one_worktree_leaves_the_others_to_be_looked_after() {
+    let mut broken = Broken::new();
+    let repo = Repo::new(&broken.stage.server.folder().join("repo"));
+    let worktrees = ["one", "two", "three"].map(|name| {
+        let body = json!({"repo_root": repo.path, "worktree_name": name});
+        let reply = broken.stage.client.post("/v1/worktrees", &body).expect(200).json();
+        reply["worktree"].clone()
+    });
+    broken.stage.server.kill9();
+    // How old it is is asked by the time of day.
+    let record = Repo::of(&worktrees[0]).git(&["rev-parse", "--absolute-git-dir"]);
+    fs::write(format!("{}/index.lock", record.trim()), "").unwrap();
+    fs::remove_dir_all(text(&worktrees[1], "worktree_cwd")).unwrap();
+    broken.fault.panic_in("worktrees");
+    broken.stage.restart();
+    let stage = &broken.stage;
+    let path = |worktree: &Value| format!("/v1/worktrees/{}", text(worktree, "id"));
+    wait::until(SOON, "the second is looked at", || {
+        (stage.get(&path(&worktrees[1]))["status"] == "missing").then_some(())
+    });
+    assert!(stage.server.stderr_text().contains("thread 'worktrees'"));
+    // The thread lives: it cleans up after a session.
+    let body = json!({"worktree": {"name": "four", "repo_root": repo.path}});
+    let session_id = text(&stage.create(&body), "id");
+    stage.close(&session_id);
+    wait::until(SOON, "the fourth is gone", || {
+        let is_gone = |worktree: &Value| worktree["status"] == "deleted";
+        list(stage.get("/v1/worktrees")).iter().any(is_gone).then_some(())
+    });
+    broken.verify();
 }
