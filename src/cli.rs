@@ -20,9 +20,10 @@ use crate::config::{Config, Overrides, Problems};
 use crate::error::Error;
 use lexopt::prelude::*;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A command, and what it understands.
 struct Command {
@@ -141,15 +142,18 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Ok(Wanted::Tell(text)) => {
             tell(text.trim_end());
-            ExitCode::SUCCESS
+            told(ExitCode::SUCCESS)
         }
-        Ok(Wanted::WriteOpenapi(file)) => write_openapi::run(file.as_deref()),
+        Ok(Wanted::WriteOpenapi(file)) => told(write_openapi::run(file.as_deref())),
         Ok(Wanted::Run(command, options)) => {
             logging::start(options.log_format, command.name);
-            (command.run)(&options).unwrap_or_else(|error| {
+            let code = (command.run)(&options).unwrap_or_else(|error| {
                 tell_error(&error.to_string());
                 ExitCode::FAILURE
-            })
+            });
+            // A server is not there for what it says when it starts.
+            let is_server = command.name == "serve" && !options.has("check-config");
+            if is_server { code } else { told(code) }
         }
     }
 }
@@ -262,9 +266,24 @@ fn config(options: &Options) -> Result<Config, ExitCode> {
     })
 }
 
-/// A line on stdout. A reader that is gone is no reason to stop.
+/// A line on stdout. A reader that is gone is no reason to stop, and no failure; anything else that keeps it from being
+/// written is one (see [`told`]).
 fn tell(text: &str) {
-    drop(writeln!(std::io::stdout(), "{}", logging::printable(text, true)));
+    let written = writeln!(std::io::stdout(), "{}", logging::printable(text, true));
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+        && !IS_UNTOLD.swap(true, Ordering::SeqCst)
+    {
+        tell_error(&format!("the output can not be written: {error}"));
+    }
+}
+
+/// Whether something was not written that [`tell`] was given.
+static IS_UNTOLD: AtomicBool = AtomicBool::new(false);
+
+/// The exit code of a command whose output is what it is for.
+fn told(code: ExitCode) -> ExitCode {
+    if IS_UNTOLD.load(Ordering::SeqCst) { ExitCode::FAILURE } else { code }
 }
 
 fn tell_error(text: &str) {

@@ -2,12 +2,13 @@
 
 use crate::command::{run, run_on};
 use crate::stage::Stage;
-use gooselake_harness::server::{Options, Server};
+use gooselake_harness::server::{Options, Server, program};
 use gooselake_harness::temp::TempDir;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[test]
@@ -19,6 +20,24 @@ fn wrong_use_ends_with_2_and_says_where_help_is() {
     }
     for arguments in [&["--help"][..], &["--version"], &["doctor", "--help"]] {
         assert!(run(arguments).expect(0).stdout.starts_with("gg-runtime-server"));
+    }
+}
+
+#[test]
+fn output_that_can_not_be_written_is_a_failure_unless_nobody_reads_it() {
+    let say = |argument: &str, stdout: Stdio| {
+        let mut command = Command::new(program("GG_TEST_SERVER", "gg-runtime-server").unwrap());
+        let output = command.arg(argument).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for argument in ["--help", "--version", "--write-openapi"] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (code, told) = say(argument, full.into());
+        assert_eq!(code, Some(1), "{argument}: {told}");
+        assert!(told.contains("can not be written: No space left"), "{argument}: {told}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(say(argument, writer.into()), (Some(0), String::new()), "{argument}");
     }
 }
 
