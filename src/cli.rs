@@ -286,6 +286,26 @@ fn told(code: ExitCode) -> ExitCode {
     if IS_UNTOLD.load(Ordering::SeqCst) { ExitCode::FAILURE } else { code }
 }
 
+/// Does something to each of these children, also to those behind one where it fails. Errors: it failed for some, each
+/// of which was told.
+fn for_each_child(
+    child_ids: &[String],
+    mut work: impl FnMut(&str) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut failed = 0;
+    for child_id in child_ids {
+        if let Err(error) = work(child_id) {
+            tell_error(&format!("{child_id}: {error}"));
+            failed += 1;
+        }
+    }
+    if failed == 0 {
+        return Ok(());
+    }
+    Err(Error::internal(format!("{failed} of {} children are not ended", child_ids.len()))
+        .hint("end what is left of them by hand, then run this again"))
+}
+
 fn tell_error(text: &str) {
     drop(writeln!(std::io::stderr(), "gg-runtime-server: {}", logging::printable(text, true)));
 }
@@ -359,6 +379,19 @@ mod tests {
         ] {
             assert!(parsed(line).contains(told), "{line}: {}", parsed(line));
         }
+    }
+
+    #[test]
+    fn a_child_that_can_not_be_ended_keeps_none_from_being_ended() {
+        let child_ids = ["a", "b", "c"].map(str::to_owned);
+        let mut seen = Vec::new();
+        let done = for_each_child(&child_ids, |child_id| {
+            seen.push(child_id.to_owned());
+            if child_id == "b" { Err(Error::internal("it stays")) } else { Ok(()) }
+        });
+        assert_eq!(done.unwrap_err().message, "1 of 3 children are not ended");
+        assert_eq!(seen, child_ids);
+        assert!(for_each_child(&child_ids, |_| Ok(())).is_ok());
     }
 
     #[test]

@@ -259,7 +259,11 @@ impl<'a> Round<'a> {
             let changed = std::fs::metadata(&dir).and_then(|metadata| metadata.modified());
             let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
             if age.is_some_and(|age| age >= LEFTOVER_AGE) {
-                keeper::sweep(&child_id)?;
+                // One that can not be ended is looked at again with the next round, and keeps no other from its end.
+                if let Err(error) = keeper::sweep(&child_id) {
+                    log::warn!("the child {child_id}, which nobody knows, is not ended: {error}");
+                    continue;
+                }
                 if let Err(error) = std::fs::remove_dir_all(&dir) {
                     log::warn!("the folder {} can not be removed: {error}", dir.display());
                 }

@@ -4,7 +4,7 @@
 //! not the agents' own files (their logins and native sessions), not the configuration, not the token. It appears under
 //! its name only when it is checked. A restore replaces the database whole, and ends what still worked for the old one.
 
-use super::{Options, Outcome, config, tell};
+use super::{Options, Outcome, config, for_each_child, tell};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::folder;
@@ -110,11 +110,11 @@ pub(super) fn restore(options: &Options) -> Outcome {
 /// Agents of the database that goes away would write into journals that the new one knows nothing of.
 fn end_children(config: &Config) -> Result<()> {
     let keepers = config.root_dir.join("keepers");
-    for child_id in keeper::list(&keepers)? {
-        leftover::end(&child_id, config.keeper_grace)?;
-        let dir = keepers.join(&child_id);
-        std::fs::remove_dir_all(&dir).map_err(|error| failed(&dir, "removed", error))?;
-    }
+    for_each_child(&keeper::list(&keepers)?, |child_id| {
+        leftover::end(child_id, config.keeper_grace)?;
+        let dir = keepers.join(child_id);
+        std::fs::remove_dir_all(&dir).map_err(|error| failed(&dir, "removed", error))
+    })?;
     // Their tokens open nothing any more; the folder is made again by the next start.
     let tokens = config.root_dir.join(TOKENS_FOLDER);
     match std::fs::remove_dir_all(&tokens) {

@@ -3,7 +3,7 @@
 //! Without a server every child of the data folder is ended; their folders stay, so that the next server learns how
 //! they ended. Beside a server that runs, only children that its ledger does not know: the others are its own.
 
-use super::{Options, Outcome, config, tell};
+use super::{Options, Outcome, config, for_each_child, tell};
 use crate::error::{Error, Result};
 use crate::keeper::{self, leftover};
 use crate::ledger::{self, agent};
@@ -41,28 +41,29 @@ pub(super) fn run(options: &Options) -> Outcome {
     let _lock = if is_served { None } else { Some(folder::lock_folder(&config.root_dir)?) };
     let known = known_children(&config)?;
     let (mut ended, mut left) = (0, 0);
-    for child_id in children {
-        let is_known = known.contains(&child_id);
+    let done = for_each_child(&children, |child_id| {
+        let is_known = known.iter().any(|known| known == child_id);
         if is_served && is_known {
             left += 1;
-            continue;
+            return Ok(());
         }
-        let processes = leftover::end(&child_id, config.keeper_grace)?;
+        let processes = leftover::end(child_id, config.keeper_grace)?;
         if processes > 0 {
             ended += 1;
             tell(&format!("ended {child_id}: {processes} processes"));
         }
-        let dir = keepers.join(&child_id);
+        let dir = keepers.join(child_id);
         if !is_known && let Err(error) = std::fs::remove_dir_all(&dir) {
             log::warn!("the folder {} can not be removed: {error}", dir.display());
         }
-    }
+        Ok(())
+    });
     let of_server = match left {
         0 => String::new(),
         left => format!("; {left} are those of the server that runs"),
     };
     tell(&format!("{ended} agents and processes ended{of_server}"));
-    Ok(ExitCode::SUCCESS)
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Children that the database of the folder knows; none without one.
