@@ -49,6 +49,7 @@ fn serve(config: Config, with_hints: bool) -> Outcome {
     let provider = config.providers.keys().next().copied().unwrap_or("demo");
     let base_path = config.base_path.clone();
     let server = Server::start(config)?;
+    signals.started();
     let address = server.address();
     tell(&format!("listening on http://{address}"));
     if let Some(path) = &token_file {

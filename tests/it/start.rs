@@ -1,11 +1,16 @@
 //! The start: what ends it, what can not be done, and what surrounds it.
 
-use crate::stage::{Stage, text};
+use crate::stage::{SOON, Stage, text};
+use gooselake_harness::fault::{Fault, Number};
+use gooselake_harness::proc::{self, Signal};
 use gooselake_harness::server::{Options, Server, program};
 use gooselake_harness::temp::TempDir;
+use gooselake_harness::wait;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_start_that_fails_with_its_database_open_ends_with_the_reason() {
@@ -16,6 +21,30 @@ fn a_start_that_fails_with_its_database_open_ends_with_the_reason() {
     let told = Server::try_start(Options { config_toml, ..Options::default() }).unwrap_err();
     assert!(told.contains("(exit status: 1)"), "{told}");
     assert!(told.contains("Not a directory"), "{told}");
+}
+
+/// Its disk may hang: who stops it then need not wait for that.
+#[test]
+fn a_signal_ends_a_start_that_is_not_over() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (fault, folder) = (Fault::new(), TempDir::new("gg-start"));
+        let data_dir = folder.path().join("data");
+        fault.set(Number::SyncDelayMs, -1);
+        let mut command = Command::new(program("GG_TEST_SERVER", "gg-runtime-server").unwrap());
+        command.arg("--data-dir").arg(&data_dir).args(["--bind", "127.0.0.1:0"]);
+        command.env("HOME", folder.path()).envs(fault.env(&data_dir));
+        let mut server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait::until(SOON, "the start hangs", || (fault.get(Number::Fired) > 0).then_some(()));
+        proc::signal(server.id(), signal).unwrap();
+        let ended = proc::wait_gone(&[server.id()], SOON);
+        drop(server.kill());
+        let status = server.wait().unwrap();
+        assert!(ended.is_ok(), "{signal:?} does not end it");
+        assert!(matches!(status.signal(), Some(2 | 15)), "{status}");
+        // The next start has nothing to wait for.
+        let options = Options { data_dir: Some(data_dir), ..Options::default() };
+        assert_eq!(Server::start(options).terminate(), Some(0));
+    }
 }
 
 /// Variables may be any bytes.
