@@ -8,7 +8,7 @@
 use crate::error::{Error, Result};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -41,10 +41,15 @@ pub fn random() -> Result<String> {
 }
 
 /// Writes a secret, or what leads to one, as the only line of a file that its owner alone can read. It is on the disk
-/// when this returns: an empty file after a loss of power would be another secret.
+/// when this returns: an empty file after a loss of power would be another secret. What has this name goes first, since
+/// it may be a link to elsewhere, or a file that others can read.
 pub fn write(path: &Path, line: &str) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{line}")?;
     file.sync_all()
 }
@@ -65,6 +70,8 @@ pub fn is_same(given: &[u8], secret: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn secrets_compare_by_content() {
@@ -79,6 +86,21 @@ mod tests {
         let (one, other) = (random().unwrap(), random().unwrap());
         assert_eq!((one.len(), other.len()), (64, 64));
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_secret_is_written_into_a_file_of_its_own() {
+        let folder = gooselake_harness::temp::TempDir::new("gg-secret");
+        let (path, other) = (folder.path().join("secret"), folder.path().join("other"));
+        std::fs::write(&other, "of somebody").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().permissions().mode();
+        write(&path, "one").unwrap();
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "of somebody");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write(&path, "two").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        assert_eq!(mode(&path) & 0o777, 0o600);
     }
 
     #[test]
