@@ -120,8 +120,10 @@ fn parse_owner(text: &str) -> Owner {
 }
 
 /// Takes a database and the files beside it from everybody but its owner: it holds prompts and environments. One that
-/// is not there is made, empty: SQLite gives the files beside it the mode that it has.
+/// is not there is made, empty: SQLite gives the files beside it the mode that it has. Through a link it is the target
+/// that is meant: SQLite has its files there.
 pub fn restrict(database: &Path) -> Result<()> {
+    let database = &resolve(database);
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(database) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             let message = format!("the database {} can not be made: {error}", database.display());
@@ -138,6 +140,24 @@ pub fn restrict(database: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where a database is, or will be when it is made: through links, also one that leads to nothing yet.
+fn resolve(database: &Path) -> PathBuf {
+    let mut path = database.to_owned();
+    // As many as the system follows.
+    for _ in 0..40 {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        match path.read_link() {
+            Ok(target) => path = folder.join(target),
+            Err(_) => {
+                let name = path.file_name().unwrap_or_default();
+                return folder.canonicalize().map(|folder| folder.join(name)).unwrap_or(path);
+            }
+        }
+    }
+    path
 }
 
 /// The files that make up a database: itself, its log and the index of that.
@@ -219,6 +239,24 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&database).unwrap(), "what is there stays");
         let told = restrict(&root.join("no/db")).unwrap_err();
         assert!(told.message.contains("no/db"), "{}", told.message);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_database_behind_a_link_is_private_where_it_is() {
+        let root = folder("linked");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        std::fs::create_dir(root.join("far")).unwrap();
+        // One link leads to the next, and that to nothing.
+        std::os::unix::fs::symlink("far/link", root.join("db")).unwrap();
+        std::os::unix::fs::symlink("there", root.join("far/link")).unwrap();
+        restrict(&root.join("db")).unwrap();
+        assert_eq!(mode(&root.join("far/there")), 0o600);
+        let log = root.join("far/there-wal");
+        std::fs::write(&log, "").unwrap();
+        std::fs::set_permissions(&log, Permissions::from_mode(0o644)).unwrap();
+        restrict(&root.join("db")).unwrap();
+        assert_eq!(mode(&log), 0o600);
         std::fs::remove_dir_all(&root).unwrap();
     }
 
