@@ -8,6 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::secret;
 use crate::thread;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::net::SocketAddr;
@@ -38,20 +39,63 @@ pub fn make_folder(path: &Path) -> Result<()> {
 /// file is dropped. A server that was killed while it started a program has left its lock with that for a moment, which
 /// is waited for. Errors: another server has it (`conflict`), or the folder can not be written.
 pub fn lock_folder(root: &Path) -> Result<File> {
-    let path = root.join(LOCK);
+    let taken = format!("another server runs on the data folder {}", root.display());
+    lock(&root.join(LOCK), taken, "stop it, or choose another folder with --data-dir")
+}
+
+/// Takes the lock of a database that lies outside of the data folder, whose own lock says nothing of it: a server with
+/// another data folder may be configured for the same one. None: the lock of the folder is enough. Held as that one,
+/// with the same errors.
+pub fn lock_database(root: &Path, database: &Path) -> Result<Option<File>> {
+    let database = resolve(database);
+    let folder = database.parent().map(Path::to_owned).unwrap_or_default();
+    if root.canonicalize().is_ok_and(|root| folder.starts_with(root)) {
+        return Ok(None);
+    }
+    let taken = format!("another server runs on the database {}", database.display());
+    let path = PathBuf::from(format!("{}.{LOCK}", database.display()));
+    lock(&path, taken, "stop it, or name another one as data.sqlite_path").map(Some)
+}
+
+/// Where a database is, or will be when it is made: through links, also one that leads to nothing yet.
+fn resolve(database: &Path) -> PathBuf {
+    let mut path = database.to_owned();
+    // As many as the system follows.
+    for _ in 0..40 {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        match path.read_link() {
+            Ok(target) => path = folder.join(target),
+            Err(_) => {
+                let name = path.file_name().unwrap_or_default();
+                return folder.canonicalize().map(|folder| folder.join(name)).unwrap_or(path);
+            }
+        }
+    }
+    path
+}
+
+/// Takes a lock; `taken` and its hint say that another server has it.
+fn lock(path: &Path, taken: String, hint: &str) -> Result<File> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
         .mode(0o600)
-        .open(&path)
+        .open(path)
         .map_err(|error| {
             Error::internal(format!("{} can not be opened: {error}", path.display()))
-                .hint("make the data folder writable for the user that runs the server")
+                .hint("make its folder, writable for the user that runs the server")
         })?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        return Ok(file);
+    let failed = |error: Errno| {
+        Error::internal(format!("{} can not be locked: {error}", path.display()))
+            .hint("the file system must know locks (flock)")
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(file),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(error) => return Err(failed(error)),
     }
     // Until the program has begun, its process holds all that the server held. It lets go in a moment, another server
     // does not.
@@ -61,14 +105,12 @@ pub fn lock_folder(root: &Path) -> Result<File> {
         drop(locked.send(taken.map(|()| file)));
     })
     .map_err(|error| Error::internal("no thread can be started").source(error))?;
-    if let Ok(Ok(file)) = lock.recv_timeout(LOCK_WAIT) {
-        return Ok(file);
+    if let Ok(locked) = lock.recv_timeout(LOCK_WAIT) {
+        return locked.map_err(failed);
     }
     // It waits as long as the other server runs; this process ends without it.
     std::mem::forget(waiter);
-    let message = format!("another server runs on the data folder {}", root.display());
-    Err(Error::new(Code::Conflict, message)
-        .hint("stop it, or choose another folder with --data-dir"))
+    Err(Error::new(Code::Conflict, taken).hint(hint))
 }
 
 /// How long the lock of a server that was just killed may outlive it.
@@ -98,8 +140,10 @@ pub fn owner(root: &Path) -> Result<Option<Owner>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-        return Ok(None);
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => return Ok(None),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(error) => return Err(failed(error.into())),
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(failed)?;
@@ -140,24 +184,6 @@ pub fn restrict(database: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Where a database is, or will be when it is made: through links, also one that leads to nothing yet.
-fn resolve(database: &Path) -> PathBuf {
-    let mut path = database.to_owned();
-    // As many as the system follows.
-    for _ in 0..40 {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        match path.read_link() {
-            Ok(target) => path = folder.join(target),
-            Err(_) => {
-                let name = path.file_name().unwrap_or_default();
-                return folder.canonicalize().map(|folder| folder.join(name)).unwrap_or(path);
-            }
-        }
-    }
-    path
 }
 
 /// The files that make up a database: itself, its log and the index of that.
@@ -258,6 +284,22 @@ mod tests {
         restrict(&root.join("db")).unwrap();
         assert_eq!(mode(&log), 0o600);
         std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_database_elsewhere_has_a_lock_of_its_own() {
+        let (one, two) = (folder("one"), folder("two"));
+        assert!(lock_database(&one, &one.join("runtime.sqlite3")).unwrap().is_none());
+        let elsewhere = two.join("runtime.sqlite3");
+        let lock = lock_database(&one, &elsewhere).unwrap();
+        assert!(lock.is_some());
+        // By another name it is the same.
+        let link = one.join("linked");
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        assert_eq!(lock_database(&one, &link).unwrap_err().code, Code::Conflict);
+        drop(lock);
+        assert!(lock_database(&one, &link).unwrap().is_some());
+        [one, two].iter().for_each(|root| std::fs::remove_dir_all(root).unwrap());
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! The composition root: builds everything, owns every handle, and knows the order of start and shutdown.
 //!
-//! Start: the lock of the data folder, then the port (so a second server has changed nothing when it fails), the
-//! ledger, what the last server left, and only then requests. Shutdown has a deadline for the whole: stop accepting,
-//! end the streams, settle the sessions, close connections, drain the writer, checkpoint. A start that fails goes the
-//! same way back, from where it has come to.
+//! Start: the locks of the data folder and of a database elsewhere, then the port (so a second server has changed
+//! nothing when it fails), the ledger, what the last server left, and only then requests. Shutdown has a deadline for
+//! the whole: stop accepting, end the streams, settle the sessions, close connections, drain the writer, checkpoint. A
+//! start that fails goes the same way back, from where it has come to.
 
 use crate::api::{Api, Floors};
 use crate::config::Config;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::folder::{self, lock_folder, make_folder, restrict};
+use crate::folder::{self, lock_database, lock_folder, make_folder, restrict};
 use crate::housekeeper::Housekeeper;
 use crate::http;
 use crate::ledger::event::NewEvent;
@@ -39,8 +39,8 @@ pub struct Server {
     /// Ends when it is dropped.
     watchdog: Watchdog,
     grace: Duration,
-    /// Held until everything else is gone.
-    lock: File,
+    /// Of the database, where that has one of its own, and of the data folder. Held until everything else is gone.
+    locks: (Option<File>, File),
 }
 
 impl Server {
@@ -50,6 +50,7 @@ impl Server {
     pub fn start(config: Config) -> Result<Server> {
         make_folder(&config.root_dir)?;
         let lock = lock_folder(&config.root_dir)?;
+        let locks = (lock_database(&config.root_dir, &config.sqlite_path)?, lock);
         let listener = TcpListener::bind(config.bind).map_err(|error| {
             Error::internal(format!("the address {} can not be bound: {error}", config.bind))
                 .hint(bind_remedy(&error))
@@ -57,7 +58,7 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|error| Error::internal("the bound address can not be read").source(error))?;
-        if let Err(error) = folder::sign_lock(&lock, Some(address)) {
+        if let Err(error) = folder::sign_lock(&locks.1, Some(address)) {
             log::warn!("the lock does not say who holds it: {error}");
         }
         // Every id has some.
@@ -83,12 +84,12 @@ impl Server {
             begun.go_on(&api, due, listener).map(|http| (api, http))
         });
         match served {
-            Ok((api, http)) => Ok(Server { api, http, begun, watchdog, grace, lock }),
+            Ok((api, http)) => Ok(Server { api, http, begun, watchdog, grace, locks }),
             Err(error) => {
                 let deadline = Instant::now() + grace;
                 begun.settle(false, deadline);
                 begun.end(deadline);
-                std::mem::forget(lock);
+                std::mem::forget(locks);
                 Err(error)
             }
         }
@@ -105,7 +106,7 @@ impl Server {
     /// Ends everything within the grace of the configuration, whatever clients and agents do.
     pub fn stop(self, stop: Stop) {
         let deadline = Instant::now() + self.grace;
-        let Server { api, http, mut begun, watchdog, lock, .. } = self;
+        let Server { api, http, mut begun, watchdog, locks, .. } = self;
         http.stop_accepting();
         api.ledger.tail().close();
         begun.settle(stop == Stop::EndAll, deadline);
@@ -125,7 +126,7 @@ impl Server {
         begun.end(deadline);
         drop(watchdog);
         // What was left behind could use the folder still: it is free when the process has ended.
-        std::mem::forget(lock);
+        std::mem::forget(locks);
     }
 }
 

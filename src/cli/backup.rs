@@ -85,15 +85,16 @@ pub(super) fn restore(options: &Options) -> Outcome {
         Error { message, ..error }
     })?;
     folder::make_folder(&config.root_dir)?;
+    if let Some(folder) = to.parent() {
+        folder::make_folder(folder)?;
+    }
     // Held to the end: no server starts in the middle.
     let _lock = folder::lock_folder(&config.root_dir)?;
+    let _lock_of_database = folder::lock_database(&config.root_dir, to)?;
     if to.exists() && !options.has("force") {
         let message = format!("there is a database {}", to.display());
         return Err(Error::new(Code::Conflict, message)
             .hint("--force puts it aside and ends the agents that it knows"));
-    }
-    if let Some(folder) = to.parent() {
-        folder::make_folder(folder)?;
     }
     let place = |new: &Path| {
         if to.exists() {

@@ -73,3 +73,18 @@ fn a_variable_that_is_no_text_is_told_and_keeps_nothing_from_working() {
     assert_eq!(told.matches("LC_ODD is not UTF-8").count(), 1, "{told}");
     assert!(!told.contains("OTHER"), "{told}");
 }
+
+/// It may lie outside of both their data folders.
+#[test]
+fn one_server_has_a_database() {
+    let folder = TempDir::new("gg-start");
+    let database = folder.path().join("shared.sqlite3");
+    let config_toml = format!("[data]\nsqlite_path = \"{}\"\n", database.display());
+    let options = Options { config_toml, ..Options::default() };
+    let mut first = Server::start(options.clone());
+    let told = Server::try_start(options.clone()).unwrap_err();
+    assert!(told.contains("(exit status: 1)"), "{told}");
+    assert!(told.contains("another server runs on the database"), "{told}");
+    assert_eq!(first.terminate(), Some(0));
+    assert_eq!(Server::start(options).terminate(), Some(0));
+}
