@@ -5,7 +5,7 @@
 use super::body::check_values;
 use super::multipart;
 use super::{Api, Call, json};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::http::Answer;
 use crate::ledger::to_json;
 use crate::provider::claude::auth::{Auth, Import};
@@ -126,9 +126,15 @@ pub(super) fn log_out(api: &Api, _call: &Call) -> Result<Answer> {
 /// Changes Claude's login, has its agents started anew, and answers with what the files say now.
 fn change(api: &Api, change: impl FnOnce(&Auth) -> Result<()>) -> Result<Answer> {
     api.config.enabled_provider("claude")?;
-    change(&Auth::of_config(&api.config))?;
-    api.readiness.forget("claude");
-    api.sessions.renew_agents("claude")?;
+    let changed = change(&Auth::of_config(&api.config));
+    // What has failed in its middle may have changed something too; what was refused has not.
+    if changed.as_ref().err().is_none_or(|error| error.code == Code::Internal) {
+        api.readiness.forget("claude");
+        let renewed = api.sessions.renew_agents("claude");
+        changed.and(renewed)?;
+    } else {
+        changed?;
+    }
     Ok(json(200, to_json(&of_claude(api, None))))
 }
 

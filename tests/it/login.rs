@@ -327,3 +327,22 @@ fn a_change_of_the_login_starts_agents_anew_before_their_next_turn() {
     let started = stage.events(&busy).into_iter().filter(|event| event.kind == "agent.started");
     assert_eq!(started.count(), 2);
 }
+
+/// It may have changed the login before it failed.
+#[test]
+fn a_change_of_the_login_that_fails_starts_agents_anew_all_the_same() {
+    let lab = lab();
+    let stage = &lab.stage;
+    let session_id = text(&stage.create(&json!({"provider": "claude", "mode": "auto"})), "id");
+    stage.run(&session_id, "say before");
+    // What is refused changes nothing, so it starts nothing anew.
+    let seq = stage.events(&session_id).last().unwrap().seq;
+    check_error(&post(&lab, "api-key", &json!({"api_key": " "})), 400, "bad_request");
+    assert_eq!(stage.record(&session_id)["live"], true);
+    // A folder can not be removed as a file.
+    fs::create_dir(folder(&lab).join("config/api_key")).unwrap();
+    let path = format!("{ROUTE}/logout");
+    let reply = stage.client.request("POST", &path, &[], b"");
+    check_told(&reply, 500, "internal", "api_key");
+    stage.event(&session_id, "agent.slept", seq);
+}

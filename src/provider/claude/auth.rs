@@ -241,31 +241,31 @@ impl Auth {
         write(&self.key_path(), key)
     }
 
-    /// Keeps what was imported, whatever the mode; what it does not have stays as it is.
+    /// Keeps what was imported, whatever the mode; what it does not have stays as it is. Both files are on the disk
+    /// before the first takes its place, and the login comes first: a configuration without it would be of no use.
     pub fn import(&self, import: &Import) -> Result<()> {
         self.make_folders()?;
         let runtime = self.runtime();
-        if let Some(config) = &import.config {
-            write(&runtime.config().0, &config.to_string())?;
+        let files =
+            [(runtime.credentials(), &import.credentials), (runtime.config().0, &import.config)];
+        let mut fresh = Vec::new();
+        for (path, value) in files {
+            let Some(value) = value else { continue };
+            fresh.push(Fresh::write(path, &value.to_string())?);
         }
-        if let Some(credentials) = &import.credentials {
-            write(&runtime.credentials(), &credentials.to_string())?;
-        }
-        Ok(())
+        fresh.into_iter().try_for_each(Fresh::place)
     }
 
-    /// Removes the three files that the server keeps.
+    /// Removes the three files that the server keeps, each whatever becomes of the others. Errors: the first that there
+    /// was.
     pub fn log_out(&self) -> Result<()> {
         let runtime = self.runtime();
-        for path in [self.key_path(), runtime.credentials(), runtime.config().0] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(failed(&path, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let paths = [self.key_path(), runtime.credentials(), runtime.config().0];
+        let removed = paths.map(|path| match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&path, error)),
+            _ => Ok(()),
+        });
+        removed.into_iter().collect()
     }
 
     fn config_dir(&self) -> PathBuf {
@@ -396,25 +396,43 @@ fn link_to_config(link: &Path, config: &Path) -> io::Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    write_private(path, text).map_err(|error| failed(path, error))
+    Fresh::write(path.to_owned(), text).and_then(Fresh::place)
 }
 
-/// Writes the whole file or leaves the one that is there.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let folder = path.parent().expect("every file here is in a folder");
-    let new = folder.join(format!("{NEW}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // What can not be removed is removed at the next start.
-        drop(fs::remove_file(&new));
-        return written;
+/// A whole file beside the place that it is for. Dropping it removes it; what can not be removed is removed at the next
+/// start.
+struct Fresh {
+    new: PathBuf,
+    path: PathBuf,
+}
+
+impl Fresh {
+    fn write(path: PathBuf, text: &str) -> Result<Fresh> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let folder = path.parent().expect("every file here is in a folder");
+        let new = folder.join(format!("{NEW}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let opened = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new);
+        let mut file = opened.map_err(|error| failed(&path, error))?;
+        let fresh = Fresh { new, path };
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(|error| failed(&fresh.path, error))?;
+        Ok(fresh)
     }
-    File::open(folder)?.sync_all()
+
+    /// Takes the place of the file that is there, or leaves that as it is.
+    fn place(self) -> Result<()> {
+        let folder = self.path.parent().expect("every file here is in a folder");
+        fs::rename(&self.new, &self.path)
+            .and_then(|()| File::open(folder)?.sync_all())
+            .map_err(|error| failed(&self.path, error))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // It is not there any more when it has its place.
+        drop(fs::remove_file(&self.new));
+    }
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {

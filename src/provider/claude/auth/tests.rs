@@ -179,3 +179,24 @@ fn what_another_server_left_is_taken_over() {
     assert_eq!(mode_of(&root.join("config")), 0o700);
     assert_eq!(auth.status().mode, Some("claude_code_oauth"));
 }
+
+#[test]
+fn what_fails_for_one_file_is_done_for_the_others() {
+    let folder = TempDir::new("gg-auth");
+    let auth = auth(&folder, ClaudeAuthMode::RuntimeManaged, &[]);
+    import(&auth, CREDENTIALS);
+    let (key, runtime) = (auth.key_path(), auth.runtime());
+    let (credentials, (config, _)) = (runtime.credentials(), runtime.config());
+    // A folder can not be removed as a file, nor replaced by one.
+    fs::create_dir(&key).unwrap();
+    let told = auth.log_out().unwrap_err().message;
+    assert!(told.contains("api_key") && !credentials.exists(), "{told}");
+    fs::create_dir(&config).unwrap();
+    let both = r#"{"credentials_json":{"claudeAiOauth":{"accessToken":"a"}},"config_json":{}}"#;
+    let both = Import::of_json(serde_json::from_str(both).unwrap()).unwrap();
+    let told = auth.import(&both).unwrap_err().message;
+    assert!(told.contains(".claude.json") && credentials.exists(), "{told}");
+    let names = fs::read_dir(auth.config_dir()).unwrap().flatten();
+    let is_new = |name: std::ffi::OsString| name.to_string_lossy().starts_with(NEW);
+    assert!(!names.map(|entry| entry.file_name()).any(is_new), "nothing else is left");
+}
