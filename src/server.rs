@@ -214,7 +214,8 @@ impl Begun {
             dispatch.join(deadline);
         }
         api.processes.shut_down(is_final, deadline);
-        api.readiness.shut_down();
+        // A probe that is told to end needs a moment, also when others have used the grace up.
+        api.readiness.shut_down(deadline.max(Instant::now() + MIN_CLOSE));
         api.worktrees.stop();
         api.teams.stop();
     }

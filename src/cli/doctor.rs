@@ -181,7 +181,7 @@ fn vendors(config: &Config, findings: &mut Findings) -> Vec<&'static str> {
             },
         }
     }
-    readiness.shut_down();
+    readiness.shut_down(Instant::now() + VENDOR_WAIT);
     asked
 }
 

@@ -213,8 +213,8 @@ impl Readiness {
         codex::has_login_file(&self.shared.config.providers_dir, &env)
     }
 
-    /// Ends the probes that run, and whoever waits for them.
-    pub fn shut_down(&self) {
+    /// Ends the probes that run, and whoever waits for them, and waits for their threads until the deadline.
+    pub fn shut_down(&self, deadline: Instant) {
         let mut probes = Vec::new();
         for slot in self.shared.slots.values() {
             let mut state = slot.lock();
@@ -224,7 +224,9 @@ impl Readiness {
         }
         drop(self.shared.cancel.lock().unwrap_or_else(PoisonError::into_inner).take());
         for probe in probes {
-            probe.join();
+            if !probe.join_by(deadline) {
+                log::warn!("a probe of an agent's program did not stop in time");
+            }
         }
     }
 }

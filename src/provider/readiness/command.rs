@@ -1,16 +1,16 @@
 //! A short-lived program that is asked something and ends.
 //!
 //! Owns: one child in a process group of its own, from its start until it is reaped, on the thread of whoever asks. It
-//! waits in one place, for the child's output, its end, the deadline and the stop of the server together. Promises:
-//! whatever the program does, the call returns at its deadline (a moment later when it has to be killed), the whole
-//! group is killed then, and no more than a bound of its output is kept. It deliberately knows no provider.
+//! waits in one place, for the child's output, room in its stdin, its end, the deadline and the stop of the server.
+//! Promises: whatever the program does, the call returns at its deadline (a moment later when it has to be killed), the
+//! whole group is killed then, and no more than a bound of its output is kept. It deliberately knows no provider.
 
 use crate::limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub(super) struct Ask<'a> {
 /// What follows a line.
 pub(super) enum Next {
     Listen,
-    /// Bytes for the program's stdin; few enough that they fit into the pipe.
+    /// Bytes for the program's stdin.
     Say(Vec<u8>),
     /// That was all we wanted.
     Done,
@@ -69,6 +69,8 @@ impl fmt::Display for Failure {
 
 /// How long a program that has told everything may take to end by itself.
 const LEAVE: Duration = Duration::from_secs(2);
+/// How long a program that was killed may take to be gone: one that hangs in the kernel is left to its end there.
+const GONE: Duration = Duration::from_secs(2);
 /// What is kept of its stderr: the end.
 const STDERR_BYTES: usize = 512;
 
@@ -93,6 +95,8 @@ struct Talk {
     group: Pid,
     pidfd: OwnedFd,
     stdin: Option<ChildStdin>,
+    /// What stdin had no room for yet.
+    unsaid: Vec<u8>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     /// Stdout behind the last whole line.
@@ -125,15 +129,31 @@ impl Talk {
             Ok(pidfd) => pidfd,
             Err(error) => {
                 kill(group);
+                // Its end can be waited for by no deadline without that descriptor. It has seen nothing yet.
                 child.wait()?;
                 return Err(error.into());
             }
         };
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (line, stderr_tail) = (Vec::new(), Vec::new());
-        let mut talk =
-            Talk { child, group, pidfd, stdin, stdout, stderr, line, heard: 0, stderr_tail };
+        let mut talk = Talk {
+            child,
+            group,
+            pidfd,
+            stdin,
+            unsaid: Vec::new(),
+            stdout,
+            stderr,
+            line: Vec::new(),
+            heard: 0,
+            stderr_tail: Vec::new(),
+        };
+        if let Some(stdin) = &talk.stdin
+            && let Err(error) = rustix::io::ioctl_fionbio(stdin, true)
+        {
+            talk.end();
+            return Err(error.into());
+        }
         talk.say(first);
         Ok(talk)
     }
@@ -189,10 +209,20 @@ impl Talk {
         false
     }
 
-    /// A program that does not listen says so by its end.
     fn say(&mut self, bytes: &[u8]) {
-        if let Some(stdin) = &mut self.stdin {
-            drop(stdin.write_all(bytes));
+        self.unsaid.extend_from_slice(bytes);
+        self.say_on();
+    }
+
+    /// Says as much as there is room for. A program that does not listen any more says so by its end.
+    fn say_on(&mut self) {
+        while let Some(stdin) = self.stdin.as_mut().filter(|_| !self.unsaid.is_empty()) {
+            match stdin.write(&self.unsaid) {
+                Ok(count) => drop(self.unsaid.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.unsaid.clear(),
+            }
         }
     }
 
@@ -213,6 +243,10 @@ impl Talk {
             fds.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
             fds.len() - 1
         });
+        let stdin = self.stdin.as_ref().filter(|_| !self.unsaid.is_empty()).map(|pipe| {
+            fds.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::OUT));
+            fds.len() - 1
+        });
         match poll(&mut fds, Some(&wait)) {
             Ok(0) => return Err(Failure::TimedOut),
             Err(rustix::io::Errno::INTR) => return Ok(Seen::Output),
@@ -222,9 +256,13 @@ impl Talk {
         let is_ready = |at: usize| !fds[at].revents().is_empty();
         let (is_over, is_cancelled) = (is_ready(0), is_ready(1));
         let (has_stdout, has_stderr) = (stdout.is_some_and(is_ready), stderr.is_some_and(is_ready));
+        let has_room = stdin.is_some_and(is_ready);
         drop(fds);
         if is_cancelled {
             return Err(Failure::Cancelled);
+        }
+        if has_room {
+            self.say_on();
         }
         if has_stdout {
             self.read_stdout()?;
@@ -248,11 +286,12 @@ impl Talk {
         self.stderr_tail.drain(..excess);
     }
 
-    /// Kills what is left of the group and reaps the program.
+    /// Kills what is left of the group and reaps the program. None: it can not be reaped, or was not gone in time.
     fn end(mut self) -> Option<ExitStatus> {
         // Before it is reaped, so that the group's number is nobody else's.
         kill(self.group);
-        self.child.wait().ok()
+        gg_keeper::tree::wait_readable(&self.pidfd, Instant::now() + GONE);
+        self.child.try_wait().ok().flatten()
     }
 }
 
@@ -281,11 +320,16 @@ mod tests {
 
     /// Runs a shell script as the program; gives the lines up to one that says `done`.
     fn talk_to(script: &str, time: Duration) -> Result<Vec<String>, Failure> {
+        talk_of(b"first\n", script, time)
+    }
+
+    fn talk_of(first: &[u8], script: &str, time: Duration) -> Result<Vec<String>, Failure> {
         let (cancelled, _cancel) = io::pipe().unwrap();
-        talk_until(script, time, cancelled.as_fd())
+        talk_until(first, script, time, cancelled.as_fd())
     }
 
     fn talk_until(
+        first: &[u8],
         script: &str,
         time: Duration,
         cancelled: BorrowedFd<'_>,
@@ -301,7 +345,7 @@ mod tests {
             cancelled,
         };
         let mut lines = Vec::new();
-        talk(&ask, b"first\n", &mut |line| {
+        talk(&ask, first, &mut |line| {
             lines.push(String::from_utf8_lossy(line).into_owned());
             match lines.last().map(String::as_str) {
                 Some("done") => Next::Done,
@@ -337,6 +381,19 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_does_not_listen_is_given_up_at_the_deadline() {
+        let started = Instant::now();
+        // More than a pipe holds.
+        let much = [b'x'; 1 << 20];
+        let failure = talk_of(&much, "exec sleep 1000", Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(failure, Failure::TimedOut), "{failure}");
+        assert!(started.elapsed() < LONG);
+        // One that listens hears all of it, piece by piece.
+        let lines = talk_of(&much, "head -c 1048576 | wc -c; echo done", LONG).unwrap();
+        assert_eq!(lines, ["1048576", "done"]);
+    }
+
+    #[test]
     fn a_program_that_has_told_everything_does_not_keep_us() {
         let started = Instant::now();
         assert_eq!(talk_to("echo done; exec sleep 1000", LONG).unwrap(), ["done"]);
@@ -356,7 +413,7 @@ mod tests {
         let file = folder.path().join("pids");
         let script = format!("sleep 1000 & echo $! $$ > {}; wait", file.display());
         let asker = crate::thread::spawn("asker", move || {
-            let failure = talk_until(&script, LONG, cancelled.as_fd()).unwrap_err();
+            let failure = talk_until(b"", &script, LONG, cancelled.as_fd()).unwrap_err();
             assert!(matches!(failure, Failure::Cancelled), "{failure}");
         });
         let text = wait::until(LONG, "the program runs", || {
