@@ -50,13 +50,24 @@ enum Stage {
 #[derive(Debug)]
 enum Control {
     Initialize,
+    /// The mode of the program before, asked of one that has begun in another.
+    Restore,
     Settings,
     Servers,
     Interrupt,
     Withdraw,
-    Mode { id: Value, mode: String },
-    Model { id: Value, model: String },
-    Effort { id: Value, effort: String },
+    Mode {
+        id: Value,
+        mode: String,
+    },
+    Model {
+        id: Value,
+        model: String,
+    },
+    Effort {
+        id: Value,
+        effort: String,
+    },
 }
 
 /// What becomes of a session whose program has ended.
@@ -171,6 +182,7 @@ impl Session {
     fn control_over(&mut self, control: Control, answer: Result<&Value, &str>, out: &mut Out) {
         match (control, answer) {
             (Control::Initialize, answer) => self.initialized(answer, out),
+            (Control::Restore, answer) => self.mode_restored(answer, out),
             (Control::Settings, answer) => self.settings_told(answer, out),
             (Control::Servers, answer) => self.servers_set(answer, out),
             (Control::Interrupt | Control::Withdraw, _) => {}

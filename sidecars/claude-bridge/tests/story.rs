@@ -291,6 +291,34 @@ fn a_setting_without_a_program_is_that_of_the_next_one() {
 }
 
 #[test]
+fn a_program_that_begins_in_another_mode_than_the_one_before_is_put_into_it_or_not_used() {
+    for is_taken in [true, false] {
+        let mut talk = Talk::open();
+        talk.crash();
+        talk.set_mode("default");
+        let prompt = talk.ask_prompt("one");
+        let request = talk.control("initialize");
+        talk.succeed(&request, json!({"current_permission_mode": "acceptEdits"}));
+        let request = talk.control("set_permission_mode");
+        assert_eq!(talk.claude().last().unwrap()["request"]["mode"], "default");
+        if is_taken {
+            talk.succeed(&request, json!({}));
+            let request = talk.control("get_settings");
+            talk.succeed(&request, json!({}));
+            assert_eq!(talk.claude().last().unwrap()["type"], "user");
+        } else {
+            talk.hear(json!({"type": "control_response", "response":
+                {"subtype": "error", "request_id": request, "error": "not here"}}));
+            assert!(talk.is_ended());
+            talk.crash();
+            let error = talk.answer(prompt)["error"].to_string();
+            assert!(error.contains("mode default") && error.contains("not here"), "{error}");
+            assert!(talk.claude().iter().all(|line| line["type"] != "user"));
+        }
+    }
+}
+
+#[test]
 fn a_setting_for_a_program_that_starts_comes_before_the_prompt() {
     let mut talk = Talk::open();
     talk.crash();

@@ -65,8 +65,31 @@ impl Session {
         }
         self.settings.models = Model::list(told);
         if let Some(mode) = told["current_permission_mode"].as_str() {
+            let is_again = matches!(self.stage, Stage::Opening(Waiter::Prompt));
+            if is_again && self.settings.is_chosen && mode != self.settings.mode {
+                // The user's own settings may name another one than the client has chosen.
+                let mode = self.settings.mode.clone();
+                let request = json!({"subtype": "set_permission_mode", "mode": mode});
+                return self.control(request, Control::Restore, CONTROL_TIME, out);
+            }
             mode.clone_into(&mut self.settings.mode);
         }
+        self.ask_settings(out);
+    }
+
+    /// A prompt does not run in another mode than the one that its client has been told of.
+    pub(super) fn mode_restored(&mut self, answer: Result<&Value, &str>, out: &mut Out) {
+        match answer {
+            Ok(_) => self.ask_settings(out),
+            Err(why) => {
+                let (mode, why) = (&self.settings.mode, wire::cut(why, 1000));
+                let text = format!("claude does not run in the mode {mode} any more: {why}");
+                self.open_failed(RpcError::new(wire::INTERNAL_ERROR, text), out);
+            }
+        }
+    }
+
+    fn ask_settings(&mut self, out: &mut Out) {
         self.control(json!({"subtype": "get_settings"}), Control::Settings, CONTROL_TIME, out);
     }
 

@@ -39,7 +39,7 @@ pub(super) struct Settings {
     pub(super) effort: String,
     pub(super) models: Vec<Model>,
     /// Somebody has chosen, so that a program that is started again gets the same.
-    is_chosen: bool,
+    pub(super) is_chosen: bool,
 }
 
 impl Settings {
