@@ -1,4 +1,4 @@
-//! Tests of what is kept of texts that have no bound of their own: names that stay apart, and a snapshot that stays small.
+//! Tests of what is kept of texts that have no bound of their own: names stay apart, and the snapshot stays small.
 
 use super::{THREAD, Talk, command};
 use crate::model::ItemStatus;
