@@ -512,6 +512,12 @@ impl Tx<'_> {
     /// Ends the record of a process that was never started, when whoever asked for it is told so by an error: the same
     /// request under the same key is not answered with what has failed.
     pub fn refuse_process(&mut self, process_id: &str, error: &str) -> Result<()> {
+        self.fail_process(process_id, error)?;
+        self.free_key(process_id)
+    }
+
+    /// Ends the record of a process that has no child, for this reason.
+    pub fn fail_process(&mut self, process_id: &str, error: &str) -> Result<()> {
         let end = ProcessEnd {
             status: ProcessStatus::Failed,
             exit_code: None,
@@ -521,8 +527,7 @@ impl Tx<'_> {
             dropped_bytes: [0, 0],
             ended_at: self.now_ms(),
         };
-        self.end_process(process_id, &end)?;
-        self.free_key(process_id)
+        self.end_process(process_id, &end)
     }
 
     /// Writes down who wants the process ended, and tells it; the first one counts, but a KILL is harder than what came

@@ -22,10 +22,10 @@ use super::output::Output;
 use crate::error::{Code, Error, Result};
 use crate::keeper::{self, Exit, FromKeeper, Hello, Keeper, Stream};
 use crate::ledger::event::NewEvent;
-use crate::ledger::process::{self as rows, ProcessEnd, ProcessRow};
+use crate::ledger::process::{self as rows, ProcessRow};
 use crate::limits;
 use crate::model::event::EventKind;
-use crate::model::{ProcessStatus, id};
+use crate::model::id;
 use crate::tries::Pauses;
 use crate::watchdog;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, never, select};
@@ -134,16 +134,7 @@ pub(super) fn never_started(
     let (id, error) = (process_id.to_owned(), error.to_string());
     let running_max = shared.config.processes.running_max;
     let admitted = shared.ledger.write(move |tx| {
-        let end = ProcessEnd {
-            status: ProcessStatus::Failed,
-            exit_code: None,
-            signal: None,
-            error: Some(error.clone()),
-            killed_by: None,
-            dropped_bytes: [0, 0],
-            ended_at: tx.now_ms(),
-        };
-        tx.end_process(&id, &end)?;
+        tx.fail_process(&id, &error)?;
         tx.admit_processes(running_max)
     })?;
     shared.tell_ended();

@@ -45,6 +45,18 @@ impl Scene {
         Scene { sessions, _writer: writer, folder }
     }
 
+    /// A session that nobody has opened.
+    fn made(&self) -> String {
+        let session_id = id::new("sess");
+        let id = session_id.clone();
+        let write = self.sessions.shared.ledger.write(move |tx| {
+            tx.insert_session(&new_session(&id))?;
+            place::tell_created(tx, &id)
+        });
+        write.unwrap();
+        session_id
+    }
+
     /// A session in the middle of a turn, as a server that was killed has left it.
     fn left(&self) -> String {
         let session_id = id::new("sess");
@@ -120,13 +132,7 @@ fn a_session_that_can_not_be_read_when_its_thread_begins_is_taken_up_when_it_can
 #[test]
 fn a_session_that_was_to_be_opened_is_when_it_can_be_read() {
     let scene = Scene::new();
-    let session_id = id::new("sess");
-    let id = session_id.clone();
-    let write = scene.sessions.shared.ledger.write(move |tx| {
-        tx.insert_session(&new_session(&id))?;
-        place::tell_created(tx, &id)
-    });
-    write.unwrap();
+    let session_id = scene.made();
     scene.folder.hide_database(true);
     let (words, heard) = crossbeam_channel::bounded(0);
     let (running, ended) = crossbeam_channel::bounded::<()>(0);
@@ -154,13 +160,7 @@ fn a_session_that_was_to_be_opened_is_when_it_can_be_read() {
 #[test]
 fn a_session_that_is_resumed_when_all_of_it_has_ended_takes_requests() {
     let scene = Scene::new();
-    let session_id = id::new("sess");
-    let id = session_id.clone();
-    let write = scene.sessions.shared.ledger.write(move |tx| {
-        tx.insert_session(&new_session(&id))?;
-        place::tell_created(tx, &id)
-    });
-    write.unwrap();
+    let session_id = scene.made();
     let (_words, heard) = crossbeam_channel::bounded(1);
     let shared = Arc::clone(&scene.sessions.shared);
     let mut actor = Actor::new(shared, Arc::from(session_id), heard, None);
