@@ -43,18 +43,13 @@ pub fn lock_folder(root: &Path) -> Result<File> {
     lock(&root.join(LOCK), taken, "stop it, or choose another folder with --data-dir")
 }
 
-/// Takes the lock of a database that lies outside of the data folder, whose own lock says nothing of it: a server with
-/// another data folder may be configured for the same one. None: the lock of the folder is enough. Held as that one,
-/// with the same errors.
-pub fn lock_database(root: &Path, database: &Path) -> Result<Option<File>> {
+/// Takes the lock of a database, of which that of the data folder says nothing: a server with another data folder may
+/// be configured for the same one. Held as that one, with the same errors.
+pub fn lock_database(database: &Path) -> Result<File> {
     let database = resolve(database);
-    let folder = database.parent().map(Path::to_owned).unwrap_or_default();
-    if root.canonicalize().is_ok_and(|root| folder.starts_with(root)) {
-        return Ok(None);
-    }
     let taken = format!("another server runs on the database {}", database.display());
     let path = PathBuf::from(format!("{}.{LOCK}", database.display()));
-    lock(&path, taken, "stop it, or name another one as data.sqlite_path").map(Some)
+    lock(&path, taken, "stop it, or name another one as data.sqlite_path")
 }
 
 /// Where a database is, or will be when it is made: through links, also one that leads to nothing yet.
@@ -287,18 +282,16 @@ mod tests {
     }
 
     #[test]
-    fn a_database_elsewhere_has_a_lock_of_its_own() {
+    fn a_database_has_a_lock_of_its_own() {
         let (one, two) = (folder("one"), folder("two"));
-        assert!(lock_database(&one, &one.join("runtime.sqlite3")).unwrap().is_none());
-        let elsewhere = two.join("runtime.sqlite3");
-        let lock = lock_database(&one, &elsewhere).unwrap();
-        assert!(lock.is_some());
+        let database = two.join("runtime.sqlite3");
+        let lock = lock_database(&database).unwrap();
         // By another name it is the same.
         let link = one.join("linked");
-        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
-        assert_eq!(lock_database(&one, &link).unwrap_err().code, Code::Conflict);
+        std::os::unix::fs::symlink(&database, &link).unwrap();
+        assert_eq!(lock_database(&link).unwrap_err().code, Code::Conflict);
         drop(lock);
-        assert!(lock_database(&one, &link).unwrap().is_some());
+        lock_database(&link).unwrap();
         [one, two].iter().for_each(|root| std::fs::remove_dir_all(root).unwrap());
     }
 

@@ -1,6 +1,6 @@
 //! The composition root: builds everything, owns every handle, and knows the order of start and shutdown.
 //!
-//! Start: the locks of the data folder and of a database elsewhere, then the port (so a second server has changed
+//! Start: the locks of the data folder and of the database, then the port (so a second server has changed
 //! nothing when it fails), the ledger, what the last server left, and only then requests. Shutdown has a deadline for
 //! the whole: stop accepting, end the streams, settle the sessions, close connections, drain the writer, checkpoint. A
 //! start that fails goes the same way back, from where it has come to.
@@ -39,8 +39,8 @@ pub struct Server {
     /// Ends when it is dropped.
     watchdog: Watchdog,
     grace: Duration,
-    /// Of the database, where that has one of its own, and of the data folder. Held until everything else is gone.
-    locks: (Option<File>, File),
+    /// Of the database and of the data folder. Held until everything else is gone.
+    locks: (File, File),
 }
 
 impl Server {
@@ -50,7 +50,7 @@ impl Server {
     pub fn start(config: Config) -> Result<Server> {
         make_folder(&config.root_dir)?;
         let lock = lock_folder(&config.root_dir)?;
-        let locks = (lock_database(&config.root_dir, &config.sqlite_path)?, lock);
+        let locks = (lock_database(&config.sqlite_path)?, lock);
         let listener = TcpListener::bind(config.bind).map_err(|error| {
             Error::internal(format!("the address {} can not be bound: {error}", config.bind))
                 .hint(bind_remedy(&error))

@@ -162,7 +162,7 @@ impl Sessions {
         let is_asked_for_once = key.is_none() && request.accept.is_none();
         let (session_id, is_new) = self.insert_placed(request)?;
         if !is_new {
-            drop(key_lock);
+            drop((key_lock, reservation));
             return self.told_again(session_id, wait);
         }
         let answer = self
@@ -196,8 +196,8 @@ impl Sessions {
         if !wait {
             if status == "starting" {
                 // Whoever made it may have had no thread to open it on.
-                let open = |answer| Command::Open { reservation: None, answer };
-                drop(self.ask(&session_id, open)?);
+                let reservation = self.room_for(&session_id)?;
+                drop(self.ask(&session_id, |answer| Command::Open { reservation, answer })?);
             }
             return Ok(session_id);
         }
@@ -384,6 +384,10 @@ impl Sessions {
         Ok(())
     }
 
+    fn has_thread(&self, session_id: &str) -> bool {
+        self.shared.lock().live.contains_key(session_id)
+    }
+
     /// Threads of sessions now.
     pub fn threads(&self) -> usize {
         self.shared.lock().live.len()
@@ -422,8 +426,9 @@ impl Sessions {
         let (provider, is_served) = self.shared.ledger.read(|db| {
             let record = session_rows::get(db, session_id)?;
             let is_over = matches!(record.status.as_str(), "closed" | "failed");
-            // One that is starting has its room from its creation.
-            let has_room = record.live || record.status == "starting";
+            // One that is starting has its room from its creation, and its thread has that.
+            let is_starting = record.status == "starting";
+            let has_room = record.live || is_starting && self.has_thread(session_id);
             Ok((record.provider, has_room || is_over))
         })?;
         if is_served { Ok(None) } else { self.make_room(&provider).map(Some) }

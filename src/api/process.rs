@@ -141,10 +141,11 @@ pub(super) fn kill(api: &Api, call: &Call) -> Result<Answer> {
         grace_ms: process::grace(body.kill_grace_ms)?,
     };
     let is_wait = call.is_on("wait", true)? && body.wait.unwrap_or(true);
-    let _waiting = is_wait.then(|| api.waits.take(call)).transpose()?;
     api.processes.kill(&row.process_id, &kill)?;
     let row = api.processes.get(&row.process_id)?;
-    let at_most = if is_wait { process::end_wait(&row) } else { Duration::ZERO };
+    // It ends whoever waits for that: without a place for it nobody does.
+    let place = is_wait.then(|| api.waits.take(call).ok()).flatten();
+    let at_most = if place.is_some() { process::end_wait(&row) } else { Duration::ZERO };
     let row = await_end(api, call, &row.process_id, at_most)?;
     shown(api, &row, if row.status.is_terminal() || !is_wait { 200 } else { 202 })
 }

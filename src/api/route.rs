@@ -164,8 +164,7 @@ routes! {
     get("/v1/sessions/{session_id}", session::get)
         => op("get_session", "One session.").answers::<SessionRecord>();
     delete("/v1/sessions/{session_id}", session::delete)
-        => op("delete_session", "Close it.").empty(204)
-            .fails(&[TooManyRequests, AgentFailed, AgentTimeout])
+        => op("delete_session", "Close it.").empty(204).fails(&[AgentFailed, AgentTimeout])
             .query(flag("purge", "Also remove its records and its log.", false));
     post("/v1/sessions/{session_id}/resume", OptionalJson, session::resume)
         => op("resume_session", "Wake its agent now.").answers::<SessionRecord>()
@@ -174,7 +173,7 @@ routes! {
     post("/v1/sessions/{session_id}/close", OptionalJson, session::close)
         => op("close_session", "End it for good, with its agent's process tree.")
             .takes::<session::CloseBody>(json!({"reason": "done"}))
-            .answers::<SessionRecord>().fails(&[TooManyRequests, AgentFailed, AgentTimeout]);
+            .answers::<SessionRecord>().fails(&[AgentFailed, AgentTimeout]);
     get("/v1/sessions/{session_id}/transcript", session::transcript)
         => op("get_transcript", "The whole conversation, and where a stream goes on from it.")
             .pages::<ItemRecord>().header("X-As-Of-Seq");
@@ -240,7 +239,6 @@ routes! {
         => op("kill_process", "End it and everything it has started.")
             .takes::<process::KillBody>(json!({"signal": "TERM"}))
             .answers::<Process>().with_status::<Process>(202)
-            .fails(&[TooManyRequests])
             .query(flag("wait", "Answer when nothing of it lives any more.", true))
             .query(text("session_id", "Ask as this session."));
     post("/v1/processes/{process_id}/stdin", LargeJson, process::stdin)

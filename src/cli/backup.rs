@@ -90,7 +90,7 @@ pub(super) fn restore(options: &Options) -> Outcome {
     }
     // Held to the end: no server starts in the middle.
     let _lock = folder::lock_folder(&config.root_dir)?;
-    let _lock_of_database = folder::lock_database(&config.root_dir, to)?;
+    let _lock_of_database = folder::lock_database(to)?;
     if to.exists() && !options.has("force") {
         let message = format!("there is a database {}", to.display());
         return Err(Error::new(Code::Conflict, message)

@@ -77,7 +77,7 @@ pub struct Data {
     /// The data folder. `--data-dir` is stronger. From the folder of the configuration; `~` is not understood
     /// here.
     pub root_dir: Option<String>,
-    /// The database. From the data folder. Outside of it, a file beside it (`….lock`) keeps other servers away.
+    /// The database. From the data folder. A file beside it (`….lock`) keeps other servers away.
     pub sqlite_path: Option<String>,
     /// What processes have written. From the data folder.
     pub logs_dir: Option<String>,

@@ -3,6 +3,7 @@
 //! Whether a process may run is decided here, in the transaction that makes it or ends another one: the count of those
 //! that run and the head of the queue can not change in between.
 
+mod failure;
 mod purge;
 mod stdin;
 
@@ -507,27 +508,6 @@ impl Tx<'_> {
             "stderr_dropped_bytes": row.dropped_bytes[1],
         });
         self.append(NewEvent::process(&row, kind, payload.to_string())).map(|_seq| ())
-    }
-
-    /// Ends the record of a process that was never started, when whoever asked for it is told so by an error: the same
-    /// request under the same key is not answered with what has failed.
-    pub fn refuse_process(&mut self, process_id: &str, error: &str) -> Result<()> {
-        self.fail_process(process_id, error)?;
-        self.free_key(process_id)
-    }
-
-    /// Ends the record of a process that has no child, for this reason.
-    pub fn fail_process(&mut self, process_id: &str, error: &str) -> Result<()> {
-        let end = ProcessEnd {
-            status: ProcessStatus::Failed,
-            exit_code: None,
-            signal: None,
-            error: Some(error.to_owned()),
-            killed_by: None,
-            dropped_bytes: [0, 0],
-            ended_at: self.now_ms(),
-        };
-        self.end_process(process_id, &end)
     }
 
     /// Writes down who wants the process ended, and tells it; the first one counts, but a KILL is harder than what came

@@ -493,6 +493,7 @@ impl Actor {
                 turn.timeout_at = None;
                 let turn_id = Arc::clone(&turn.turn_id);
                 step.change(move |tx| tx.set_turn_dispatched(&turn_id, false));
+                self.end_own_doing(step);
             }
             turn => {
                 let told = turn.as_ref().filter(|turn| turn.is_dispatched);

@@ -266,8 +266,12 @@ impl Actor {
         let mut asked: Vec<String> = self.state.approvals.keys().cloned().collect();
         asked.retain(|approval_id| Some(approval_id) != gate.as_ref());
         asked.sort();
+        let has_asked = !asked.is_empty();
         for approval_id in asked {
             self.withdraw(&approval_id, reason, step);
+        }
+        if has_asked {
+            self.back_to_progress(step);
         }
     }
 

@@ -135,9 +135,8 @@ impl Actor {
     pub(super) fn end_turn_without_agent(&mut self, error: &AgentError, step: &mut Step) {
         let Some(turn) = &self.state.turn else { return };
         if !turn.is_dispatched {
-            // The next one is told of the turn. What this one did by itself meanwhile is over.
-            self.complete_open_items(ItemStatus::Interrupted, false, step);
-            return self.withdraw_asked("agent_gone", step);
+            // The next one is told of the turn.
+            return self.end_own_doing(step);
         }
         let status = turn.end_without_agent();
         let turn_id = Arc::clone(&turn.turn_id);
@@ -148,6 +147,12 @@ impl Actor {
         }
         let error = (status == TurnStatus::Failed).then(|| error.clone());
         self.turn_ended(status, Some("agent_exited".to_owned()), error, step);
+    }
+
+    /// What the agent that is gone did by itself, while a turn waits for the next one, is over.
+    pub(super) fn end_own_doing(&mut self, step: &mut Step) {
+        self.complete_open_items(ItemStatus::Interrupted, false, step);
+        self.withdraw_asked("agent_gone", step);
     }
 
     /// The decision of an expired gate, and of a declined one.

@@ -10,6 +10,7 @@ use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 #[test]
@@ -78,13 +79,20 @@ fn a_variable_that_is_no_text_is_told_and_keeps_nothing_from_working() {
 #[test]
 fn one_server_has_a_database() {
     let folder = TempDir::new("gg-start");
-    let database = folder.path().join("shared.sqlite3");
-    let config_toml = format!("[data]\nsqlite_path = \"{}\"\n", database.display());
-    let options = Options { config_toml, ..Options::default() };
+    let of_database = |database: &Path| {
+        let config_toml = format!("[data]\nsqlite_path = \"{}\"\n", database.display());
+        Options { config_toml, ..Options::default() }
+    };
+    let options = of_database(&folder.path().join("shared.sqlite3"));
     let mut first = Server::start(options.clone());
-    let told = Server::try_start(options.clone()).unwrap_err();
-    assert!(told.contains("(exit status: 1)"), "{told}");
-    assert!(told.contains("another server runs on the database"), "{told}");
-    assert_eq!(first.terminate(), Some(0));
+    // The database of another one's data folder is as good as one in neither's.
+    let mut usual = Server::start(Options::default());
+    let others = of_database(&usual.data_dir().join("runtime.sqlite3"));
+    for options in [&options, &others] {
+        let told = Server::try_start(options.clone()).unwrap_err();
+        assert!(told.contains("(exit status: 1)"), "{told}");
+        assert!(told.contains("another server runs on the database"), "{told}");
+    }
+    assert_eq!((first.terminate(), usual.terminate()), (Some(0), Some(0)));
     assert_eq!(Server::start(options).terminate(), Some(0));
 }
