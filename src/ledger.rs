@@ -272,7 +272,8 @@ pub fn to_json(record: &impl serde::Serialize) -> String {
 
 /// JSON text on one line, as streams have it. A line break can only be where it means nothing: in a text it is escaped.
 pub fn one_line(json: &str) -> Cow<'_, str> {
-    match json.contains(['\n', '\r']) {
+    // Byte by byte: each event is looked at.
+    match [b'\n', b'\r'].iter().any(|end| json.as_bytes().contains(end)) {
         true => json.replace(['\n', '\r'], " ").into(),
         false => json.into(),
     }
