@@ -8,7 +8,7 @@ use crate::ledger::tests::{Folder, new_session, new_turn};
 use crate::model::{ItemType, TurnSource, id};
 use crate::provider::codex::Codex;
 use crate::thread::Thread;
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use serde_json::json;
 
 /// A wait that is over long before, unless it is over never.
@@ -19,6 +19,13 @@ struct Scene {
     sessions: Sessions,
     _writer: Thread,
     folder: Folder,
+}
+
+/// A session's thread that was begun by hand. The words drop first: the thread ends with them.
+struct Begun {
+    words: Sender<Box<Command>>,
+    ended: Receiver<()>,
+    _thread: Thread,
 }
 
 impl Scene {
@@ -43,6 +50,18 @@ impl Scene {
             None,
         );
         Scene { sessions, _writer: writer, folder }
+    }
+
+    /// Begins the thread of a session, which is sent a word only when it waits for one.
+    fn begin(&self, session_id: &str, room: Option<Reservation>) -> Begun {
+        let (words, heard) = crossbeam_channel::bounded(0);
+        let (running, ended) = crossbeam_channel::bounded(0);
+        let (shared, id) = (Arc::clone(&self.sessions.shared), Arc::from(session_id));
+        let thread = thread::spawn("session", move || {
+            defect::run(&shared, &id, heard, room);
+            drop::<Sender<()>>(running);
+        });
+        Begun { words, ended, _thread: thread.unwrap() }
     }
 
     /// A session that nobody has opened.
@@ -107,16 +126,8 @@ fn a_session_that_can_not_be_read_when_its_thread_begins_is_taken_up_when_it_can
     let session_id = scene.left();
     scene.folder.hide_database(true);
     // A word is taken by who waits for one, so it shows that the first look has failed.
-    let (words, heard) = crossbeam_channel::bounded(0);
-    let (running, ended) = crossbeam_channel::bounded::<()>(0);
-    let (shared, id) = (Arc::clone(&scene.sessions.shared), Arc::from(session_id.as_str()));
-    let room = shared.capacity.reserve_anyway("demo");
-    let _thread = thread::spawn("session", move || {
-        defect::run(&shared, &id, heard, Some(room));
-        drop(running);
-    });
-    // Dropped before the thread, which ends with it.
-    let words = words;
+    let room = scene.sessions.shared.capacity.reserve_anyway("demo");
+    let Begun { words, ended, .. } = &scene.begin(&session_id, Some(room));
     let word = Box::new(Command::Renew);
     words.send_timeout(word, SOON).expect("the thread still looks after its session");
     assert_eq!(scene.sessions.live_agents("demo"), 1);
@@ -134,15 +145,7 @@ fn a_session_that_was_to_be_opened_is_when_it_can_be_read() {
     let scene = Scene::new();
     let session_id = scene.made();
     scene.folder.hide_database(true);
-    let (words, heard) = crossbeam_channel::bounded(0);
-    let (running, ended) = crossbeam_channel::bounded::<()>(0);
-    let (shared, id) = (Arc::clone(&scene.sessions.shared), Arc::from(session_id.as_str()));
-    let _thread = thread::spawn("session", move || {
-        defect::run(&shared, &id, heard, None);
-        drop(running);
-    });
-    // Dropped before the thread, which ends with it.
-    let words = words;
+    let Begun { words, ended, .. } = &scene.begin(&session_id, None);
     let (answer, opened) = crossbeam_channel::bounded(1);
     words.send_timeout(Box::new(Command::Open { reservation: None, answer }), SOON).unwrap();
     let (answer, refused) = crossbeam_channel::bounded(1);

@@ -14,18 +14,13 @@ use std::time::{Duration, Instant};
 const CONFIG: &str = "[server]\nshutdown_grace_secs = 2\n[keeper]\ngrace_ms = 500\n";
 const AT_MOST: Duration = Duration::from_secs(8);
 
-#[test]
-fn a_thread_that_hangs_on_its_disk_does_not_hold_up_the_end() {
-    let mut stage = Stage::with_config(CONFIG);
-    let body = json!({"command": "while sleep 0.05; do echo more; done", "cwd": stage.cwd});
-    let record = stage.client.post("/v1/processes", &body).expect(200).json();
-    let session_id = stage.session();
-    let log = text(&record, "stdout_path");
+/// Starts the server again, with a thread of a process that hangs on this log.
+pub(crate) fn hang_on_log(stage: &mut Stage, log: &str) {
     stage.server.kill9();
     // The next server opens the log to write on, which waits for a reader that never comes.
-    fs::remove_file(&log).unwrap();
-    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
-    assert!(fs::metadata(&log).unwrap().file_type().is_fifo());
+    fs::remove_file(log).unwrap();
+    assert!(Command::new("mkfifo").arg(log).status().unwrap().success());
+    assert!(fs::metadata(log).unwrap().file_type().is_fifo());
     stage.restart();
     let path = format!("/proc/{}/task", stage.server.pid());
     // It opens the log first of all.
@@ -35,6 +30,16 @@ fn a_thread_that_hangs_on_its_disk_does_not_hold_up_the_end() {
             name.starts_with("process-").then_some(())
         })
     });
+}
+
+#[test]
+fn a_thread_that_hangs_on_its_disk_does_not_hold_up_the_end() {
+    let mut stage = Stage::with_config(CONFIG);
+    let body = json!({"command": "while sleep 0.05; do echo more; done", "cwd": stage.cwd});
+    let record = stage.client.post("/v1/processes", &body).expect(200).json();
+    let session_id = stage.session();
+    let log = text(&record, "stdout_path");
+    hang_on_log(&mut stage, &log);
     let turn = stage.run(&session_id, "say everybody else goes on");
     assert_eq!(turn["status"], "completed");
     let begun = Instant::now();

@@ -2,6 +2,7 @@
 //! room again nothing has to be started anew.
 
 use super::{Broken, options};
+use crate::shutdown::hang_on_log;
 use crate::stage::{SOON, Stage, text};
 use gooselake_harness::fault::{Fault, Number};
 use gooselake_harness::server::{Server, program};
@@ -12,7 +13,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const EAGAIN: i64 = 11;
@@ -211,18 +211,7 @@ fn a_server_without_threads_stops_in_time_whatever_hangs() {
     let body = json!({"command": "while sleep 0.05; do echo more; done", "cwd": stage.cwd});
     let log = text(&stage.client.post("/v1/processes", &body).expect(200).json(), "stdout_path");
     stage.session();
-    stage.server.kill9();
-    // The next server opens the log to write on, which waits for a reader that never comes.
-    fs::remove_file(&log).unwrap();
-    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
-    stage.restart();
-    let path = format!("/proc/{}/task", stage.server.pid());
-    wait::until(SOON, "the process has its thread", || {
-        fs::read_dir(&path).unwrap().flatten().find_map(|task| {
-            let name = fs::read_to_string(task.path().join("comm")).ok()?;
-            name.starts_with("process-").then_some(())
-        })
-    });
+    hang_on_log(stage, &log);
     stage.session();
     broken.fault.set(Number::ThreadErrno, EAGAIN);
     let begun = Instant::now();
