@@ -374,14 +374,7 @@ impl Shared {
     /// has ended with that, its place is given to the next, and its key is good for another try.
     fn start(self: &Arc<Self>, process_id: &str) -> Result<()> {
         let Err(error) = self.start_thread(process_id) else { return Ok(()) };
-        let (id, told) = (process_id.to_owned(), error.to_string());
-        let running_max = self.config.processes.running_max;
-        let admitted = self.ledger.write(move |tx| {
-            tx.refuse_process(&id, &told)?;
-            tx.admit_processes(running_max)
-        })?;
-        self.tell_ended();
-        self.start_all(admitted);
+        self.start_all(worker::never_started(self, process_id, &error, true)?);
         Err(error)
     }
 
@@ -424,7 +417,7 @@ impl Shared {
         while let Some(process_id) = admitted.pop_front() {
             let Err(error) = self.start_thread(&process_id) else { continue };
             ::log::warn!("process {process_id} can not be started: {error}");
-            match worker::never_started(self, &process_id, &error) {
+            match worker::never_started(self, &process_id, &error, false) {
                 Ok(next) => admitted.extend(next),
                 Err(error) => {
                     ::log::error!("process {process_id}: its end is not recorded: {error}");

@@ -1,9 +1,11 @@
 //! Floor 0: what could not be done, and when it is tried again.
 //!
 //! A disk that is full or errs, a machine without threads: it may be over in a second or in a day. So the pauses grow,
-//! and end at a minute. [`Tries`] is a value of the one thread that does the work and that waits until
-//! [`Tries::next_at`]; nothing here waits or does anything.
+//! and end at a minute. [`Tries`] is a value of the one thread that does the work, and that waits in [`Tries::rest`]
+//! for a word or the next try.
 
+use crate::watchdog;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,18 @@ impl Pauses {
         self.next = LONGEST.min(2 * pause);
         pause
     }
+
+    /// Waits for the next pause; words that come meanwhile are no reason to begin sooner, unless they are that of the
+    /// stop. False when it is.
+    pub(crate) fn rest(&mut self, words: &Receiver<()>, is_stopped: impl Fn() -> bool) -> bool {
+        let until = Instant::now() + self.take();
+        while !is_stopped() {
+            if watchdog::rest(|| words.recv_deadline(until)).is_err() {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 impl Tries {
@@ -54,9 +68,18 @@ impl Tries {
         self.failed.retain(|id, _| is_wanted(id));
     }
 
+    /// Waits for a word, or until the next one may be tried. False when nobody is left to say one.
+    pub(crate) fn rest(&self, words: &Receiver<()>, now: Instant) -> bool {
+        let woken = watchdog::rest(|| match self.next_at(now) {
+            Some(at) => words.recv_deadline(at),
+            None => words.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        });
+        woken != Err(RecvTimeoutError::Disconnected)
+    }
+
     /// When the next one may be tried that was not due at `now`. None: there is none; one that was due and was passed
     /// by waits for whatever was in the way.
-    pub(crate) fn next_at(&self, now: Instant) -> Option<Instant> {
+    fn next_at(&self, now: Instant) -> Option<Instant> {
         self.failed.values().map(|(_, at)| *at).filter(|at| *at > now).min()
     }
 }

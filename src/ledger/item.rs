@@ -237,6 +237,10 @@ pub fn list_grown(
 ) -> Result<Listed<ItemRecord>> {
     let session_key = super::session::key(connection, session_id)?;
     let mut items = list(connection, session_key, turn_key, after, most)?;
+    let is_open = |record: &ItemRecord| record.status == ItemStatus::InProgress.as_str();
+    if !items.records.iter().any(is_open) {
+        return Ok(items);
+    }
     let all = open_items(connection, session_key)?;
     // What is on the page, in its order. Where it says too much for one page, the page ends in its middle.
     let mut open: Vec<OpenItem> = items
@@ -244,9 +248,6 @@ pub fn list_grown(
         .iter()
         .filter_map(|record| all.iter().find(|item| item.item_id == record.item_id).cloned())
         .collect();
-    if open.is_empty() {
-        return Ok(items);
-    }
     let scope_key = super::event::scope_key(connection, ScopeKind::Session, session_id)?;
     loop {
         let bytes_max = if open.len() > 1 { most.bytes.saturating_mul(2) } else { usize::MAX };

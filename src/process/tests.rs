@@ -126,7 +126,8 @@ fn a_process_that_was_left_without_a_thread_comes_to_its_end() {
     assert_eq!(row.status, ProcessStatus::Failed, "{row:?}");
     // What has ended is not begun again, and does not end again.
     scene.processes.start_left().unwrap();
-    worker::never_started(&scene.processes.shared, &process_id, &Error::internal("late")).unwrap();
+    let (shared, late) = (&scene.processes.shared, Error::internal("late"));
+    worker::never_started(shared, &process_id, &late, false).unwrap();
     assert_eq!(scene.processes.get(&process_id).unwrap().error, row.error);
 }
 

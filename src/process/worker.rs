@@ -115,7 +115,7 @@ pub(super) fn run(shared: &Arc<Shared>, process_id: &Arc<str>, words: &Receiver<
 fn after_panic(shared: &Arc<Shared>, process_id: &str) -> Result<()> {
     keeper::sweep(process_id)?;
     let error = Error::internal("a defect of the server ended the process");
-    let admitted = never_started(shared, process_id, &error)?;
+    let admitted = never_started(shared, process_id, &error, false)?;
     shared.start_all(admitted);
     let dir = shared.child_dir(process_id);
     if let Err(error) = std::fs::remove_dir_all(&dir) {
@@ -124,17 +124,18 @@ fn after_panic(shared: &Arc<Shared>, process_id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends the record of a process that has no child, for this reason. Returns whom its place is given
-/// to: they are to be started.
+/// Ends the record of a process that has no child, for this reason. `is_refused`: its key is good for another try.
+/// Returns whom its place is given to: they are to be started.
 pub(super) fn never_started(
     shared: &Shared,
     process_id: &str,
     error: &Error,
+    is_refused: bool,
 ) -> Result<Vec<String>> {
     let (id, error) = (process_id.to_owned(), error.to_string());
     let running_max = shared.config.processes.running_max;
     let admitted = shared.ledger.write(move |tx| {
-        tx.fail_process(&id, &error)?;
+        tx.fail_process(&id, &error, is_refused)?;
         tx.admit_processes(running_max)
     })?;
     shared.tell_ended();

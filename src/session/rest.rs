@@ -23,8 +23,8 @@ impl Actor {
     /// When work that the agent began by itself counts as over unless something happens.
     ///
     /// Never while it asks a person, or while the agent is to say so itself: then it is bound as a turn of a person is,
-    /// by the turn timeout, an interrupt, the next turn and the end of the agent. While a
-    /// tool of it runs, quiet means little: the turn timeout bounds it, and without one [`AGENT_TOOL_QUIET`].
+    /// by the turn timeout, an interrupt, the next turn and the end of the agent. While a tool of it runs, quiet means
+    /// little: the turn timeout bounds it, and without one [`AGENT_TOOL_QUIET`].
     pub(super) fn quiet_deadline(&self, turn: &LiveTurn) -> Option<Instant> {
         let quiet_at = turn.quiet_at?;
         let tells_end = self.state.adapter.as_ref().is_some_and(|adapter| adapter.tells_end());

@@ -17,7 +17,7 @@ use crate::model::team::OperationStage;
 use crate::thread;
 use crate::tries::{Pauses, Tries};
 use crate::watchdog;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -83,16 +83,7 @@ pub(super) fn take_back_planned(shared: &Shared, operations: Vec<String>) -> Res
 pub(super) fn serve(shared: &Shared) {
     watchdog::watch();
     let mut pauses = Pauses::default();
-    let pause = || {
-        let until = Instant::now() + pauses.take();
-        // A word is no reason to begin sooner, unless it is that of the stop.
-        while !shared.sessions.is_stopping() {
-            if watchdog::rest(|| shared.left.words.1.recv_deadline(until)).is_err() {
-                return true;
-            }
-        }
-        false
-    };
+    let pause = || pauses.rest(&shared.left.words.1, || shared.sessions.is_stopping());
     thread::run_anew(|| take_up(shared), pause);
 }
 
@@ -120,13 +111,8 @@ fn take_up(shared: &Shared) {
             }
         }
         tries.keep(|id| shared.left.lock().contains_key(id));
-        let words = &shared.left.words.1;
-        let woken = watchdog::rest(|| match tries.next_at(now) {
-            Some(at) => words.recv_deadline(at),
-            None => words.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        });
         // The sender is in `shared`: it is the stop that ends this.
-        if woken == Err(RecvTimeoutError::Disconnected) || shared.sessions.is_stopping() {
+        if !tries.rest(&shared.left.words.1, now) || shared.sessions.is_stopping() {
             return;
         }
     }

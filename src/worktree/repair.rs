@@ -19,7 +19,7 @@ use crate::ledger::worktree::{self, WorktreeRecord};
 use crate::thread;
 use crate::tries::{Pauses, Tries};
 use crate::watchdog;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::Receiver;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -53,17 +53,7 @@ pub(super) fn serve(shared: &Arc<Shared>, left: &[WorktreeRecord], due: &Receive
         }
         take_up(shared, due);
     };
-    let pause = || {
-        let until = Instant::now() + pauses.take();
-        // A word is no reason to begin sooner, unless it is that of the stop.
-        while !shared.stop.is_stopped() {
-            if watchdog::rest(|| due.recv_deadline(until)).is_err() {
-                return true;
-            }
-        }
-        false
-    };
-    thread::run_anew(body, pause);
+    thread::run_anew(body, || pauses.rest(due, || shared.stop.is_stopped()));
 }
 
 /// Takes up what is left and what is due until the server stops.
@@ -73,12 +63,8 @@ fn take_up(shared: &Arc<Shared>, due: &Receiver<()>) {
         let now = Instant::now();
         shared.look_at_left(&mut tries, now);
         shared.clean_up_due(&mut tries, now);
-        let woken = watchdog::rest(|| match tries.next_at(now) {
-            Some(at) => due.recv_deadline(at),
-            None => due.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        });
         // The sender is in `shared`: it is the stop that ends this.
-        if woken == Err(RecvTimeoutError::Disconnected) {
+        if !tries.rest(due, now) {
             return;
         }
     }

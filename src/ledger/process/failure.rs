@@ -6,15 +6,9 @@ use crate::ledger::Tx;
 use crate::model::ProcessStatus;
 
 impl Tx<'_> {
-    /// Ends the record of a process that was never started, when whoever asked for it is told so by an error: the same
-    /// request under the same key is not answered with what has failed.
-    pub fn refuse_process(&mut self, process_id: &str, error: &str) -> Result<()> {
-        self.fail_process(process_id, error)?;
-        self.free_key(process_id)
-    }
-
-    /// Ends the record of a process that has no child, for this reason.
-    pub fn fail_process(&mut self, process_id: &str, error: &str) -> Result<()> {
+    /// Ends the record of a process that has no child, for this reason. `is_refused`: whoever asked for it is told so
+    /// by an error, and the same request under the same key is not answered with what has failed.
+    pub fn fail_process(&mut self, process_id: &str, error: &str, is_refused: bool) -> Result<()> {
         let end = ProcessEnd {
             status: ProcessStatus::Failed,
             exit_code: None,
@@ -24,6 +18,7 @@ impl Tx<'_> {
             dropped_bytes: [0, 0],
             ended_at: self.now_ms(),
         };
-        self.end_process(process_id, &end)
+        self.end_process(process_id, &end)?;
+        if is_refused { self.free_key(process_id) } else { Ok(()) }
     }
 }
