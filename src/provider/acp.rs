@@ -72,9 +72,10 @@ impl Acp {
     ///
     /// Errors: the value is no snapshot of this adapter.
     pub fn restore(snapshot: &Value) -> Result<(Acp, Effects)> {
-        let state = State::deserialize(snapshot).map_err(|error| {
+        let mut state = State::deserialize(snapshot).map_err(|error| {
             Error::new(Code::Internal, "the adapter's snapshot cannot be read").source(error)
         })?;
+        state.shorten_ids();
         let mut out = Effects::default();
         for errand in &state.errands {
             let (key, request) = (errand.key.clone(), errand.request.clone());

@@ -46,7 +46,7 @@ use super::{Adapter, AgentEvent, Capabilities, Command, Effects, Open, Steer};
 use crate::error::{Code, Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use state::{Call, Phase, State};
+use state::{Call, ID_BYTES_MAX, Phase, State};
 
 /// What makes the program `codex` an app-server on stdio.
 pub(super) const ARGUMENTS: &[&str] = &["app-server"];
@@ -65,9 +65,10 @@ impl Codex {
 
     /// Goes on from a snapshot. Errors: the value is no snapshot of this adapter.
     pub fn restore(snapshot: &Value) -> Result<Codex> {
-        let state = State::deserialize(snapshot).map_err(|error| {
+        let mut state = State::deserialize(snapshot).map_err(|error| {
             Error::new(Code::Internal, "the adapter's snapshot cannot be read").source(error)
         })?;
+        state.items.iter_mut().for_each(|item| rpc::shorten(&mut item.id, ID_BYTES_MAX));
         Ok(Codex { state })
     }
 

@@ -118,6 +118,11 @@ pub(super) fn short_id(id: &str, max: usize) -> Cow<'_, str> {
     if id.len() <= max { Cow::Borrowed(id) } else { Cow::Owned(format!("#{:016x}", hash(id))) }
 }
 
+/// The same for a name that a snapshot of an older server has as it came.
+pub(super) fn shorten(id: &mut String, max: usize) {
+    *id = short_id(id, max).into_owned();
+}
+
 /// The line as text, for [`crate::provider::AgentEvent::Unparsed`]; only the part that is kept is
 /// converted.
 pub(super) fn cut_bytes(line: &[u8]) -> String {

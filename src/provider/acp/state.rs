@@ -8,6 +8,7 @@
 pub(super) use crate::provider::sent::{Sent, hash};
 
 use super::setting::Settings;
+use crate::provider::rpc;
 use crate::provider::{ApprovalOption, Capabilities, HostRequest, Open, Steer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -249,6 +250,18 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Ids as they are compared now: an older server has kept long ones whole.
+    pub(super) fn shorten_ids(&mut self) {
+        let speeches = [&mut self.speech, &mut self.thought].into_iter().flatten();
+        let of_messages = speeches.filter_map(|speech| speech.message_id.as_mut());
+        let of_tools = self.tools.iter_mut().map(|tool| &mut tool.id);
+        let of_approvals = self.approvals.iter_mut().map(|approval| &mut approval.tool);
+        of_messages
+            .chain(of_tools)
+            .chain(of_approvals)
+            .for_each(|id| rpc::shorten(id, ID_BYTES_MAX));
+    }
+
     /// A key that was never given out before.
     pub(super) fn next_key(&mut self, prefix: &str) -> String {
         self.last_key += 1;

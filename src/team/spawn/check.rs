@@ -6,7 +6,7 @@ use super::{Enrolment, Plan, SpawnRequest};
 use crate::error::{Code, Error, Result};
 use crate::ledger::session::{self, NewSession, SessionPrivate, SessionRecord};
 use crate::ledger::worktree::{self, WorktreeRecord};
-use crate::ledger::{Connection, claim, team, to_json};
+use crate::ledger::{Connection, claim, team, to_json, turn};
 use crate::limits;
 use crate::model::id;
 use crate::model::team::AssignmentMode;
@@ -46,6 +46,16 @@ impl Teams {
         let mut source =
             shared.ledger.read(|db| source(db, team_id, &request.source_session_id))?;
         source.worktree = source.worktree.filter(|_| shared.config.worktrees.is_enabled);
+        if request.is_by_agent {
+            // It asks in its turn, which may be held to less than its session.
+            let key = source.private.session_key;
+            let turn = shared.ledger.read(|db| turn::active(db, key))?;
+            let of_session = &mut source.private.permission_mode;
+            let of_turn = turn.and_then(|turn| turn.permission_mode);
+            if let Some(word) = of_turn.filter(|word| !is_wider(word, of_session.as_deref())) {
+                *of_session = Some(word);
+            }
+        }
         check_subscription(request.creator_compaction_subscription.as_deref())?;
         if let Some(text) = &request.metadata {
             serde_json::from_str::<Value>(text)

@@ -206,6 +206,19 @@ fn a_teammate_of_another_provider_may_do_no_more_than_its_lead() {
     }
 }
 
+/// A turn that is held to less than its session does not make one that is not.
+#[test]
+fn a_teammate_may_do_no_more_than_the_turn_that_asks_for_it() {
+    let nest = Nest::new();
+    let body = json!({"input": ["slow 100000 20"], "permission_mode": "read_only"});
+    nest.stage().post_turn(nest.lead(), &body).expect(200);
+    let arguments = json!({"team_id": nest.crew.id});
+    let call = json!({"tool_name": MANAGE, "caller_agent_id": nest.lead(), "args": arguments});
+    let made = nest.stage().client.post("/v1/mcp/invoke", &call).expect(200).json();
+    let session = nest.stage().record(&text(&made["result"], "spawned_agent_id"));
+    assert_eq!(session["permission_mode"], "read_only", "{session}");
+}
+
 #[test]
 fn an_agent_that_takes_no_images_is_not_added_with_some() {
     let demo = gooselake_harness::server::program("GG_TEST_DEMO_AGENT", "gg-demo-agent").unwrap();

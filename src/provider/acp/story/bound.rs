@@ -100,3 +100,19 @@ fn what_an_agent_says_of_itself_is_cut_or_left_out() {
     talk.hear(json!({"id": 2, "result": {"sessionId": long("")}}));
     assert_eq!(talk.failed_open(), ("protocol_error", false));
 }
+
+#[test]
+fn what_an_older_server_has_kept_whole_is_found() {
+    let mut talk = Talk::busy();
+    let call = |kind: &str, status: &str| {
+        let id = long("");
+        json!({"sessionUpdate": kind, "toolCallId": id, "status": status})
+    };
+    talk.update(call("tool_call", "in_progress"));
+    let mut snapshot: Value = serde_json::from_str(&talk.acp.snapshot()).unwrap();
+    assert_ne!(snapshot["tools"][0]["id"], long(""));
+    snapshot["tools"][0]["id"] = json!(long(""));
+    talk.acp = Acp::restore(&snapshot).unwrap().0;
+    talk.update(call("tool_call_update", "completed"));
+    assert!(matches!(talk.out.events[..], [AgentEvent::ItemCompleted { .. }]), "{:?}", talk.out);
+}

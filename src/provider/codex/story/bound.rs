@@ -1,6 +1,6 @@
 //! Tests of what is kept of texts that have no bound of their own: names stay apart, and the snapshot stays small.
 
-use super::{THREAD, Talk, command};
+use super::{Codex, THREAD, Talk, command};
 use crate::model::ItemStatus;
 use crate::provider::{Adapter, AgentEvent, Open};
 use serde_json::{Value, json};
@@ -63,4 +63,16 @@ fn what_codex_says_of_its_models_is_cut_or_left_out() {
     let told = json!({"model": long(""), "effort": long(""),
         "collaborationMode": {"mode": long("")}});
     assert!(talk.note("thread/settings/updated", json!({"threadSettings": told})).out.is_empty());
+}
+
+#[test]
+fn what_an_older_server_has_kept_whole_is_found() {
+    let mut talk = Talk::busy();
+    talk.item("item/started", "n1", command(&long("")));
+    let mut snapshot: Value = serde_json::from_str(&talk.codex.snapshot()).unwrap();
+    assert_ne!(snapshot["items"][0]["id"], long(""));
+    snapshot["items"][0]["id"] = json!(long(""));
+    talk.codex = Codex::restore(&snapshot).unwrap();
+    talk.note("item/commandExecution/outputDelta", json!({"itemId": long(""), "delta": "out"}));
+    assert!(matches!(talk.out.events[..], [AgentEvent::ItemDelta { .. }]), "{:?}", talk.out);
 }
